@@ -1,0 +1,66 @@
+# `make` alone lists the targets. Everything runs from .venv at the root; `make setup` makes it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+PYTHON ?= python3
+export NEGTRAJ_HOME ?= $(CURDIR)/.negtraj
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export DAGSTER_DISABLE_TELEMETRY := 1
+RUST_SOURCES := $(wildcard rust/trajtok/src/*.rs) rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
+
+.PHONY: help setup build check format test test-all demo ui clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+setup: $(VENV)/.built ## make .venv from the lock and build trajtok (part of demo, test, check, ui)
+
+$(VENV)/.synced: requirements.lock
+	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv; }
+	@test -x $(BIN)/python || $(UV) venv -q $(VENV) --python $(PYTHON)
+	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.synced pyproject.toml $(RUST_SOURCES)
+	@command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (https://rustup.rs), then run make again" >&2; exit 1; }
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv --quiet
+	@touch $@
+
+build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv
+	@touch $(VENV)/.built
+
+check: setup ## ruff, format, types, stub, cargo fmt, clippy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest negtraj_dagster._trajtok
+	cd rust/trajtok && cargo fmt --check
+	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
+	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings
+
+format: setup ## let ruff and cargo format the code
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format -q .
+	cd rust/trajtok && cargo fmt
+
+test: setup ## every test that needs no GPU, network or model hub
+	cd rust/trajtok && cargo test --locked -q
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: setup ## the slow tests too
+	cd rust/trajtok && cargo test --locked -q
+	$(BIN)/python -m pytest -m "not gpu"
+
+demo: setup ## the whole wordtraps line on the CPU, then its table; a second run recomputes nothing
+	@$(BIN)/negtraj demo
+
+ui: setup ## the Dagster web UI on 127.0.0.1:3000
+	@$(BIN)/negtraj ui
+
+clean: ## remove what builds made (never NEGTRAJ_HOME)
+	rm -rf $(VENV) $(VENV)-uv target rust/trajtok/target dist negtraj_dagster/*.so
