@@ -1,0 +1,149 @@
+"""The words the stages share: turns, rollouts, questions, labels, and the columns of every table on disk.
+
+No behaviour beyond canonical text and hashing belongs here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, NotRequired, TypedDict
+
+Role = Literal["system", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+
+Split = Literal["train", "practice", "gate", "test"]
+SPLITS: tuple[Split, ...] = ("train", "practice", "gate", "test")
+EVALUATION_SPLITS: tuple[Split, ...] = ("gate", "test")
+
+
+class Turn(TypedDict):
+    """One message of a rollout as it was recorded; `loss` only where the record deviates from the role's rule."""
+
+    role: Role
+    content: str
+    loss: NotRequired[bool]
+
+
+class ConditionedTurn(TypedDict):
+    """One message as it is trained: `weight` 0.0 = context, > 0 = target (assistant turns only)."""
+
+    role: Role
+    content: str
+    weight: float
+
+
+class Label(StrEnum):
+    """The class of a rollout under one scorer; `unknown` is neither positive nor negative."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a task's question set. `answer` is JSON text, so booleans, numbers and strings stay apart."""
+
+    task: str
+    question_id: str
+    split: Split
+    question: str
+    answer: str
+    facts: tuple[str, ...] = ()
+
+    @property
+    def question_hash(self) -> str:
+        """Identity of what is asked and what is right: a change of either is a new hash."""
+        return digest(self.task, self.question, self.answer, *self.facts)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One recorded episode, before any judgement. The question's text is joined later, by `question_id`."""
+
+    task: str
+    question_id: str
+    source: str
+    turns: tuple[Turn, ...]
+    reward: bool | None
+    pred: str | None = None
+    gold: str | None = None
+    teacher: str = ""
+    subject: str | None = None
+    session: str | None = None
+    licence: str | None = None
+    origin_url: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def base_key(self) -> str:
+        """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
+        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)))
+
+
+ROLLOUT_COLUMNS: dict[str, str] = {
+    "rollout_key": "VARCHAR",
+    "task": "VARCHAR",
+    "question_id": "VARCHAR",
+    "source": "VARCHAR",
+    "teacher": "VARCHAR",
+    "occurrence": "INTEGER",
+    "reward": "BOOLEAN",
+    "pred": "VARCHAR",
+    "gold": "VARCHAR",
+    "conversation": "VARCHAR",
+    "subject": "VARCHAR",
+    "session": "VARCHAR",
+    "licence": "VARCHAR",
+    "origin_url": "VARCHAR",
+    "origin_place": "VARCHAR",
+}
+"""Columns of a rollouts Parquet file. `conversation` is canonical JSON text of the turns; `origin_place` says `line 3`."""
+
+QUESTION_COLUMNS: dict[str, str] = {
+    "task": "VARCHAR",
+    "question_id": "VARCHAR",
+    "split": "VARCHAR",
+    "question": "VARCHAR",
+    "answer": "VARCHAR",
+    "facts": "VARCHAR[]",
+    "question_hash": "VARCHAR",
+}
+
+VERDICT_COLUMNS: dict[str, str] = {
+    "rollout_key": "VARCHAR",
+    "filter": "VARCHAR",
+    "version": "VARCHAR",
+    "reason": "VARCHAR",
+    "severity": "VARCHAR",
+    "step": "INTEGER",
+    "detail": "VARCHAR",
+    "earlier_key": "VARCHAR",
+}
+"""One row per hit; the absence of a row means the rollout passed. Nothing is ever deleted by a verdict."""
+
+
+def canonical_json(value: object) -> str:
+    """JSON text that is equal for equal values: sorted keys, no spaces, UTF-8 kept, NaN refused."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def digest(*parts: str | bytes) -> str:
+    """sha256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        hasher.update(len(raw).to_bytes(8, "little"))
+        hasher.update(raw)
+    return hasher.hexdigest()
+
+
+def digest_json(value: object) -> str:
+    """sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def conditioned_json(turns: Sequence[ConditionedTurn]) -> str:
+    """Canonical text of a conditioned conversation: what a token key is computed over and what trajtok reads."""
+    return canonical_json({"messages": list(turns)})

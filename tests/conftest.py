@@ -1,0 +1,41 @@
+"""Shared fixtures: a home of one's own per test, and the real sample data where it is present."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.settings import Settings, WordtrapsSettings
+from negtraj_dagster.store import Store
+
+SAMPLE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the developer's NEGTRAJ_HOME."""
+    for name in [name for name in os.environ if name.startswith("NEGTRAJ_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """A small embedded task."""
+    sizes = WordtrapsSettings(n_train_questions=120, n_gate_questions=10, n_test_questions=20)
+    return Settings(home=tmp_path / "home", wordtraps=sizes)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    return Store(settings.home)
+
+
+@pytest.fixture
+def nat_dir() -> Path:
+    """NAT's published files; the tests that need them are skipped where they are not at hand."""
+    folder = SAMPLE_DATA / "nat"
+    if not folder.is_dir():
+        pytest.skip("the real NAT files are not at hand")
+    return folder
