@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.store import MANIFEST, Built, Store
+
+
+def write_hello(folder: Path) -> Built:
+    (folder / "hello.txt").write_text("hello")
+    return Built(content={"said": "hello"}, work={"words_said": 1})
+
+
+def test_an_object_is_built_once_and_then_reused(store: Store) -> None:
+    first = store.build("greeting", "k1", write_hello)
+    second = store.build("greeting", "k1", write_hello)
+    assert (first.reused, first.work) == (False, {"words_said": 1})
+    assert (second.reused, second.work) == (True, {})
+    assert first.version == second.version
+
+
+def test_equal_content_under_another_key_has_the_same_version(store: Store) -> None:
+    assert store.build("greeting", "k1", write_hello).version == store.build("greeting", "k2", write_hello).version
+
+
+def test_going_back_to_an_earlier_key_makes_it_current_again(store: Store) -> None:
+    for key in ("k1", "k2", "k1"):
+        store.build("greeting", key, write_hello)
+    current = store.current("greeting")
+    assert current is not None
+    assert current.key == "k1"
+
+
+def test_a_writer_that_fails_publishes_nothing(store: Store) -> None:
+    def fail(folder: Path) -> Built:
+        (folder / "half.txt").write_text("half")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        store.build("greeting", "k1", fail)
+    assert store.current("greeting") is None
+    assert not list((store.home / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: (folder / "hello.txt").write_text("hellO"), "bytes differ"),
+        (lambda folder: (folder / "hello.txt").write_text("hell"), "4 bytes"),
+        (lambda folder: (folder / "hello.txt").unlink(), "missing"),
+        (lambda folder: (folder / "stray.txt").write_text("x"), "not in the manifest"),
+    ],
+    ids=["flipped", "truncated", "missing", "stray"],
+)
+def test_a_damaged_object_is_refused_by_name(store: Store, damage, named: str) -> None:
+    folder = store.build("greeting", "k1", write_hello).folder
+    damage(folder)
+    with pytest.raises(StoreError, match=named) as caught:
+        store.verify(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_manifest_whose_version_does_not_fit_its_content_is_refused(store: Store) -> None:
+    folder = store.build("greeting", "k1", write_hello).folder
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["content"]["said"] = "goodbye"
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="version does not match"):
+        store.current("greeting")
+
+
+def test_an_object_under_another_assets_name_is_refused(store: Store) -> None:
+    folder = store.build("greeting", "k1", write_hello).folder
+    target = store.home / "objects" / "farewell" / "k1"
+    target.parent.mkdir(parents=True)
+    folder.rename(target)
+    with pytest.raises(StoreError, match="holds greeting"):
+        store.build("farewell", "k1", write_hello)
+
+
+def test_asking_for_what_was_never_made_says_what_to_run(store: Store) -> None:
+    with pytest.raises(StoreError, match="dagster asset materialize"):
+        store.require("greeting")
