@@ -1,0 +1,1 @@
+"""The agent loop that collects rollouts and evaluates checkpoints, its clients and its tools."""
