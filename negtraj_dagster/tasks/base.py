@@ -1,0 +1,71 @@
+"""What every task provides, and the question files shared by tasks that read them."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.errors import QuestionSetError
+from negtraj_dagster.schema import Question
+from negtraj_dagster.settings import Settings
+
+
+@dataclass(frozen=True)
+class Score:
+    """Whether a prediction is right: `strict` by the paper's rule, `lenient` after forgiving normalisation."""
+
+    strict: bool
+    lenient: bool
+
+
+class Task(ABC):
+    """A task's questions, tools and scoring rule."""
+
+    name: str
+    version: int = 1
+    tools: tuple[str, ...]
+    instruction: str = ""
+    terminal_action: str = "finish"
+    max_turns: int = 7
+
+    @abstractmethod
+    def fingerprint(self, settings: Settings) -> dict[str, Any] | None:
+        """What the questions depend on (file hashes or generator settings), cheap to ask; None = no data here."""
+
+    @abstractmethod
+    def questions(self, settings: Settings) -> list[Question]:
+        """Every question of every split, in a fixed order. Only called when `fingerprint` is not None."""
+
+    @abstractmethod
+    def score(self, prediction: str | None, answer: str) -> Score:
+        """Judge a prediction against `answer` (JSON text, as in `Question.answer`). None is wrong."""
+
+    def missing_data_hint(self) -> str:
+        """What a user does to have this task's data."""
+        return f"the task {self.name} has no data in this deployment"
+
+    @property
+    def allowed_actions(self) -> tuple[str, ...]:
+        """Names an agent may call, the terminal action included."""
+        return (*self.tools, self.terminal_action)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines question file.
+
+    Raises:
+        QuestionSetError: names file and line. A question file is small and curated: one bad line stops it.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise QuestionSetError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
+        if not isinstance(row, dict):
+            raise QuestionSetError(f"{path}, line {number}: found {type(row).__name__}, expected an object")
+        rows.append(row)
+    return rows

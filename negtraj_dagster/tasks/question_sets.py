@@ -1,0 +1,79 @@
+"""Builds the question sets: every task's typed questions with a hash each, in one table."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from negtraj_dagster.errors import QuestionSetError
+from negtraj_dagster.schema import Question, digest, digest_json
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.store import Built, Published, Store
+from negtraj_dagster.tasks import TASKS
+
+QUESTION_SETS_VERSION = 1
+QUESTION_SCHEMA = pl.Schema(
+    {
+        "task": pl.String,
+        "question_id": pl.String,
+        "split": pl.String,
+        "question": pl.String,
+        "answer": pl.String,
+        "facts": pl.List(pl.String),
+        "question_hash": pl.String,
+    }
+)
+
+
+def build_question_sets(store: Store, settings: Settings) -> Published:
+    """The questions of every task that has data here; the others are listed with what they need."""
+    fingerprints = {name: task.fingerprint(settings) for name, task in sorted(TASKS.items())}
+    versions = {name: [task.version, QUESTION_SETS_VERSION] for name, task in sorted(TASKS.items())}
+    key = digest_json(["question_sets", fingerprints, versions])
+    return store.build("question_sets", key, lambda folder: _build(folder, settings, fingerprints))
+
+
+def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Built:
+    questions: list[Question] = []
+    tasks: dict[str, dict[str, Any]] = {}
+    missing: dict[str, str] = {}
+    for name, fingerprint in fingerprints.items():
+        if fingerprint is None:
+            missing[name] = TASKS[name].missing_data_hint()
+            continue
+        mine = TASKS[name].questions(settings)
+        _check_ids(name, mine)
+        questions += mine
+        splits = sorted({question.split for question in mine})
+        tasks[name] = {
+            "rows": digest(*(f"{q.question_id} {q.split} {q.question_hash}" for q in mine)),
+            **{f"n_{split}": sum(question.split == split for question in mine) for split in splits},
+        }
+    rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash) for q in questions]
+    pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row").write_parquet(folder / "questions.parquet")
+    return Built(
+        content={"tasks": tasks},
+        details={"without_data": missing, "n_questions": len(questions)},
+        work={"questions_read": len(questions)},
+    )
+
+
+def _check_ids(task: str, questions: list[Question]) -> None:
+    seen: dict[str, Question] = {}
+    for question in questions:
+        other = seen.setdefault(question.question_id, question)
+        if other is not question:
+            raise QuestionSetError(
+                f"task {task}: question id {question.question_id!r} stands twice ({other.split} {other.question[:60]!r} and "
+                f"{question.split} {question.question[:60]!r}); give each question its own id"
+            )
+
+
+def read_questions(store: Store, published: Published, task: str) -> list[Question]:
+    """A task's questions from the published table, in its order."""
+    store.verify(published.folder)
+    table = pl.read_parquet(published.folder / "questions.parquet", glob=False).filter(pl.col("task") == task)
+    return [
+        Question(row["task"], row["question_id"], row["split"], row["question"], row["answer"], tuple(row["facts"]))
+        for row in table.iter_rows(named=True)
+    ]
