@@ -1,0 +1,219 @@
+"""Reads landed files into typed rows: one content-addressed piece per file (rows and quarantine), then one list of rows.
+
+Which files exist is asked of the landing folder by content: a renamed file is the same file. Judging is not done here.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from negtraj_dagster.errors import RolloutFormatError, SettingsError
+from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
+from negtraj_dagster.rollouts.records import iter_records
+from negtraj_dagster.schema import Rollout, canonical_json, digest
+from negtraj_dagster.settings import Settings, did_you_mean
+from negtraj_dagster.store import Built, Published, Store, write_text_durably
+from negtraj_dagster.tasks import TASKS
+
+READER_VERSION = 1
+SUFFIXES = (".json", ".jsonl")
+ROLLOUT_SCHEMA = pl.Schema(
+    {
+        "rollout_key": pl.String,
+        "task": pl.String,
+        "question_id": pl.String,
+        "source": pl.String,
+        "teacher": pl.String,
+        "occurrence": pl.Int32,
+        "reward": pl.Boolean,
+        "pred": pl.String,
+        "gold": pl.String,
+        "conversation": pl.String,
+        "subject": pl.String,
+        "session": pl.String,
+        "licence": pl.String,
+        "origin_url": pl.String,
+        "origin_place": pl.String,
+    }
+)
+"""`schema.ROLLOUT_COLUMNS` as polars types. `conversation` is canonical JSON text of the turns."""
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A file to read, by content."""
+
+    task: str
+    format: str
+    path: Path
+    sha256: str
+    size_bytes: int
+
+    @property
+    def piece_key(self) -> str:
+        """Identity of what reading this file gives: its bytes, its task, and the reader's and format's versions."""
+        versions = f"{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
+        return digest("rollouts", self.task, self.format, versions, self.sha256)
+
+
+def find_landed_files(settings: Settings) -> tuple[list[LandedFile], list[dict[str, str]]]:
+    """All files to read, in a fixed order, and those passed over with the reason.
+
+    Raises:
+        SettingsError: a landing folder whose task or format is unknown.
+    """
+    files: list[LandedFile] = []
+    ignored: list[dict[str, str]] = []
+    for task, format_name, root, pattern in _folders(settings):
+        for path in sorted(path for path in root.glob(pattern) if path.is_file()):
+            if path.suffix not in SUFFIXES or path.name.startswith("."):
+                ignored.append({"path": str(path), "reason": f"not a visible {' or '.join(SUFFIXES)} file"})
+                continue
+            raw = path.read_bytes()
+            files.append(LandedFile(task, format_name, path, hashlib.sha256(raw).hexdigest(), len(raw)))
+    return files, ignored
+
+
+def _folders(settings: Settings) -> Iterator[tuple[str, str, Path, str]]:
+    for folder in sorted(settings.landing.glob("*/*")):
+        if folder.is_dir():
+            yield (*_known(folder.parent.name, folder.name, str(folder)), folder, "**/*")
+    if stray := sorted(path for path in (*settings.landing.glob("*"), *settings.landing.glob("*/*")) if path.is_file()):
+        raise SettingsError(f"{stray[0]}: files belong in {settings.landing}/<task>/<format>/; move it there")
+    if settings.nat_dir is not None:
+        yield "strategyqa", "nat", settings.nat_dir / "strategyqa", "*_positive.json"
+        yield "strategyqa", "nat", settings.nat_dir / "strategyqa", "*_negative.json"
+    for name, source in sorted(settings.sources.items()):
+        if not source.path.is_dir():
+            raise SettingsError(f"[sources.{name}] path = {source.path}: no such folder")
+        yield (*_known(source.task, source.format, f"[sources.{name}]"), source.path, source.pattern)
+
+
+def _known(task: str, format_name: str, place: str) -> tuple[str, str]:
+    if task not in TASKS:
+        raise SettingsError(f"{place}: unknown task {task!r}{did_you_mean(task, TASKS)}")
+    if format_name not in FORMATS:
+        raise SettingsError(f"{place}: unknown rollout format {format_name!r}{did_you_mean(format_name, FORMATS)}")
+    return task, format_name
+
+
+def read_landed_files(store: Store, settings: Settings) -> Published:
+    """Bring every landed file in, reading only files whose bytes were not read before.
+
+    Raises:
+        SettingsError: see `find_landed_files`.
+    """
+    files, ignored = find_landed_files(settings)
+    by_piece = {file.piece_key: file for file in reversed(files)}
+    unique = [file for file in files if by_piece[file.piece_key] is file]
+    names = [[file.task, file.path.name, file.piece_key] for file in files]
+    key = digest("raw_rollouts", canonical_json(names), canonical_json(ignored))
+    return store.build("raw_rollouts", key, lambda folder: _assemble(store, folder, unique, files, ignored))
+
+
+def _assemble(
+    store: Store, folder: Path, unique: list[LandedFile], files: list[LandedFile], ignored: list[dict[str, str]]
+) -> Built:
+    known = {path.name for path in store.segments("rollouts")}
+    n_records = 0
+    for file in unique:
+        if file.piece_key not in known:
+            n_records += _read_file(store, file)
+    pieces = [store.home / "segments" / "rollouts" / file.piece_key for file in unique]
+    rows = pl.concat(
+        [pl.read_parquet(piece / "rollouts.parquet", glob=False) for piece in pieces] or [ROLLOUT_SCHEMA.to_frame()]
+    )
+    n_same = rows.height
+    rows = rows.unique("rollout_key", keep="first", maintain_order=True).with_row_index("ingest_seq")
+    n_same -= rows.height
+    rows.write_parquet(folder / "rollouts.parquet")
+    quarantine = [line for piece in pieces for line in (piece / "quarantine.jsonl").read_text().splitlines()]
+    write_text_durably(folder / "quarantine.jsonl", "".join(f"{line}\n" for line in quarantine))
+    summaries = [_summary(store, file) for file in files]
+    reasons = Counter(json.loads(line)["reason"] for line in quarantine)
+    identity = rows.select("rollout_key", "reward", "pred", "gold").rows()
+    return Built(
+        content={"n_rollouts": rows.height, "rows": digest(*(canonical_json(row) for row in identity))},
+        details={
+            "files": summaries,
+            "ignored": ignored,
+            "n_files": len(files),
+            "n_quarantined": len(quarantine),
+            "n_repeated_keys": n_same,
+            "quarantine_reasons": dict(reasons.most_common(20)),
+            "per_task": _per_task(rows),
+        },
+        work={"files_read": sum(file.piece_key not in known for file in unique), "records_read": n_records},
+    )
+
+
+def _per_task(rows: pl.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": task,
+            "n_rollouts": group.height,
+            "n_reward_true": int(group["reward"].sum() or 0),
+            "n_reward_false": int((~group["reward"]).sum() or 0),
+            "n_reward_missing": group["reward"].null_count(),
+        }
+        for (task,), group in sorted(rows.group_by(["task"]), key=lambda pair: str(pair[0]))
+    ]
+
+
+def _summary(store: Store, file: LandedFile) -> dict[str, Any]:
+    piece = store.home / "segments" / "rollouts" / file.piece_key
+    counts = json.loads((piece / "counts.json").read_text())
+    return {**asdict(file), "path": str(file.path), "piece": file.piece_key, **counts}
+
+
+def _read_file(store: Store, file: LandedFile) -> int:
+    rows: list[dict[str, Any]] = []
+    quarantine: list[dict[str, str]] = []
+    occurrences: Counter[str] = Counter()
+    for record in iter_records(file.path.read_bytes()):
+        try:
+            if record.value is None:
+                raise RolloutFormatError(record.fault)
+            rollout = FORMATS[file.format](file.task, record.value)
+        except RolloutFormatError as error:
+            quarantine.append({"file": file.path.name, "place": record.place, "reason": str(error)})
+            continue
+        base = rollout.base_key()
+        rows.append(_row(rollout, base, occurrences[base], record.place))
+        occurrences[base] += 1
+
+    def write(folder: Path) -> Built:
+        pl.DataFrame(rows, schema=ROLLOUT_SCHEMA).write_parquet(folder / "rollouts.parquet")
+        write_text_durably(folder / "quarantine.jsonl", "".join(f"{canonical_json(row)}\n" for row in quarantine))
+        counts = {"n_rollouts": len(rows), "n_quarantined": len(quarantine)}
+        write_text_durably(folder / "counts.json", canonical_json(counts))
+        return Built(content=counts)
+
+    store.publish_segment("rollouts", file.piece_key, write)
+    return len(rows) + len(quarantine)
+
+
+def _row(rollout: Rollout, base_key: str, occurrence: int, place: str) -> dict[str, Any]:
+    return {
+        "rollout_key": digest("rollout", base_key, str(occurrence)),
+        "task": rollout.task,
+        "question_id": rollout.question_id,
+        "source": rollout.source,
+        "teacher": rollout.teacher,
+        "occurrence": occurrence,
+        "reward": rollout.reward,
+        "pred": rollout.pred,
+        "gold": rollout.gold,
+        "conversation": canonical_json(list(rollout.turns)),
+        "subject": rollout.subject,
+        "session": rollout.session,
+        "licence": rollout.licence,
+        "origin_url": rollout.origin_url,
+        "origin_place": place,
+    }

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.rollouts.collect import land_teacher_rollouts
+from negtraj_dagster.rollouts.read import read_landed_files
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.store import Store
+
+
+def line(question_id: str, text: str = "Action: finish[1]", **more: object) -> str:
+    return json.dumps({"question_id": question_id, "messages": [{"role": "assistant", "content": text}], **more}) + "\n"
+
+
+def land(settings: Settings, name: str, text: str, folder: str = "wordtraps/negtraj") -> Path:
+    path = settings.landing / folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_bad_records_go_to_quarantine_with_file_place_and_reason(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1") + "{bad\n" + line("q2") + '{"question_id": "q3"}\n')
+    raw = read_landed_files(store, settings)
+    quarantine = [json.loads(row) for row in (raw.folder / "quarantine.jsonl").read_text().splitlines()]
+    assert raw.content["n_rollouts"] == 2
+    assert [(row["file"], row["place"]) for row in quarantine] == [("a.jsonl", "line 2"), ("a.jsonl", "line 4")]
+    assert "not JSON" in quarantine[0]["reason"]
+    assert "key 'messages' is missing" in quarantine[1]["reason"]
+
+
+def test_a_second_run_reads_nothing(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1"))
+    assert read_landed_files(store, settings).work == {"files_read": 1, "records_read": 1}
+    again = read_landed_files(store, settings)
+    assert (again.reused, again.work) == (True, {})
+
+
+def test_one_more_file_reads_that_file_alone(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1"))
+    first = read_landed_files(store, settings)
+    land(settings, "b.jsonl", line("q2"))
+    second = read_landed_files(store, settings)
+    assert second.work == {"files_read": 1, "records_read": 1}
+    assert second.version != first.version
+
+
+def test_an_edit_of_whitespace_keeps_the_version(store: Store, settings: Settings) -> None:
+    path = land(settings, "a.jsonl", line("q1"))
+    first = read_landed_files(store, settings)
+    path.write_text(path.read_text().replace(": ", ":  ", 1) + "\n\n")
+    second = read_landed_files(store, settings)
+    assert second.key != first.key
+    assert second.version == first.version
+
+
+def test_a_renamed_file_is_not_read_again(store: Store, settings: Settings) -> None:
+    path = land(settings, "a.jsonl", line("q1"))
+    first = read_landed_files(store, settings)
+    path.rename(path.with_name("b.jsonl"))
+    second = read_landed_files(store, settings)
+    assert second.work["files_read"] == 0
+    assert second.version == first.version
+
+
+def test_a_late_label_changes_the_version_but_no_key(store: Store, settings: Settings) -> None:
+    path = land(settings, "a.jsonl", line("q1"))
+    first = read_landed_files(store, settings)
+    path.write_text(line("q1", reward=True))
+    second = read_landed_files(store, settings)
+    keys = [pl.read_parquet(raw.folder / "rollouts.parquet")["rollout_key"].to_list() for raw in (first, second)]
+    assert keys[0] == keys[1]
+    assert first.version != second.version
+
+
+def test_twins_in_one_file_are_two_rollouts_and_a_file_landed_twice_is_one(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1") * 2)
+    land(settings, "b.jsonl", line("q1") * 2)
+    assert read_landed_files(store, settings).content["n_rollouts"] == 2
+
+
+def test_files_of_another_kind_are_listed_as_ignored(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1"))
+    land(settings, "notes.txt", "hello")
+    raw = read_landed_files(store, settings)
+    assert [Path(entry["path"]).name for entry in raw.details["ignored"]] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("wordtrap/negtraj", r"unknown task 'wordtrap'; did you mean 'wordtraps'\?"),
+        ("wordtraps/negtrja", r"unknown rollout format 'negtrja'; did you mean 'negtraj'\?"),
+        ("wordtraps", r"files belong in .*<task>/<format>/"),
+    ],
+    ids=["task", "format", "no-format"],
+)
+def test_a_file_in_a_wrong_folder_stops_with_the_remedy(
+    store: Store, settings: Settings, folder: str, message: str
+) -> None:
+    land(settings, "a.jsonl", line("q1"), folder)
+    with pytest.raises(SettingsError, match=message):
+        read_landed_files(store, settings)
+
+
+def test_the_teacher_lands_the_same_file_every_time_and_fails_more_than_it_succeeds(settings: Settings) -> None:
+    path = land_teacher_rollouts(settings)
+    assert path is not None
+    before = path.read_text()
+    path.unlink()
+    assert land_teacher_rollouts(settings) == path
+    assert path.read_text() == before
+    rewards = [json.loads(row)["reward"] for row in before.splitlines()]
+    assert len(rewards) == settings.wordtraps.n_train_questions
+    assert 0.2 < sum(rewards) / len(rewards) < 0.45
+
+
+def test_the_real_nat_files_give_1070_successes_and_1263_failures(
+    store: Store, settings: Settings, nat_dir: Path
+) -> None:
+    raw = read_landed_files(store, settings.model_copy(update={"nat_dir": nat_dir}))
+    (counts,) = raw.details["per_task"]
+    assert (counts["n_reward_true"], counts["n_reward_false"]) == (1070, 1263)
+    assert raw.details["n_quarantined"] == 0
