@@ -1,0 +1,20 @@
+/*
+name = "format"
+weight = 1.0
+applies_to = "both"
+doc = """
+Share of turns that parse as Thought and one action: 1 = all of them.
+"""
+*/
+select
+    rollout_key,
+    avg(
+        case
+            when action_type is not null and n_action_markers = 1 and text_after_action is null
+                then case when starts_with(ltrim(content), 'Thought:') then 1.0 else 0.5 end
+            else 0.0
+        end
+    ) as score
+from steps
+group by rollout_key
+order by rollout_key
