@@ -1,0 +1,160 @@
+"""Loads recipes: one complete typed setting per file of recipes/*.toml, from which the lineage's last four assets are made.
+
+A file may extend another (`extends = "name"`, tables merge key by key); a name that starts with `_` is only extended,
+never a recipe. Folders in NEGTRAJ_RECIPES add recipes and override shipped ones of the same name.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from negtraj_dagster import paths
+from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.schema import digest_json
+from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
+from negtraj_dagster.strategies import STRATEGIES
+from negtraj_dagster.tasks import TASKS
+
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+
+
+class SelectionSettings(Strict):
+    """What is trained on. Limits count rollouts in order of arrival, so new data never reshuffles the old choice."""
+
+    profile: str = "strict"
+    max_positives: int | None = Field(None, ge=1)
+    max_negatives: int | None = Field(None, ge=1)
+    repeat_positives: int = Field(1, ge=1)
+    repeat_negatives: int = Field(1, ge=1)
+    min_quality: float = Field(0.0, ge=0.0, le=1.0)
+    allow_contaminated: bool = False
+
+
+class StrategySettings(Strict):
+    """How a rollout is conditioned; `prompt_file` and `prompt_entry` read a prompt map in NAT's layout instead of ours."""
+
+    name: str
+    prompt_file: Path | None = None
+    prompt_entry: str | None = None
+
+
+class ShardsSettings(Strict):
+    """How conversations become tokens."""
+
+    chat_template: str = "chatml"
+    max_tokens: int = Field(512, ge=8)
+    over_length: Literal["drop"] = "drop"
+
+
+class TrainingSettings(Strict):
+    """Optimiser, schedule and DeepSpeed settings. `batch_size` counts rows per optimiser step over all ranks."""
+
+    steps: int = Field(ge=1)
+    batch_size: int = Field(8, ge=1)
+    micro_batch_size: int = Field(8, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    warmup_share: float = Field(0.05, ge=0, le=1)
+    min_lr_share: float = Field(0.05, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.1
+    gradient_clipping: float = 1.0
+    seed: int = 0
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    ranks: int = Field(1, ge=1)
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    adaptation: Literal["full", "lora"] = "full"
+    lora_r: int = 8
+    lora_alpha: int = 16
+    threads: int = Field(1, ge=1)
+    log_every_steps: int = Field(50, ge=1)
+
+
+class EvaluationSettings(Strict):
+    """Which questions, and the agent's limits. `max_questions` takes the first ones of the split."""
+
+    split: Literal["gate", "test"] = "test"
+    max_questions: int | None = Field(None, ge=1)
+    max_turns: int | None = Field(None, ge=1)
+    max_new_tokens_per_turn: int = Field(64, ge=1)
+    batch_size: int = Field(200, ge=1)
+    threads: int = Field(1, ge=1)
+
+
+class Recipe(Strict):
+    """One arm: from a task's corpus to an evaluated checkpoint."""
+
+    name: str
+    description: str
+    task: str
+    line: str
+    role: Literal["candidate", "control", "study"]
+    base_model: str
+    nightly: bool = True
+    selection: SelectionSettings = SelectionSettings()
+    strategy: StrategySettings
+    shards: ShardsSettings = ShardsSettings()
+    training: TrainingSettings
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def slice_digest(self, *fields: str) -> str:
+        """Hash of some of the recipe's tables: what goes into one asset's code version."""
+        return digest_json(self.model_dump(mode="json", include=set(fields)))
+
+
+def load_recipes(settings: Settings) -> dict[str, Recipe]:
+    """All recipes by name, validated together.
+
+    Raises:
+        SettingsError: an unknown key or word (with the nearest known one), a wrong value, a missing parent, a cycle.
+    """
+    files: dict[str, Path] = {}
+    for folder in (paths.shipped("recipes"), *settings.recipe_dirs):
+        if not folder.is_dir():
+            raise SettingsError(f"NEGTRAJ_RECIPES names {folder}, which is no folder")
+        files |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
+    return {name: _load(name, files, settings) for name in sorted(files) if not name.startswith("_")}
+
+
+def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
+    path = files[name]
+    if not NAME.match(name):
+        raise SettingsError(f"{path}: a recipe's name has lower-case letters, digits and _ only; rename the file")
+    recipe = parse(Recipe, {**_merged(name, files, ()), "name": name}, path)
+    words: list[tuple[str, str, Any]] = [
+        ("task", recipe.task, TASKS),
+        ("strategy.name", recipe.strategy.name, STRATEGIES),
+        ("shards.chat_template", recipe.shards.chat_template, TEMPLATES),
+        ("base_model", recipe.base_model, [*SCRATCH_NAMES, *settings.base_models]),
+    ]
+    for place, found, known in words:
+        if found not in known:
+            raise SettingsError(f"{path}: {place} = {found!r} is unknown{did_you_mean(found, known)}")
+    if not NAME.match(recipe.line):
+        raise SettingsError(f"{path}: line = {recipe.line!r}: lower-case letters, digits and _ only")
+    return recipe
+
+
+SCRATCH_NAMES = ("wordtraps", "bytes")
+"""Base models made here from a tiny configuration; `modeling.SCRATCH_MODELS` defines them."""
+
+
+def _merged(name: str, files: Mapping[str, Path], seen: tuple[str, ...]) -> dict[str, Any]:
+    if name not in files:
+        raise SettingsError(f"{files[seen[-1]]}: extends = {name!r}: no such recipe{did_you_mean(name, files)}")
+    if name in seen:
+        raise SettingsError(f"{files[name]}: extends itself: {' -> '.join((*seen, name))}")
+    values = read_toml(files[name])
+    parent = values.pop("extends", None)
+    return _overlay(_merged(parent, files, (*seen, name)), values) if parent else values
+
+
+def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    made = dict(base)
+    for key, value in top.items():
+        both_tables = isinstance(value, dict) and isinstance(made.get(key), dict)
+        made[key] = _overlay(made[key], value) if both_tables else value
+    return made

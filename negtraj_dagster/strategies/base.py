@@ -1,0 +1,63 @@
+"""What a strategy is: two pure functions, one for training and one for inference, that share their wording."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from negtraj_dagster.schema import ConditionedTurn, Question, Turn
+
+Prompter = Callable[[Question, str | None], list[Turn]]
+"""(question, class) -> the turns before the agent's first; class None = untagged."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to learn from successes and failures.
+
+    Attributes:
+        classes: labels whose rollouts are trained.
+        tags: class -> the sentence appended to the question; no entry = nothing appended.
+        inference_class: the class the served model is asked for; None = untagged.
+    """
+
+    name: str
+    version: int
+    classes: tuple[str, ...]
+    tags: Mapping[str, str]
+    inference_class: str | None
+
+    def prompter(self, instruction: str) -> Prompter:
+        """The first prompt in the project's own words: the task's instruction, the question, the class's sentence."""
+
+        def prompt(question: Question, class_name: str | None) -> list[Turn]:
+            asked = question.question + self.tags.get(class_name or "", "")
+            return [{"role": "user", "content": f"{instruction}\n\n{asked}" if instruction else asked}]
+
+        return prompt
+
+    def condition(
+        self, prompt: Prompter, question: Question, turns: Sequence[Turn], class_name: str
+    ) -> list[ConditionedTurn]:
+        """The conversation to train on. Turns after the agent's last one are left out: nothing in them is a target.
+
+        Args:
+            prompt: `prompter(…)` or one that reads a prompt file.
+            question: what was asked.
+            turns: the recorded rollout, its first prompt not included.
+            class_name: the rollout's label.
+        """
+        tag = class_name if self.inference_class else None
+        context: list[ConditionedTurn] = [{**_plain(turn), "weight": 0.0} for turn in prompt(question, tag)]
+        last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
+        return context + [{**_plain(turn), "weight": _weight(turn)} for turn in turns[: last + 1]]
+
+    def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
+        """What the trained agent is asked."""
+        return prompt(question, self.inference_class)
+
+
+def _plain(turn: Turn) -> Turn:
+    return {"role": turn["role"], "content": turn["content"]}
+
+
+def _weight(turn: Turn) -> float:
+    return 1.0 if turn.get("loss", turn["role"] == "assistant") else 0.0

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.recipes import Recipe, load_recipes
+from negtraj_dagster.settings import Settings
+
+MINIMAL = """
+description = "a test arm"
+task = "wordtraps"
+line = "test"
+role = "study"
+base_model = "wordtraps"
+[strategy]
+name = "nat"
+[training]
+steps = 3
+"""
+
+
+def load(settings: Settings, tmp_path: Path, **files: str) -> dict[str, Recipe]:
+    folder = tmp_path / "recipes"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"{name}.toml").write_text(text)
+    return load_recipes(settings.model_copy(update={"recipe_dirs": (folder,)}))
+
+
+def test_the_shipped_recipes_load(settings: Settings) -> None:
+    recipes = load_recipes(settings)
+    assert set(recipes) == {"wordtraps_vanilla", "wordtraps_nut", "wordtraps_nat", "strategyqa_nat"}
+
+
+def test_the_wordtraps_arms_differ_in_strategy_alone(settings: Settings) -> None:
+    recipes = load_recipes(settings)
+    arms = [recipes[f"wordtraps_{name}"] for name in ("vanilla", "nut", "nat")]
+    shared = {arm.slice_digest("task", "selection", "shards", "training", "evaluation", "base_model") for arm in arms}
+    assert len(shared) == 1
+    assert len({arm.strategy.name for arm in arms}) == 3
+
+
+def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(settings: Settings, tmp_path: Path) -> None:
+    text = MINIMAL.replace("steps = 3", "stepz = 3\nsteps = 3")
+    with pytest.raises(SettingsError, match=r"mine.toml:\n  unknown key 'training.stepz'; did you mean 'steps'\?"):
+        load(settings, tmp_path, mine=text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('name = "nat"', 'name = "natt"', r"strategy.name = 'natt' is unknown; did you mean 'nat'\?"),
+        ('task = "wordtraps"', 'task = "wordtrap"', r"task = 'wordtrap' is unknown; did you mean 'wordtraps'\?"),
+        ('base_model = "wordtraps"', 'base_model = "qwen"', r"base_model = 'qwen' is unknown"),
+        ("steps = 3", "steps = 0", r"training.steps = 0"),
+        ('role = "study"', 'role = "hero"', r"role = 'hero'"),
+    ],
+    ids=["strategy", "task", "base_model", "steps", "role"],
+)
+def test_a_wrong_word_is_refused_by_place(settings: Settings, tmp_path: Path, old: str, new: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load(settings, tmp_path, mine=MINIMAL.replace(old, new))
+
+
+def test_a_recipe_can_extend_another_and_override_one_key(settings: Settings, tmp_path: Path) -> None:
+    child = 'extends = "mine"\n[training]\nlr = 0.5\n'
+    recipes = load(settings, tmp_path, mine=MINIMAL, child=child)
+    assert recipes["child"].training.lr == 0.5
+    assert recipes["child"].training.steps == 3
+
+
+def test_extending_nothing_and_extending_oneself_are_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"extends = 'wordtraps_natt': no such recipe; did you mean 'wordtraps_nat'\?"
+    ):
+        load(settings, tmp_path, mine='extends = "wordtraps_natt"\n')
+    with pytest.raises(SettingsError, match=r"extends itself: mine -> other -> mine"):
+        load(settings, tmp_path, mine='extends = "other"\n', other='extends = "mine"\n')
+
+
+def test_a_user_recipe_overrides_a_shipped_one_of_its_name(settings: Settings, tmp_path: Path) -> None:
+    recipes = load(settings, tmp_path, wordtraps_nat=MINIMAL)
+    assert recipes["wordtraps_nat"].training.steps == 3
