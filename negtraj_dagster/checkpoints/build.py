@@ -1,0 +1,104 @@
+"""A recipe's checkpoint as an object: made by a trainer child once per (shards, base model, training settings)."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.errors import TrainingError
+from negtraj_dagster.schema import digest, digest_json
+from negtraj_dagster.store import Built, Published, Store, file_sha256
+
+TRAIN_VERSION = 1
+"""Rises when the trainer gives other weights from the same inputs."""
+TRAINER = "negtraj_dagster.checkpoints.train"
+RunChild = Callable[[str, Path, int, int], None]
+"""(module, config file, ranks, threads) -> returns when the child has published its result, raises ChildRunError else."""
+
+
+def build_checkpoint(
+    store: Store,
+    recipe: str,
+    *,
+    shards: Published,
+    base: Published,
+    training: Mapping[str, Any],
+    card: Mapping[str, Any],
+    run_child: RunChild,
+) -> Published:
+    """Train, unless this very checkpoint exists.
+
+    Args:
+        store: where shards lie and the checkpoint goes.
+        recipe: its name.
+        shards: the recipe's tokenized shards.
+        base: the base model.
+        training: the recipe's training table.
+        card: what inference has to know (strategy, template); copied into the checkpoint.
+        run_child: starts the trainer.
+
+    Raises:
+        TrainingError: the child ended well but its result is not what was asked for.
+        ChildRunError: the child failed.
+    """
+    asset = f"{recipe}/checkpoint"
+    settings = {name: value for name, value in training.items() if name != "log_every_steps"}
+    key = digest("checkpoint", str(TRAIN_VERSION), shards.version, base.version, digest_json(settings), digest_json(card))
+
+    def write(folder: Path) -> Built:
+        if shards.is_empty:
+            return Built(content=shards.content)
+        with store.lock("trainer"):
+            return _train(store, folder, shards, base, training, card, run_child)
+
+    return store.build(asset, key, write)
+
+
+def _train(
+    store: Store,
+    folder: Path,
+    shards: Published,
+    base: Published,
+    training: Mapping[str, Any],
+    card: Mapping[str, Any],
+    run_child: RunChild,
+) -> Built:
+    store.verify(shards.folder)
+    segments = [store.home / "segments" / name for name in shards.details["segments"]]
+    for part in (*segments, base.folder):
+        store.verify(part)
+    config = {
+        "out_dir": str(folder),
+        "base_model_dir": str(model_folder(base)),
+        "index_path": str(shards.folder / "index.parquet"),
+        "segment_paths": [str(segment / "rows.arrow") for segment in segments],
+        "training": dict(training),
+        "card": {**card, "lineage": {"shards": shards.version, "base_model": base.version}},
+    }
+    with store.scratch() as scratch:
+        config_path = scratch / "train.json"
+        config_path.write_text(json.dumps(config))
+        run_child(TRAINER, config_path, int(training["ranks"]), int(training["threads"]))
+    result = json.loads((folder / "result.json").read_text())
+    if result["steps"] != training["steps"] or result["engine"] != "DeepSpeedEngine":
+        raise TrainingError(
+            f"trainer ran {result['steps']} steps with {result['engine']}, expected {training['steps']} with DeepSpeedEngine"
+        )
+    weights = sorted((folder / "model").glob("*.safetensors"))
+    return Built(
+        content={"weights": digest(*(file_sha256(path) for path in weights)), "card": digest_json(config["card"])},
+        details={"result": result, "loss_curve": _thin_curve(folder / "curve.jsonl")},
+        work={"steps_trained": result["steps"]},
+    )
+
+
+def model_folder(base: Published) -> Path:
+    """Where a base model's files are: inside its object, or the user's folder it points to."""
+    return Path(base.details["folder"]) if "folder" in base.details else base.folder / "model"
+
+
+def _thin_curve(path: Path, n_points: int = 120) -> list[list[float]]:
+    """At most `n_points` of (step, loss), for a plot."""
+    points = [json.loads(line) for line in path.read_text().splitlines()]
+    stride = max(1, -(-len(points) // n_points))
+    return [[point["step"], round(point["loss"], 5)] for point in points[::stride]]

@@ -1,0 +1,193 @@
+"""Reads token segments and an index into training rows, and plans which rows each optimiser step trains.
+
+The plan depends on rows, batch size and seed only: any number of ranks and any micro-batch size train the same rows.
+
+Shape legend: B rows of a micro-batch, T tokens of its longest row, N trained positions in it.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+import torch
+
+from negtraj_dagster.errors import TrainingError
+
+PAD_ID = 0
+"""Any id would do: padding stands right of every row, is never attended to by a row and never a target."""
+
+BATCHES_PER_BUCKET = 8
+"""Rows are sorted by length within a bucket of this many batches: little padding, order still random."""
+
+MAX_NAMED_KEYS = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tokenized conversation.
+
+    Attributes:
+        input_ids: int64 [n_tokens].
+        target_places: int64 [n]; places p >= 1 whose token is a target. It is predicted from place p - 1.
+        target_weights: float32 [n]; span weight times the index's row weight.
+    """
+
+    token_key: str
+    input_ids: npt.NDArray[np.int64]
+    target_places: npt.NDArray[np.int64]
+    target_weights: npt.NDArray[np.float32]
+
+    @property
+    def weight(self) -> float:
+        """The row's share of a step's normaliser."""
+        return float(self.target_weights.sum(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass needs.
+
+    Attributes:
+        ids_BT: int64, padded on the right.
+        places_N: int64; flat places in [B * T] of the tokens *before* each target.
+        targets_N: int64.
+        weights_N: float32.
+    """
+
+    ids_BT: torch.Tensor
+    places_N: torch.Tensor
+    targets_N: torch.Tensor
+    weights_N: torch.Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        """The same batch on a device."""
+        moved = (tensor.to(device) for tensor in (self.ids_BT, self.places_N, self.targets_N, self.weights_N))
+        return MicroBatch(*moved)
+
+
+def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
+    """The rows an index names, each as often as its `repeat` says, in the index's order.
+
+    Args:
+        index_path: Parquet with token_key, weight, repeat.
+        segment_paths: Arrow IPC files with token_key, input_ids, span_start, span_end, span_weight.
+
+    Raises:
+        TrainingError: an unreadable file, an empty index, or keys that no segment holds (named).
+    """
+    index = _read(index_path, lambda path: pq.read_table(path, columns=["token_key", "weight", "repeat"]))
+    if index.num_rows == 0:
+        raise TrainingError(f"{index_path}: no rows, expected at least one; select trajectories before training")
+    wanted = set(index["token_key"].to_pylist())
+    stored = _read_segments(segment_paths, wanted)
+    if missing := sorted(wanted - stored.keys()):
+        named = ", ".join(missing[:MAX_NAMED_KEYS]) + (", …" if len(missing) > MAX_NAMED_KEYS else "")
+        raise TrainingError(
+            f"{index_path}: {len(missing)} of {len(wanted)} token keys are in none of {len(segment_paths)} segments: "
+            f"{named}; materialize tokenized_shards again"
+        )
+    rows: list[Row] = []
+    for entry in index.to_pylist():
+        row = stored[entry["token_key"]]
+        weights = row.target_weights * np.float32(entry["weight"])
+        rows += [Row(row.token_key, row.input_ids, row.target_places, weights)] * entry["repeat"]
+    if not rows:
+        raise TrainingError(f"{index_path}: every row has repeat 0; expected at least one row to train")
+    return rows
+
+
+def plan_steps(rows: Sequence[Row], *, batch_size: int, seed: int) -> Iterator[list[Row]]:
+    """Yield the global rows of one optimiser step after another, epoch after epoch, without end.
+
+    An epoch shuffles all rows, sorts them by length within buckets and shuffles each bucket's batches; its last batch
+    may be smaller than `batch_size`.
+    """
+    rng = random.Random(seed)
+    bucket_size = batch_size * BATCHES_PER_BUCKET
+    order = list(range(len(rows)))
+    while True:
+        rng.shuffle(order)
+        for start in range(0, len(order), bucket_size):
+            bucket = sorted(order[start : start + bucket_size], key=lambda i: len(rows[i].input_ids))
+            batches = [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+            rng.shuffle(batches)
+            yield from ([rows[i] for i in batch] for batch in batches)
+
+
+def rank_share(step_rows: Sequence[Row], *, rank: int, ranks: int, micro_batch_size: int, n_micro: int) -> list[list[Row]]:
+    """A rank's rows of a step, as `n_micro` micro-batches; some are empty where the step's rows run out."""
+    starts = [(i * ranks + rank) * micro_batch_size for i in range(n_micro)]
+    return [list(step_rows[start : start + micro_batch_size]) for start in starts]
+
+
+def collate(rows: Sequence[Row]) -> MicroBatch:
+    """Pad rows on the right into one micro-batch; no rows give one padding token and no targets."""
+    width = max((len(row.input_ids) for row in rows), default=1)
+    ids_BT = np.full((max(len(rows), 1), width), PAD_ID, dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids_BT[i, : len(row.input_ids)] = row.input_ids
+    places = [row.target_places + (i * width - 1) for i, row in enumerate(rows)]
+    places_N = np.concatenate(places) if rows else np.empty(0, dtype=np.int64)
+    targets_N = ids_BT.reshape(-1)[places_N + 1]
+    weights_N = np.concatenate([row.target_weights for row in rows]) if rows else np.empty(0, dtype=np.float32)
+    return MicroBatch(*(torch.from_numpy(array) for array in (ids_BT, places_N, targets_N, weights_N)))
+
+
+def step_weight(step_rows: Sequence[Row], step: int) -> float:
+    """Sum of target weights of a step's rows, over all ranks.
+
+    Raises:
+        TrainingError: it is 0, so the step has no loss.
+    """
+    weight = sum(row.weight for row in step_rows)
+    if weight <= 0:
+        raise TrainingError(
+            f"step {step + 1}: rows {name_rows(step_rows)} have no trained token, expected a weight above 0; "
+            "look at their spans and index weights"
+        )
+    return weight
+
+
+def name_rows(rows: Sequence[Row]) -> str:
+    """Token keys for a message, the first few of them."""
+    keys = [row.token_key for row in rows]
+    return ", ".join(keys[:MAX_NAMED_KEYS]) + (", …" if len(keys) > MAX_NAMED_KEYS else "")
+
+
+def _read(path: Path, read: Callable[[Path], pa.Table]) -> pa.Table:
+    try:
+        return read(path)
+    except (OSError, pa.ArrowInvalid, KeyError) as error:
+        raise TrainingError(f"{path}: cannot be read ({error}); materialize tokenized_shards again") from error
+
+
+def _read_segments(segment_paths: Sequence[Path], wanted: set[str]) -> dict[str, Row]:
+    stored: dict[str, Row] = {}
+    for path in segment_paths:
+        table = _read(path, lambda path: pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        columns = [table[name].to_pylist() for name in ("token_key", "input_ids", "span_start", "span_end", "span_weight")]
+        for token_key, ids, starts, ends, weights in zip(*columns, strict=True):
+            if token_key in wanted and token_key not in stored:
+                stored[token_key] = _row(token_key, ids, list(zip(starts, ends, weights, strict=True)), path)
+    return stored
+
+
+def _row(token_key: str, ids: list[int], spans: list[tuple[int, int, float]], path: Path) -> Row:
+    """Spans as target places; the first token is never a target, nothing stands before it to predict it from."""
+    weight_T = np.zeros(len(ids), dtype=np.float32)
+    for start, end, weight in spans:
+        if not 0 <= start <= end <= len(ids) or weight < 0:
+            raise TrainingError(
+                f"{path}, token key {token_key}: span [{start}, {end}) of weight {weight} in a row of {len(ids)} "
+                "tokens; expected 0 <= start <= end <= n_tokens and weight >= 0; materialize tokenized_shards again"
+            )
+        weight_T[start:end] = weight
+    weight_T[:1] = 0.0
+    places = np.flatnonzero(weight_T)
+    return Row(token_key, np.asarray(ids, dtype=np.int64), places, weight_T[places])

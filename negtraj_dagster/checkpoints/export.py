@@ -1,0 +1,105 @@
+"""Exports a trained engine as a Hugging Face folder (for LoRA: adapter and merged model) and proves it by reloading."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, World, add_lora, whole_parameters
+from negtraj_dagster.errors import TrainingError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+LOGIT_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+def export_model(
+    engine: Any,
+    out_dir: Path,
+    *,
+    base_model_dir: Path,
+    zero_stage: int,
+    lora: Lora | None,
+    world: World,
+    ids_BT: torch.Tensor,
+) -> None:
+    """Write `out_dir/model` (and `out_dir/adapter` for LoRA) on rank 0. Every rank must call this.
+
+    Args:
+        engine: a DeepSpeed engine around a TargetLoss.
+        out_dir: where the folders go.
+        base_model_dir: source of configuration and tokenizer.
+        zero_stage: the engine's.
+        lora: as trained; None for full weights.
+        world: this process.
+        ids_BT: int64, unpadded; the reloaded model must give the trained one's logits on them.
+
+    Raises:
+        TrainingError: the export has missing, empty or non-finite tensors, or other logits.
+    """
+    module: TargetLoss = engine.module
+    module.eval()
+    with torch.no_grad():
+        trained_BTV = module.causal(input_ids=ids_BT.to(world.device), use_cache=False).logits.float().cpu()
+    with whole_parameters(module, zero_stage=zero_stage):
+        state = _trained_state(module, lora) if world.rank == 0 else {}
+    if world.rank != 0:
+        return
+    dtype = next(module.parameters()).dtype
+    model_dir = out_dir / "model"
+    if lora:
+        model = _merge(base_model_dir, out_dir / "adapter", state, lora, dtype)
+    else:
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model_dir), dtype=dtype)
+        model.load_state_dict(state, strict=True)
+        model.generation_config = module.causal.generation_config
+    model.save_pretrained(model_dir)
+    for name in TOKENIZER_FILES:
+        if (base_model_dir / name).is_file():
+            shutil.copyfile(base_model_dir / name, model_dir / name)
+    verify_export(model_dir, ids_BT=ids_BT, expected_BTV=trained_BTV, dtype=dtype)
+
+
+def verify_export(model_dir: Path, *, ids_BT: torch.Tensor, expected_BTV: torch.Tensor, dtype: torch.dtype) -> None:
+    """Reload an exported folder and compare it with what was trained.
+
+    Raises:
+        TrainingError: empty or non-finite tensors, tensors the model lacks or has too many of, or other logits.
+    """
+    tensors = {name: tensor for path in sorted(model_dir.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+    faults = [f"{name} is empty" for name, tensor in tensors.items() if tensor.numel() == 0]
+    faults += [f"{name} has non-finite values" for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    model, notes = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, output_loading_info=True)
+    faults += [
+        f"{kind.replace('_', ' ')}: {sorted(notes[kind])}" for kind in ("missing_keys", "unexpected_keys") if notes[kind]
+    ]
+    with torch.no_grad():
+        difference = float((model.eval()(input_ids=ids_BT, use_cache=False).logits.float() - expected_BTV).abs().max())
+    if not difference <= LOGIT_TOLERANCE[dtype]:
+        faults.append(f"logits differ from the trained model's by {difference:.2e}, allowed {LOGIT_TOLERANCE[dtype]:.0e}")
+    if faults:
+        raise TrainingError(f"{model_dir}: the export does not hold what was trained: {'; '.join(faults)}; train again")
+
+
+def _trained_state(module: TargetLoss, lora: Lora | None) -> dict[str, torch.Tensor]:
+    if lora is None:
+        return _on_cpu(module.causal.state_dict())
+    import peft
+
+    return _on_cpu(peft.get_peft_model_state_dict(module.model))
+
+
+def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+def _merge(base_model_dir: Path, adapter_dir: Path, state: dict[str, torch.Tensor], lora: Lora, dtype: torch.dtype) -> Any:
+    """Save the adapter; return a fresh base model with it merged in, for the trained one is the engine's."""
+    import peft
+
+    fresh = add_lora(AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=dtype), lora)
+    peft.set_peft_model_state_dict(fresh, state)
+    fresh.save_pretrained(adapter_dir)
+    return fresh.merge_and_unload()

@@ -1,0 +1,295 @@
+"""Trains a checkpoint: base model + token rows -> exported model, loss curve, result. One process per rank.
+
+Run as a child: `python -m negtraj_dagster.checkpoints.train CONFIG.json` (`launch.run_child` sets the environment).
+The loop is ours, on `deepspeed.initialize`: the same code on one CPU process, several, or GPUs. Files in `out_dir`:
+`model/`, `adapter/` (LoRA), `curve.jsonl`, `card.json`, and `result.json` last.
+"""
+
+import json
+import logging
+import math
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import deepspeed
+import torch
+import transformers
+
+from negtraj_dagster import launch
+from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
+from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
+from negtraj_dagster.errors import TrainingError
+from negtraj_dagster.modeling import check_base_model
+from negtraj_dagster.progress import Say, clock_text, open_progress
+
+FINAL_LOSS_STEPS = 50
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Optimiser, schedule and engine. `batch_size` counts rows per optimiser step over all ranks."""
+
+    steps: int
+    batch_size: int
+    micro_batch_size: int
+    lr: float
+    warmup_share: float
+    min_lr_share: float
+    betas: tuple[float, float]
+    weight_decay: float
+    gradient_clipping: float
+    seed: int
+    zero_stage: Literal[0, 1, 2, 3]
+    ranks: int
+    dtype: Literal["fp32", "bf16"]
+    adaptation: Literal["full", "lora"]
+    lora_r: int
+    lora_alpha: int
+    threads: int
+    log_every_steps: int
+
+    @property
+    def lora(self) -> Lora | None:
+        """None where all weights are trained."""
+        return Lora(self.lora_r, self.lora_alpha) if self.adaptation == "lora" else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training run as its config file describes it."""
+
+    out_dir: Path
+    base_model_dir: Path
+    index_path: Path
+    segment_paths: tuple[Path, ...]
+    training: TrainingSettings
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One line of curve.jsonl: `rows`, `tokens` and `trained_tokens` over all ranks, `seconds` since the loop began."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    rows: int
+    tokens: int
+    trained_tokens: int
+    seconds: float
+
+
+def main(config_path: Path) -> None:
+    """Train what a config file describes, in this process's rank."""
+    launch.die_with_parent()
+    quiet_libraries()
+    job = read_job(config_path)
+    with open_progress() as say:
+        train(job, say)
+
+
+def read_job(config_path: Path) -> Job:
+    """Read a config file.
+
+    Raises:
+        TrainingError: missing or unknown training settings, by name.
+    """
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    known, found = {field.name for field in fields(TrainingSettings)}, config["training"].keys()
+    if known != found:
+        raise TrainingError(
+            f"{config_path}, training: missing {sorted(known - found)}, unknown {sorted(found - known)}; "
+            "expected exactly the fields of recipes.TrainingSettings"
+        )
+    return Job(
+        out_dir=Path(config["out_dir"]),
+        base_model_dir=Path(config["base_model_dir"]),
+        index_path=Path(config["index_path"]),
+        segment_paths=tuple(Path(path) for path in config["segment_paths"]),
+        training=TrainingSettings(**{**config["training"], "betas": tuple(config["training"]["betas"])}),
+        card=config["card"],
+    )
+
+
+def quiet_libraries() -> None:
+    """Keep what DeepSpeed and transformers tell about themselves out of the run's log; warnings about faults stay."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("DeepSpeed", "deepspeed", "transformers", "accelerate", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def train(job: Job, say: Say) -> None:
+    """Train, export, and write the result last.
+
+    Raises:
+        TrainingError: nothing to train, a non-finite step, a wrong engine, an export that does not reload.
+        ModelError: the base model folder lacks a file.
+    """
+    settings = job.training
+    torch.set_num_threads(settings.threads)
+    check_base_model(job.base_model_dir)
+    rows = load_rows(job.index_path, job.segment_paths)
+    world = start_world()
+    module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=settings.lora)
+    n_parameters = _count(module)  # before ZeRO-3 slices them
+    n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
+    engine = start_engine(
+        module,
+        zero_stage=settings.zero_stage,
+        dtype=settings.dtype,
+        micro_batch_size=micro_batch_size,
+        n_micro=n_micro,
+        gradient_clipping=settings.gradient_clipping,
+        lr=settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+    )
+    job.out_dir.mkdir(parents=True, exist_ok=True)
+    startup_s = launch.seconds_since_start()
+    curve = run_steps(engine, rows, settings, world=world, n_micro=n_micro, micro_batch_size=micro_batch_size, say=say)
+    export_model(
+        engine,
+        job.out_dir,
+        base_model_dir=job.base_model_dir,
+        zero_stage=settings.zero_stage,
+        lora=settings.lora,
+        world=world,
+        ids_BT=check_ids(rows),
+    )
+    if world.rank == 0:
+        result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
+        publish(job, curve, {**result, "startup_seconds": round(startup_s, 3)})
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def split_batch(settings: TrainingSettings, *, ranks: int) -> tuple[int, int]:
+    """(micro-batches per rank and step, rows in each), enough for `batch_size` rows over all ranks."""
+    micro_batch_size = max(1, min(settings.micro_batch_size, math.ceil(settings.batch_size / ranks)))
+    return math.ceil(settings.batch_size / (micro_batch_size * ranks)), micro_batch_size
+
+
+def learning_rate(step: int, settings: TrainingSettings) -> float:
+    """Linear warm-up, then a cosine down to `min_lr_share`; `step` counts from 0."""
+    warmup_steps = max(1, int(settings.warmup_share * settings.steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    return settings.lr * min(1.0, (step + 1) / warmup_steps) * (settings.min_lr_share + (1 - settings.min_lr_share) * cosine)
+
+
+def run_steps(
+    engine: Any,
+    rows: Sequence[Row],
+    settings: TrainingSettings,
+    *,
+    world: World,
+    n_micro: int,
+    micro_batch_size: int,
+    say: Say,
+) -> list[StepRecord]:
+    """Train `settings.steps` optimiser steps; returns one record each.
+
+    Raises:
+        TrainingError: a step with nothing to train, or a loss or gradient norm that is not finite.
+    """
+    curve: list[StepRecord] = []
+    started_s = time.monotonic()
+    plan = plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed)
+    for step in range(settings.steps):
+        step_rows = next(plan)
+        lr = learning_rate(step, settings)
+        for group in engine.optimizer.param_groups:
+            group["lr"] = lr
+        shares = rank_share(step_rows, rank=world.rank, ranks=world.ranks, micro_batch_size=micro_batch_size, n_micro=n_micro)
+        loss, grad_norm = train_step(engine, shares, step_weight(step_rows, step), world=world)
+        # DeepSpeed reports -1 for a norm that is not finite
+        if not (math.isfinite(loss) and math.isfinite(grad_norm) and grad_norm >= 0):
+            raise TrainingError(
+                f"step {step + 1}, rows {name_rows(step_rows)}: loss {loss}, gradient norm {grad_norm}; expected finite "
+                "numbers; lower training.lr or look at these rows"
+            )
+        n_tokens = sum(len(row.input_ids) for row in step_rows)
+        n_trained = sum(len(row.target_places) for row in step_rows)
+        seconds = round(time.monotonic() - started_s, 4)
+        curve.append(StepRecord(step + 1, loss, lr, grad_norm, len(step_rows), n_tokens, n_trained, seconds))
+        if (step + 1) % settings.log_every_steps == 0 or step + 1 == settings.steps:
+            say(progress_line(curve, settings.steps), always=step + 1 == settings.steps)
+    return curve
+
+
+def progress_line(curve: Sequence[StepRecord], steps: int) -> str:
+    """`step 400/2000 loss 0.312 lr 1.8e-03 24.1k tok/s grad_norm 0.84 0:31 left`."""
+    last = curve[-1]
+    tokens_per_s = sum(record.tokens for record in curve) / max(last.seconds, 1e-9)
+    left_s = last.seconds / last.step * (steps - last.step)
+    return (
+        f"step {last.step}/{steps} loss {last.loss:.3f} lr {last.lr:.1e} {tokens_per_s / 1000:.1f}k tok/s "
+        f"grad_norm {last.grad_norm:.2f} {clock_text(left_s)} left"
+    )
+
+
+def summarize(
+    curve: Sequence[StepRecord],
+    settings: TrainingSettings,
+    *,
+    engine: Any,
+    world: World,
+    n_rows: int,
+    n_parameters: tuple[int, int],
+) -> dict[str, Any]:
+    """What result.json says, but for the start-up time. `peak_rss_bytes` is this rank's."""
+    n_tokens, n_trained = (sum(counts) for counts in zip(*((r.tokens, r.trained_tokens) for r in curve), strict=True))
+    last_losses = [record.loss for record in curve[-FINAL_LOSS_STEPS:]]
+    steps_per_epoch = math.ceil(n_rows / settings.batch_size)
+    whole, rest = divmod(len(curve), steps_per_epoch)
+    rows_seen = sum(record.rows for record in curve)
+    return {
+        "engine": type(engine).__name__,
+        "zero_stage": engine.zero_optimization_stage(),
+        "world_size": world.ranks,
+        "steps": len(curve),
+        "epochs": round(whole + rest / steps_per_epoch, 4),
+        "rows_seen": rows_seen,
+        "tokens": n_tokens,
+        "trained_tokens": n_trained,
+        "trained_share": n_trained / n_tokens,
+        "first_loss": curve[0].loss,
+        "final_loss": sum(last_losses) / len(last_losses),
+        "seconds": curve[-1].seconds,
+        "tokens_per_s": n_tokens / max(curve[-1].seconds, 1e-9),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "n_parameters": n_parameters[0],
+        "n_trainable": n_parameters[1],
+        "dtype": settings.dtype,
+        "device": str(world.device),
+        "versions": {module.__name__: module.__version__ for module in (torch, deepspeed, transformers)},
+    }
+
+
+def publish(job: Job, curve: Sequence[StepRecord], result: Mapping[str, Any]) -> None:
+    """Write curve and card, and the result last, by rename: where it is, everything is."""
+    lines = (json.dumps(asdict(record)) for record in curve)
+    (job.out_dir / "curve.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    (job.out_dir / "card.json").write_text(json.dumps(job.card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    unfinished = job.out_dir / ".result.json.tmp"
+    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(unfinished, job.out_dir / "result.json")
+
+
+def _count(module: torch.nn.Module) -> tuple[int, int]:
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, is_trained in sizes if is_trained)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

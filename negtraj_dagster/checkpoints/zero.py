@@ -1,0 +1,232 @@
+"""Builds the model to train, starts DeepSpeed's ZeRO engine around it, proves it is one, and takes one optimiser step.
+
+CPU ranks speak gloo, GPUs nccl. Shape legend: B rows, T tokens, D hidden, V vocabulary, N trained positions.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from negtraj_dagster import launch
+from negtraj_dagster.checkpoints.dataset import Row, collate
+from negtraj_dagster.errors import TrainingError
+
+LOG = logging.getLogger(__name__)
+
+SHM_OP = "deepspeed_shm_comm"
+
+CHECK_TOKENS = 64
+
+MAX_BUCKET_SIZE = 500_000_000
+"""DeepSpeed's default, in elements; it allocates that much even for a model far smaller."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is among the ranks."""
+
+    rank: int
+    ranks: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation of all linear layers but the output one."""
+
+    r: int
+    alpha: int
+
+
+class TargetLoss(nn.Module):
+    """A causal model that returns the summed, weighted cross-entropy of its targets; logits exist at targets only."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    @property
+    def causal(self) -> Any:
+        """The Hugging Face model, out of its LoRA wrapper if it has one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def forward(
+        self, ids_BT: torch.Tensor, places_N: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum over targets of weight x cross-entropy, float32 scalar.
+
+        No attention mask and no cache: rows are causal and padded on the right, and transformers treats either as
+        reason for another mask (docs/training.md).
+        """
+        causal = self.causal
+        hidden_BTD = causal.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).index_select(0, places_N)
+        logits_NV = causal.get_output_embeddings()(hidden_ND)
+        losses_N = nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+        # the second term is 0: it keeps every parameter in the graph of a micro-batch without targets
+        loss: torch.Tensor = (losses_N * weights_N).sum() + 0.0 * hidden_BTD[:, :1].sum()
+        return loss
+
+
+def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: Lora | None) -> TargetLoss:
+    """The model to train, its logits at chosen places proved equal to the model's own.
+
+    Raises:
+        TrainingError: they differ (a model that scales or caps its logits), or a row is longer than its positions.
+    """
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32).eval()
+    max_positions = getattr(model.config, "max_position_embeddings", None)
+    longest = max(rows, key=lambda row: len(row.input_ids))
+    if max_positions and len(longest.input_ids) > max_positions:
+        raise TrainingError(
+            f"token key {longest.token_key}: {len(longest.input_ids)} tokens, the base model {base_model_dir} has "
+            f"{max_positions} positions; lower shards.max_tokens or choose another base model"
+        )
+    ids_BT = check_ids(rows)
+    with torch.no_grad():
+        own_BTV = model(input_ids=ids_BT, use_cache=False).logits
+        ours_BTV = model.get_output_embeddings()(model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state)
+    if not torch.allclose(own_BTV, ours_BTV, atol=1e-4, rtol=1e-4):
+        raise TrainingError(
+            f"{base_model_dir}: {type(model).__name__} changes its logits after the output layer, which this trainer does "
+            "not follow; choose another base model"
+        )
+    return TargetLoss((add_lora(model, lora) if lora else model).train())
+
+
+def check_ids(rows: Sequence[Row]) -> torch.Tensor:
+    """int64 [1, T]: the first tokens of the first row, for comparing logits."""
+    return torch.from_numpy(rows[0].input_ids[:CHECK_TOKENS].copy()).unsqueeze(0)
+
+
+def add_lora(model: Any, lora: Lora) -> Any:
+    """Freeze the model and add trainable adapters."""
+    import peft
+
+    config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config)
+
+
+def start_world() -> World:
+    """Join this process to its ranks (torchrun's environment variables; alone where they are unset)."""
+    if not shutil.which("c++") or not shutil.which("ninja"):
+        LOG.info("no C++ compiler or ninja on PATH: DeepSpeed's shared-memory op stays off, ranks speak plain gloo")
+    # used by inference_all_reduce only (deepspeed/comm/torch.py), yet compiled for every start unless switched off
+    deepspeed.ops.__dict__.setdefault("__compatible_ops__", {})[SHM_OP] = False
+    has_gpu = torch.cuda.is_available()
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in alone.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("MASTER_PORT", str(launch.free_port()))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
+    return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+
+
+def start_engine(
+    module: TargetLoss,
+    *,
+    zero_stage: int,
+    dtype: str,
+    micro_batch_size: int,
+    n_micro: int,
+    gradient_clipping: float,
+    **adamw: Any,
+) -> Any:
+    """Wrap the module and a torch AdamW in a DeepSpeed engine.
+
+    Args:
+        module: on CPU; the engine moves it.
+        zero_stage: 0 to 3.
+        dtype: `fp32` or `bf16` (fp32 master weights are kept by DeepSpeed).
+        micro_batch_size: rows per forward pass.
+        n_micro: forward passes per optimiser step and rank.
+        gradient_clipping: largest global gradient norm.
+        adamw: lr, betas, weight_decay.
+
+    Raises:
+        TrainingError: what came back is no DeepSpeed engine of that stage.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
+    optimizer = torch.optim.AdamW(trained, **adamw)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=optimizer,
+        model_parameters=trained,
+        config={
+            "train_micro_batch_size_per_gpu": micro_batch_size,
+            "gradient_accumulation_steps": n_micro,
+            "gradient_clipping": gradient_clipping,
+            "bf16": {"enabled": dtype == "bf16"},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 1_000_000_000,
+            "wall_clock_breakdown": False,
+            "zero_optimization": {
+                "stage": zero_stage,
+                "reduce_bucket_size": bucket_size,
+                "allgather_bucket_size": bucket_size,
+                "overlap_comm": False,
+                "contiguous_gradients": True,
+                "stage3_param_persistence_threshold": 1000,
+            },
+        },
+    )
+    if not isinstance(engine, deepspeed.DeepSpeedEngine) or engine.zero_optimization_stage() != zero_stage:
+        found = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
+        raise TrainingError(f"DeepSpeed returned {found}; expected DeepSpeedEngine, stage {zero_stage}; reinstall deepspeed")
+    return engine
+
+
+def train_step(engine: Any, shares: Sequence[Sequence[Row]], weight: float, *, world: World) -> tuple[float, float]:
+    """One optimiser step of this rank; returns the step's loss over all ranks and its gradient norm before clipping.
+
+    The loss is sum(w * ce) / sum(w) over every rank and micro-batch. DeepSpeed averages gradients over ranks, hence the
+    factor; it is told not to divide by the number of micro-batches.
+    """
+    losses: list[torch.Tensor] = []
+    for i, rows in enumerate(shares):
+        if i > 0:
+            engine.step()  # not the last micro-batch: counts it, updates nothing
+        batch = collate(rows).to(world.device)
+        loss = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N) / weight
+        engine.backward(loss * world.ranks, scale_wrt_gas=False)
+        losses.append(loss.detach())
+    # without ZeRO, the engine keeps its norm to itself
+    unsharded_norm = _gradient_norm(engine) if engine.zero_optimization_stage() == 0 else None
+    engine.step()
+    total = torch.stack(losses).sum()
+    if world.ranks > 1:
+        torch.distributed.all_reduce(total)
+    norm = engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
+    return float(total), float(norm)
+
+
+def _gradient_norm(engine: Any) -> torch.Tensor:
+    gradients = [parameter.grad for parameter in engine.module.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+@contextmanager
+def whole_parameters(module: nn.Module, *, zero_stage: int) -> Iterator[None]:
+    """Within: every parameter has its full shape on every rank (ZeRO-3 keeps slices outside)."""
+    if zero_stage < 3:
+        yield
+        return
+    with deepspeed.zero.GatheredParameters(list(module.parameters()), modifier_rank=None):
+        yield

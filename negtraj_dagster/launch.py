@@ -1,0 +1,254 @@
+"""Runs this package's modules as child processes: environment, ranks in one process group, their common end.
+
+Trainer, evaluator and model maker need torch; the Dagster code location does not import it. `run_child` is how an asset
+calls them. Nothing here imports torch either.
+"""
+
+import ctypes
+import logging
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from negtraj_dagster.errors import ChildRunError
+
+LOG = logging.getLogger(__name__)
+
+STDERR_TAIL_BYTES = 8192
+POLL_S = 0.05
+PR_SET_PDEATHSIG = 1
+GPU_DEVICES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+PARENT_VARIABLE = "NEGTRAJ_PARENT_PID"
+
+
+@dataclass
+class _Rank:
+    """A running child and the last bytes it wrote to stderr."""
+
+    rank: int
+    process: subprocess.Popen[bytes]
+    tail: bytearray = field(default_factory=bytearray)
+    reader: threading.Thread | None = None
+
+
+def run_child(
+    module: str,
+    config_path: Path,
+    *,
+    ranks: int = 1,
+    threads: int = 1,
+    extra_env: Mapping[str, str] | None = None,
+    result_path: Path | None = None,
+    grace_s: float = 10.0,
+) -> None:
+    """Run `python -m module config_path` in `ranks` processes and wait for all of them.
+
+    Rank 0 inherits stdout and stderr. Whatever ends the wait early (an interrupt, one rank's death, an error here) ends
+    every rank: SIGTERM to their process group, SIGKILL after `grace_s`. A rank whose parent is killed dies as well.
+
+    Args:
+        module: `negtraj_dagster.checkpoints.train`.
+        config_path: the child's only argument.
+        ranks: processes that train together.
+        threads: OpenMP threads of each.
+        extra_env: merged over the environment, such as a Dagster Pipes session's variables.
+        result_path: a file the child writes last. Without it a run counts as failed whatever its exit code. With it an
+            abort while the interpreter shuts down is forgiven (seen once in 8 runs after all work was done).
+        grace_s: seconds between SIGTERM and SIGKILL.
+
+    Raises:
+        ChildRunError: a rank failed, or none failed and the result is missing.
+    """
+    if result_path is not None and result_path.exists():
+        raise ChildRunError(f"{result_path} exists before {module} ran; expected an empty output folder: delete it")
+    port = free_port()
+    running: list[_Rank] = []
+    try:
+        for rank in range(ranks):
+            env = child_env(threads=threads, rank=rank, ranks=ranks, port=port, extra_env=extra_env)
+            group = running[0].process.pid if running else 0
+            running.append(_start(child_command(module, config_path), env, rank=rank, group=group))
+        failed = _wait(running)
+    finally:
+        _end(running, grace_s=grace_s)
+    _judge(module, failed, running, result_path)
+
+
+def child_command(module: str, config_path: Path) -> list[str]:
+    """The command of one rank: through this module, which binds it to its parent before the slow imports begin."""
+    return [sys.executable, "-m", "negtraj_dagster.launch", module, str(config_path)]
+
+
+def child_env(
+    *,
+    threads: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
+    port: int | None = None,
+    extra_env: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment of one rank: ours, what DeepSpeed and torch read, then `extra_env` over both."""
+    bin_dir = str(Path(sys.executable).parent)
+    env = {
+        **os.environ,
+        "PATH": os.pathsep.join([bin_dir, os.environ.get("PATH", os.defpath)]),
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port or free_port()),
+        "OMP_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        # nothing here is compiled, and importing DeepSpeed's Muon would load the whole compiler: 3 s a start
+        "TORCHDYNAMO_DISABLE": "1",
+        PARENT_VARIABLE: str(os.getpid()),
+    }
+    if not has_gpu():
+        env["DS_ACCELERATOR"] = "cpu"
+    return {**env, **(extra_env or {})}
+
+
+def has_gpu() -> bool:
+    """Whether a GPU's device file is there and not hidden: asked without loading torch."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path(device).exists() for device in GPU_DEVICES)
+
+
+def die_with_parent() -> None:
+    """Called by a child: ask the kernel to kill it when the process that started it ends (Linux), else watch for it."""
+    parent_pid = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid and PARENT_VARIABLE in os.environ:
+            os._exit(1)  # the parent ended before the call
+        return
+    threading.Thread(target=_exit_without, args=(parent_pid,), daemon=True).start()
+
+
+def seconds_since_start() -> float:
+    """Age of this process, imports included; where /proc is missing, its CPU time."""
+    try:
+        started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.process_time()
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _exit_without(parent_pid: int) -> None:
+    while os.getppid() == parent_pid:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _start(command: list[str], env: dict[str, str], *, rank: int, group: int) -> _Rank:
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=None if rank == 0 else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=group,
+    )
+    started = _Rank(rank, process)
+    started.reader = threading.Thread(target=_forward_stderr, args=(started,), daemon=True)
+    started.reader.start()
+    return started
+
+
+def _forward_stderr(running: _Rank) -> None:
+    """Keep the tail of a rank's stderr; pass rank 0's on."""
+    assert running.process.stderr is not None
+    descriptor = running.process.stderr.fileno()
+    while chunk := os.read(descriptor, 65536):
+        running.tail += chunk
+        del running.tail[:-STDERR_TAIL_BYTES]
+        if running.rank == 0:
+            sys.stderr.write(chunk.decode(errors="replace"))
+            sys.stderr.flush()
+
+
+def _wait(running: list[_Rank]) -> _Rank | None:
+    """Wait until all have ended well, or one has not: return that one."""
+    live = list(running)
+    while live:
+        for rank in list(live):
+            code = rank.process.poll()
+            if code is None:
+                continue
+            live.remove(rank)
+            if code != 0:
+                return rank
+        time.sleep(POLL_S)
+    return None
+
+
+def _end(running: list[_Rank], *, grace_s: float) -> None:
+    """End what still runs in the group, and wait for it."""
+    deadline = time.monotonic() + grace_s
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if any(rank.process.poll() is None for rank in running):
+            _signal_group(running[0].process.pid, number)
+        while number == signal.SIGTERM and time.monotonic() < deadline:
+            if all(rank.process.poll() is not None for rank in running):
+                break
+            time.sleep(POLL_S)
+    for rank in running:
+        rank.process.wait()
+        if rank.reader:
+            rank.reader.join(timeout=1.0)
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path: Path | None) -> None:
+    has_result = result_path is not None and result_path.is_file()
+    if failed and failed.process.returncode == -signal.SIGABRT and has_result:
+        LOG.warning("%s: rank %d aborted after it had published %s", module, failed.rank, result_path)
+        return
+    if failed is None and (result_path is None or has_result):
+        return
+    culprit = failed or running[0]
+    tail = culprit.tail.decode(errors="replace").strip() or "(nothing on stderr)"
+    found = f"rank {culprit.rank} ended with exit code {culprit.process.returncode}"
+    if failed is None:
+        found = f"every rank ended with exit code 0, yet {result_path} is missing"
+    raise ChildRunError(
+        f"{module}: {found}; expected exit code 0 and a published result. Mend what its last lines say and materialize "
+        f"again:\n{tail}"
+    )
+
+
+def main() -> None:
+    """`python -m negtraj_dagster.launch MODULE CONFIG`: run a module as the child of whoever started it."""
+    die_with_parent()
+    module = sys.argv[1]
+    sys.argv = sys.argv[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
