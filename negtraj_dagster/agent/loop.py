@@ -19,7 +19,9 @@ EpisodeStatus = Literal["finished", "turn_limit"]
 class Tool(Protocol):
     """A pure function of its argument text; a failure is returned as text that starts with `Error:`."""
 
-    def __call__(self, argument: str) -> str: ...
+    def __call__(self, argument: str) -> str:
+        """Run the tool."""
+        ...
 
 
 class Policy(Protocol):

@@ -1,7 +1,11 @@
-"""Registry of the agent's tools: name -> pure function of text. Anything with a network or a disk behind it is not here."""
+"""The agent's tools: functions of text, the same answer every time. Nothing here reaches a network."""
+
+from collections.abc import Iterable, Sequence
 
 from negtraj_dagster.agent.loop import Tool
 from negtraj_dagster.agent.tools.calculator import calculate
+from negtraj_dagster.agent.tools.search import SearchTool
+from negtraj_dagster.errors import SettingsError
 
 
 def think(argument: str) -> str:
@@ -11,3 +15,20 @@ def think(argument: str) -> str:
 
 
 TOOLS: dict[str, Tool] = {"calculator": calculate, "think": think}
+"""Tools that need nothing but their argument."""
+
+
+def make_tools(names: Iterable[str], *, passages: Sequence[str] = ()) -> dict[str, Tool]:
+    """A task's tools by name.
+
+    Args:
+        names: from TOOLS, or `search`.
+        passages: what `search` looks things up in.
+
+    Raises:
+        SettingsError: an unknown tool.
+    """
+    known = {*TOOLS, "search"}
+    if unknown := sorted(set(names) - known):
+        raise SettingsError(f"unknown tools {unknown}; known: {sorted(known)}; add them to agent/tools")
+    return {name: SearchTool(passages) if name == "search" else TOOLS[name] for name in names}

@@ -1,0 +1,132 @@
+"""Policies that write the agent's turns: here, a checkpoint run in process with transformers' `generate`.
+
+Imports torch: only child processes import this file.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM
+
+from negtraj_dagster.errors import ModelError
+from negtraj_dagster.modeling import PAD, TURN_END, check_base_model
+from negtraj_dagster.schema import ConditionedTurn, Turn, conditioned_json
+
+PromptEncoder = Callable[[Sequence[Turn]], list[int]]
+"""A conversation -> token ids up to and including the header of the next assistant turn."""
+
+
+class TransformersPolicy:
+    """Greedy turns of a model folder, many conversations at once. The same folder and prompts give the same turns.
+
+    Attributes:
+        n_generated_tokens: tokens written, ends of turn included.
+        n_unstopped: turns that were cut at the limit and used as they are.
+        n_overlong: turns left empty because the conversation fills the model's positions.
+    """
+
+    def __init__(
+        self,
+        model_dir: Path,
+        *,
+        encode_prompt: PromptEncoder,
+        max_new_tokens_per_turn: int,
+        batch_size: int,
+        device: torch.device | None = None,
+    ) -> None:
+        """Load a model folder.
+
+        Args:
+            model_dir: Hugging Face layout.
+            encode_prompt: see `chat_encoder`.
+            max_new_tokens_per_turn: limit of a turn that does not end by itself.
+            batch_size: conversations per `generate` call.
+            device: default is the first GPU, else the CPU.
+
+        Raises:
+            ModelError: a file is missing, or the tokenizer has no end-of-turn or padding token.
+        """
+        check_base_model(model_dir)
+        transformers.logging.disable_progress_bar()
+        self.encode_prompt = encode_prompt
+        self.max_new_tokens = max_new_tokens_per_turn
+        self.batch_size = batch_size
+        self.device = device or torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        self.tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+        self.end_id = _token_id(self.tokenizer, TURN_END, model_dir)
+        self.pad_id = _token_id(self.tokenizer, PAD, model_dir)
+        self.model = AutoModelForCausalLM.from_pretrained(model_dir).to(self.device).eval()
+        self.max_positions: int = getattr(self.model.config, "max_position_embeddings", None) or 2**31
+        self.n_generated_tokens = self.n_unstopped = self.n_overlong = 0
+
+    def act(self, conversations: Sequence[Sequence[Turn]]) -> list[str]:
+        """Write the next assistant turn of every conversation, in order."""
+        prompts = [self.encode_prompt(conversation) for conversation in conversations]
+        room = [min(self.max_new_tokens, self.max_positions - len(prompt)) for prompt in prompts]
+        texts = [""] * len(prompts)
+        self.n_overlong += sum(n < 1 for n in room)
+        # one limit per batch, so that no turn's length depends on its neighbours
+        order = sorted((i for i, n in enumerate(room) if n >= 1), key=lambda i: (-room[i], len(prompts[i]), i))
+        for max_new, group in itertools.groupby(order, key=lambda i: room[i]):
+            members = list(group)
+            for start in range(0, len(members), self.batch_size):
+                batch = members[start : start + self.batch_size]
+                written = self._generate([prompts[i] for i in batch], max_new=max_new)
+                for i, text in zip(batch, written, strict=True):
+                    texts[i] = text
+        return texts
+
+    def _generate(self, prompts: Sequence[list[int]], *, max_new: int) -> list[str]:
+        width = max(len(prompt) for prompt in prompts)
+        input_ids = torch.full((len(prompts), width), self.pad_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for i, prompt in enumerate(prompts):
+            input_ids[i, width - len(prompt) :] = torch.tensor(prompt)
+            attention_mask[i, width - len(prompt) :] = 1
+        with torch.inference_mode():
+            output_ids = self.model.generate(
+                input_ids=input_ids.to(self.device),
+                attention_mask=attention_mask.to(self.device),
+                max_new_tokens=max_new,
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=self.end_id,
+                pad_token_id=self.pad_id,
+            )
+        return [self._read(ids) for ids in output_ids[:, width:].tolist()]
+
+    def _read(self, ids: list[int]) -> str:
+        has_stopped = self.end_id in ids
+        written = ids[: ids.index(self.end_id) + 1] if has_stopped else ids
+        self.n_unstopped += not has_stopped
+        self.n_generated_tokens += len(written)
+        return str(self.tokenizer.decode(written, skip_special_tokens=True))
+
+
+def chat_encoder(tokenizer_json: Path, *, template: str, max_tokens: int) -> PromptEncoder:
+    """The encoder the shards were made with: control tokens come from the template only, never from a turn's text."""
+    from negtraj_dagster._trajtok import Tokenizer as TrajtokTokenizer
+
+    encoder = TrajtokTokenizer(str(tokenizer_json), template=template, max_tokens=max_tokens)
+
+    def encode(conversation: Sequence[Turn]) -> list[int]:
+        turns: list[ConditionedTurn] = [
+            {"role": turn["role"], "content": turn["content"], "weight": 0.0} for turn in conversation
+        ]
+        return list(encoder.prompt_ids(conditioned_json(turns)))
+
+    return encode
+
+
+def _token_id(tokenizer: Tokenizer, token: str, model_dir: Path) -> int:
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise ModelError(
+            f"{model_dir / 'tokenizer.json'}: no token {token!r}, expected it as a control token; evaluate a model whose "
+            "tokenizer has ChatML's tokens"
+        )
+    return int(token_id)

@@ -1,0 +1,1 @@
+"""Evaluation reports: episodes of a checkpoint, their metrics, and comparisons between recipes."""

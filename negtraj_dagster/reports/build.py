@@ -1,0 +1,119 @@
+"""A recipe's evaluation report as an object: made by an evaluator child once per (checkpoint, questions, agent limits)."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.reports.summarize import report_page
+from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
+from negtraj_dagster.store import Built, Published, Store, file_sha256
+
+EVALUATE_VERSION = 1
+"""Rises when the evaluator plays other episodes from the same inputs."""
+EVALUATOR = "negtraj_dagster.reports.evaluate"
+RunChild = Callable[[str, Path, int, int], None]
+
+
+def build_report(
+    store: Store,
+    recipe: str,
+    *,
+    checkpoint: Published,
+    task: str,
+    questions: Sequence[Question],
+    passages: Sequence[str],
+    prompt: Callable[[Question], list[Turn]],
+    prompt_identity: str,
+    agent: Mapping[str, Any],
+    contaminated: bool,
+    run_child: RunChild,
+) -> Published:
+    """Play the recipe's checkpoint on held-out questions, unless this very evaluation exists.
+
+    Args:
+        store: where the checkpoint lies and the report goes.
+        recipe: its name.
+        checkpoint: what is evaluated.
+        task: whose tools and scoring rule apply.
+        questions: the suite, in order.
+        passages: what the agent's search tool looks things up in.
+        prompt: the inference side of the strategy the checkpoint was trained with.
+        prompt_identity: names `prompt` for the key.
+        agent: template, max_turns, max_new_tokens_per_turn, batch_size, threads.
+        contaminated: some training rows asked questions of this suite.
+        run_child: starts the evaluator.
+    """
+    asset = f"{recipe}/evaluation_report"
+    suite = digest_json([[question.question_id, question.question_hash] for question in questions])
+    limits = {name: value for name, value in agent.items() if name not in ("batch_size", "threads")}
+    corpus = digest_json(list(passages))
+    parts = (checkpoint.version, task, suite, corpus, prompt_identity, digest_json(limits), str(contaminated))
+    key = digest("report", str(EVALUATE_VERSION), *parts)
+
+    def write(folder: Path) -> Built:
+        if checkpoint.is_empty:
+            return Built(content=checkpoint.content)
+        with store.lock("trainer"):
+            _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
+        return _describe(folder, recipe, checkpoint, suite, contaminated)
+
+    return store.build(asset, key, write)
+
+
+def _evaluate(
+    store: Store,
+    folder: Path,
+    checkpoint: Published,
+    task: str,
+    questions: Sequence[Question],
+    passages: Sequence[str],
+    prompt: Callable[[Question], list[Turn]],
+    agent: Mapping[str, Any],
+    run_child: RunChild,
+) -> None:
+    store.verify(checkpoint.folder)
+    with store.scratch() as scratch:
+        rows = [
+            {
+                "question_id": question.question_id,
+                "split": question.split,
+                "question": question.question,
+                "answer": question.answer,
+                "facts": list(question.facts),
+            }
+            for question in questions
+        ]
+        prompts = [{"question_id": question.question_id, "turns": prompt(question)} for question in questions]
+        for name, lines in (("questions", rows), ("prompts", prompts)):
+            (scratch / f"{name}.jsonl").write_text("".join(f"{canonical_json(line)}\n" for line in lines))
+        (scratch / "passages.json").write_text(json.dumps(list(passages)))
+        config = {
+            "passages_path": str(scratch / "passages.json"),
+            "out_dir": str(folder),
+            "model_dir": str(checkpoint.folder / "model"),
+            "task": task,
+            "questions_path": str(scratch / "questions.jsonl"),
+            "prompts_path": str(scratch / "prompts.jsonl"),
+            "template": agent["template"],
+            "agent": {name: value for name, value in agent.items() if name != "template"},
+        }
+        config_path = scratch / "evaluate.json"
+        config_path.write_text(json.dumps(config))
+        run_child(EVALUATOR, config_path, 1, int(agent["threads"]))
+
+
+def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, contaminated: bool) -> Built:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    result = json.loads((folder / "result.json").read_text())
+    episodes = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    page = report_page(recipe, metrics, episodes, contaminated=contaminated)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    content = {
+        "metrics": metrics,
+        "episodes": file_sha256(folder / "episodes.jsonl"),
+        "suite": suite,
+        "checkpoint": checkpoint.version,
+        "contaminated": contaminated,
+    }
+    return Built(content=content, details={"result": result}, work={"questions_evaluated": metrics["n"]})

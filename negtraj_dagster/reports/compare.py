@@ -1,0 +1,155 @@
+"""Compares the arms of a line on the same questions, and names the line's champion."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.reports.stats import mcnemar_exact, paired_bootstrap
+from negtraj_dagster.reports.summarize import comparison_page
+from negtraj_dagster.schema import canonical_json, digest, digest_json
+from negtraj_dagster.store import Built, Published, Store, replace_text
+
+COMPARE_VERSION = 1
+CHAMPION_VERSION = 1
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A recipe of the line with its present checkpoint, shards and report."""
+
+    recipe: str
+    role: str
+    report: Published
+    checkpoint: Published
+    shards: Published
+    selection: Published
+
+
+def compare_arms(store: Store, line: str, arms: Sequence[Arm], notes: Sequence[str]) -> Published:
+    """The line's comparison: each arm's numbers, each pair's paired tests.
+
+    Args:
+        store: where it goes.
+        line: its name.
+        arms: the line's recipes; those without data are listed apart.
+        notes: sentences that belong under the table (repeated rows and the like).
+    """
+    identity = [[arm.recipe, arm.role, arm.report.version, arm.checkpoint.version] for arm in arms]
+    key = digest("comparison", str(COMPARE_VERSION), digest_json([identity, list(notes)]))
+    return store.build(f"recipe_comparison/{line}", key, lambda folder: _compare(store, folder, line, arms, notes))
+
+
+def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: Sequence[str]) -> Built:
+    empty = {arm.recipe: arm.report.content["reason"] for arm in arms if arm.report.is_empty}
+    present = [arm for arm in arms if not arm.report.is_empty]
+    if not present:
+        return Built(content={"status": "no_data", "reason": "; ".join(f"{name}: {why}" for name, why in empty.items())})
+    outcomes = {arm.recipe: _outcomes(store, arm) for arm in present}
+    rows = sorted((_arm_row(arm) for arm in present), key=lambda row: (-row["accuracy"], row["recipe"]))
+    names = [row["recipe"] for row in rows]
+    comparison = {
+        "line": line,
+        "arms": rows,
+        "pairs": [_pair(a, b, outcomes[a], outcomes[b]) for a, b in combinations(names, 2)],
+        "notes": list(notes) + [f"{name} has no data: {why}" for name, why in empty.items()],
+    }
+    (folder / "comparison.json").write_text(canonical_json(comparison), encoding="utf-8")
+    curves = {arm.recipe: arm.checkpoint.details["loss_curve"] for arm in present}
+    (folder / "comparison.html").write_text(comparison_page(line, comparison, curves), encoding="utf-8")
+    timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+    content = {"arms": timeless, "pairs": comparison["pairs"], "without_data": empty}
+    return Built(content=content, details={"comparison": comparison}, work={"arms_compared": len(rows)})
+
+
+def _outcomes(store: Store, arm: Arm) -> dict[str, bool]:
+    store.verify(arm.report.folder)
+    lines = (arm.report.folder / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
+    return {episode["question_id"]: bool(episode["strict"]) for episode in map(json.loads, lines)}
+
+
+def _arm_row(arm: Arm) -> dict[str, Any]:
+    metrics, result = arm.report.content["metrics"], arm.checkpoint.details["result"]
+    return {
+        "recipe": arm.recipe,
+        "role": arm.role,
+        "accuracy": metrics["accuracy_strict"],
+        "accuracy_low": metrics["accuracy_strict_low"],
+        "accuracy_high": metrics["accuracy_strict_high"],
+        "n_questions": metrics["n"],
+        "steps": result["steps"],
+        "tokens": result["tokens"],
+        "trained_share": result["trained_share"],
+        "seconds": round(result["seconds"], 1),
+        "n_by_class": arm.selection.details["n_by_class"],
+        "contaminated": arm.report.content["contaminated"],
+        "suite": arm.report.content["suite"],
+        "checkpoint": arm.checkpoint.version,
+    }
+
+
+def _pair(a: str, b: str, of_a: Mapping[str, bool], of_b: Mapping[str, bool]) -> dict[str, Any]:
+    if of_a.keys() != of_b.keys():
+        raise StoreError(
+            f"{a} and {b} were evaluated on different questions ({len(of_a)} and {len(of_b)}); "
+            f"give both the same [evaluation] table and materialize their evaluation_report again"
+        )
+    ids = sorted(of_a)
+    right_a, right_b = [of_a[id_] for id_ in ids], [of_b[id_] for id_ in ids]
+    n_only_a = sum(x and not y for x, y in zip(right_a, right_b, strict=True))
+    n_only_b = sum(y and not x for x, y in zip(right_a, right_b, strict=True))
+    low, high = paired_bootstrap(right_a, right_b, seed=BOOTSTRAP_SEED)
+    return {
+        "a": a,
+        "b": b,
+        "difference": (n_only_a - n_only_b) / len(ids),
+        "low": low,
+        "high": high,
+        "n_only_a": n_only_a,
+        "n_only_b": n_only_b,
+        "p_value": mcnemar_exact(n_only_a, n_only_b),
+    }
+
+
+def crown_champion(store: Store, line: str, comparison: Published) -> Published:
+    """The line's champion: the uncontaminated candidate with the highest strict accuracy.
+
+    The alias file `registry/<line>/champion.json` is replaced in one step, and each change of champion is appended to
+    `registry/<line>/promotions.jsonl`.
+    """
+    key = digest("champion", str(CHAMPION_VERSION), comparison.version)
+
+    def write(folder: Path) -> Built:
+        if comparison.is_empty:
+            return Built(content=comparison.content)
+        arms = comparison.content["arms"]
+        eligible = [arm for arm in arms if arm["role"] == "candidate" and not arm["contaminated"]]
+        if not eligible:
+            return Built(content={"status": "no_data", "reason": "no uncontaminated candidate in this line"})
+        best = max(eligible, key=lambda arm: (arm["accuracy"], arm["recipe"]))
+        why = f"highest strict accuracy of {len(eligible)} candidates"
+        chosen = {"recipe": best["recipe"], "checkpoint": best["checkpoint"], "accuracy": best["accuracy"], "why": why}
+        (folder / "champion.json").write_text(canonical_json(chosen))
+        return Built(content=chosen, details={"n_candidates": len(eligible)}, work={"champions_chosen": 1})
+
+    published = store.build(f"champion/{line}", key, write)
+    if not published.is_empty:
+        _promote(store, line, published.content)
+    return published
+
+
+def _promote(store: Store, line: str, chosen: Mapping[str, Any]) -> None:
+    folder = store.home / "registry" / line
+    with store.lock(f"registry-{line}"):
+        alias, log = folder / "champion.json", folder / "promotions.jsonl"
+        text = canonical_json(chosen)
+        if alias.is_file() and alias.read_text() == text:
+            return
+        earlier = json.loads(alias.read_text()) if alias.is_file() else None
+        history = log.read_text() if log.is_file() else ""
+        replace_text(log, f"{history}{canonical_json({'champion': chosen, 'previous': earlier})}\n")
+        replace_text(alias, text)

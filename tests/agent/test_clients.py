@@ -1,0 +1,78 @@
+"""The in-process policy on a tiny untrained model."""
+
+import pytest
+
+from negtraj_dagster.agent.clients import TransformersPolicy
+from negtraj_dagster.errors import ModelError
+from negtraj_dagster.modeling import make_base_model
+
+CONVERSATIONS = [
+    [{"role": "user", "content": text}] for text in ("How many?", "A much longer question than the other one, is it?", "x")
+]
+
+
+def encode(conversation):
+    """ChatML over the byte tokenizer, by hand: `bytes` has its control tokens at 0..2."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = {char: i + 3 for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+
+    def ids(text):
+        return [alphabet[char] for piece, _ in level.pre_tokenize_str(text) for char in piece]
+
+    turns = [[1, *ids(f"{turn['role']}\n{turn['content']}"), 2, *ids("\n")] for turn in conversation]
+    return [*[i for turn in turns for i in turn], 1, *ids("assistant\n")]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    make_base_model("bytes", folder, texts=[], format_strings=[])
+    return folder
+
+
+def policy(model_dir, *, batch_size=8, max_new=6):
+    return TransformersPolicy(model_dir, encode_prompt=encode, max_new_tokens_per_turn=max_new, batch_size=batch_size)
+
+
+def test_a_turn_does_not_depend_on_its_neighbours(model_dir):
+    together = policy(model_dir).act(CONVERSATIONS)
+    assert policy(model_dir, batch_size=1).act(CONVERSATIONS) == together
+    assert policy(model_dir).act(CONVERSATIONS[::-1]) == together[::-1]
+
+
+def test_a_turn_that_does_not_end_is_used_and_counted(model_dir):
+    writer = policy(model_dir)
+    texts = writer.act(CONVERSATIONS)
+    assert all(texts)
+    assert (writer.n_unstopped, writer.n_generated_tokens) == (3, 18)
+
+
+def test_what_follows_the_end_of_turn_is_dropped(model_dir):
+    writer = policy(model_dir)
+    ids = writer.tokenizer.encode("ab").ids
+    assert writer._read([*ids, 2, 0, 0]) == "ab"
+    assert (writer.n_unstopped, writer.n_generated_tokens) == (0, 3)
+
+
+def test_a_conversation_that_fills_the_positions_gets_an_empty_turn(model_dir):
+    writer = policy(model_dir)
+    overlong = [{"role": "user", "content": "y" * 9000}]
+    texts = writer.act([overlong, CONVERSATIONS[0]])
+    assert texts[0] == ""
+    assert texts[1] != ""
+    assert writer.n_overlong == 1
+
+
+def test_a_turn_ends_at_the_last_position(model_dir):
+    writer = policy(model_dir)
+    n_around = len(encode([{"role": "user", "content": ""}]))
+    almost = [{"role": "user", "content": "y" * (8192 - n_around - 2)}]
+    writer.act([almost])
+    assert writer.n_generated_tokens == 2
+
+
+def test_a_missing_model_is_an_error(tmp_path):
+    with pytest.raises(ModelError, match=r"missing config\.json"):
+        policy(tmp_path)
