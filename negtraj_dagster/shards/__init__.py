@@ -1,0 +1,1 @@
+"""Shards: conditioned conversations as tokens with loss weights, proved row by row before anything is trained on them."""

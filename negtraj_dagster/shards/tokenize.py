@@ -1,0 +1,142 @@
+"""Turns conditioned conversations into token rows, once per distinct conversation and token rule; others are reused.
+
+Token rows are append-only segments that all recipes share: `segments/tokens/<rule>/<key>/rows.arrow` beside the keys
+they answer for and the rows they reject.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from negtraj_dagster import _trajtok
+from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.errors import ModelError, SettingsError
+from negtraj_dagster.schema import canonical_json, digest
+from negtraj_dagster.shards.proof import prove_rows
+from negtraj_dagster.store import Built, Store, file_sha256
+
+MASK_RULE_VERSION = 1
+BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class TokenRule:
+    """Everything besides the conversation that decides a token row's bytes."""
+
+    tokenizer_json: Path
+    tokenizer_sha256: str
+    template: str
+    max_tokens: int
+    over_length: str
+
+    @property
+    def rule_key(self) -> str:
+        """Identity of the rule."""
+        template = f"{self.template} {TEMPLATES[self.template].version}"
+        versions = f"{_trajtok.TOKEN_FORMAT_VERSION} {MASK_RULE_VERSION}"
+        return digest("tokens", self.tokenizer_sha256, template, f"{self.over_length} {self.max_tokens}", versions)
+
+    def token_key(self, conversation: str) -> str:
+        """Identity of one token row: the canonical conditioned conversation under this rule."""
+        return digest(self.rule_key, conversation)
+
+
+def token_rule(base_folder: Path, template: str, max_tokens: int, over_length: str) -> TokenRule:
+    """The rule for a base model's tokenizer.
+
+    Raises:
+        ModelError: the folder has no tokenizer.json.
+    """
+    path = base_folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: missing; trajtok needs the tokenizer in Hugging Face's tokenizer.json form. Save it there with "
+            f"AutoTokenizer.from_pretrained(…).save_pretrained({str(base_folder)!r})"
+        )
+    return TokenRule(path, file_sha256(path), template, max_tokens, over_length)
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """Where the wanted rows are: rejected keys with their reason, segments by name, and what was computed now."""
+
+    rejected: Mapping[str, str]
+    segments: Sequence[str]
+    rows: pl.DataFrame
+    n_tokenized: int
+    n_tokens_computed: int
+
+
+def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) -> Tokenized:
+    """Make sure a token row (or a rejection) exists for every conversation.
+
+    Args:
+        store: keeps the segments.
+        rule: the token rule.
+        conversations: token_key -> canonical conditioned conversation.
+
+    Raises:
+        MaskError: a new row fails its proof; nothing of it is published.
+        SettingsError: trajtok refuses the tokenizer or the template.
+    """
+    table = f"tokens/{rule.rule_key[:16]}"
+    known = {
+        key for folder in store.segments(table) for key in pl.read_parquet(folder / "keys.parquet", glob=False)["token_key"]
+    }
+    missing = {key: text for key, text in sorted(conversations.items()) if key not in known}
+    n_tokens = _tokenize_missing(store, table, rule, missing) if missing else 0
+    segments, frames, rejected = [], [], {}
+    for folder in store.segments(table):
+        keys = pl.read_parquet(folder / "keys.parquet", glob=False).filter(pl.col("token_key").is_in(list(conversations)))
+        if keys.height:
+            segments.append(f"{table}/{folder.name}")
+            frames.append(keys)
+    rows = pl.concat(frames) if frames else KEY_SCHEMA.to_frame()
+    rejected = dict(rows.filter(pl.col("reason") != "").select("token_key", "reason").rows())
+    return Tokenized(rejected, segments, rows, len(missing), n_tokens)
+
+
+KEY_SCHEMA = pl.Schema(
+    {"token_key": pl.String, "n_tokens": pl.Int32, "n_trained": pl.Int32, "reason": pl.String, "detail": pl.String}
+)
+"""One row per tokenized or rejected conversation; `reason` is empty for a row that was written."""
+
+
+def _tokenize_missing(store: Store, table: str, rule: TokenRule, missing: Mapping[str, str]) -> int:
+    try:
+        tokenizer = _trajtok.Tokenizer(
+            rule.tokenizer_json, template=rule.template, max_tokens=rule.max_tokens, over_length=rule.over_length
+        )
+    except _trajtok.TrajtokError as error:
+        raise SettingsError(f"trajtok cannot use {rule.tokenizer_json} with template {rule.template}: {error}") from error
+    n_tokens, keys = 0, list(missing)
+    for start in range(0, len(keys), BATCH_ROWS):
+        part = keys[start : start + BATCH_ROWS]
+        encoded = tokenizer.encode(part, [missing[key] for key in part])
+        batch = pa.record_batch(encoded)
+        proof = prove_rows(batch, missing, tokenizer, rule.tokenizer_json, TEMPLATES[rule.template])
+        n_tokens += proof.n_tokens
+        described = _describe_keys(batch, encoded.rejected)
+        content = {"encoder": tokenizer.encoder, "n_straddling": encoded.n_straddling, **proof.counts()}
+        store.publish_segment(table, digest(*part), _segment_writer(batch, described, content))
+    return n_tokens
+
+
+def _segment_writer(batch: pa.RecordBatch, described: pl.DataFrame, content: dict[str, object]):  # type: ignore[no-untyped-def]
+    def write(folder: Path) -> Built:
+        with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        described.write_parquet(folder / "keys.parquet")
+        return Built(content={**content, "rows": digest(*(canonical_json(row) for row in described.rows()))})
+
+    return write
+
+
+def _describe_keys(batch: pa.RecordBatch, rejected: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
+    written = pl.DataFrame(batch.select(["token_key", "n_tokens", "n_trained"]))
+    written = written.with_columns(reason=pl.lit(""), detail=pl.lit(""))
+    refused = pl.DataFrame([(key, 0, 0, reason, detail) for key, reason, detail in rejected], schema=KEY_SCHEMA, orient="row")
+    return pl.concat([written.cast(KEY_SCHEMA), refused])  # type: ignore[arg-type]
