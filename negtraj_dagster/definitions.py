@@ -1,0 +1,49 @@
+"""The code location: the lineage's assets in order, its checks, jobs, schedule and resources."""
+
+import dagster as dg
+
+from negtraj_dagster.defs.automation import build_jobs, build_schedule
+from negtraj_dagster.defs.checks import build_checks
+from negtraj_dagster.defs.comparison import build_champion_asset, build_comparison_asset
+from negtraj_dagster.defs.recipes import build_recipe_assets
+from negtraj_dagster.defs.resources import TrainerClient, Workspace
+from negtraj_dagster.defs.rollouts import raw_rollouts
+from negtraj_dagster.defs.sources import build_base_model_asset, question_sets
+from negtraj_dagster.defs.trajectories import build_corpus_asset, scored_trajectories
+from negtraj_dagster.recipes import load_recipes
+from negtraj_dagster.settings import load_settings
+from negtraj_dagster.tasks import TASKS
+
+
+def build_definitions() -> dg.Definitions:
+    """Assemble the code location from the recipes and settings of this process.
+
+    Raises:
+        SettingsError: a recipe or the settings file is wrong; names file, key and remedy.
+    """
+    recipes = load_recipes(load_settings())
+    lines = {recipe.line: [r for r in recipes.values() if r.line == recipe.line] for recipe in recipes.values()}
+    jobs = build_jobs(recipes)
+    return dg.Definitions(
+        assets=[
+            question_sets,
+            *(build_base_model_asset(name) for name in sorted({recipe.base_model for recipe in recipes.values()})),
+            raw_rollouts,
+            scored_trajectories,
+            *(build_corpus_asset(TASKS[name]) for name in sorted({recipe.task for recipe in recipes.values()})),
+            *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe)),
+            *(build_comparison_asset(line, arms) for line, arms in sorted(lines.items())),
+            *(
+                build_champion_asset(line)
+                for line, arms in sorted(lines.items())
+                if any(arm.role == "candidate" for arm in arms)
+            ),
+        ],
+        asset_checks=build_checks(list(recipes.values())),
+        jobs=jobs,
+        schedules=[build_schedule(jobs)],
+        resources={"workspace": Workspace(), "trainer": TrainerClient()},
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,43 @@
+"""Small pictures and previews for the UI's metadata panes, as Markdown."""
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from negtraj_dagster.chat_templates.chatml import ChatTemplate
+from negtraj_dagster.reports.plots import line_plot
+
+N_EPISODES = 6
+
+
+def loss_curve_markdown(points: Sequence[Sequence[float]]) -> str:
+    """The loss curve as an inline SVG image."""
+    svg = line_plot({"loss": [(x, y) for x, y in points]}, x_label="step", y_label="loss")
+    return f"![loss curve](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def preview_markdown(path: Path, template: ChatTemplate) -> dg.MarkdownMetadataValue:
+    """The first training rows of each class as rendered text, trained stretches in ⟦ ⟧."""
+    blocks = []
+    for row in json.loads(path.read_text(encoding="utf-8")):
+        text = ""
+        for turn in row["messages"]:
+            whole = template.render([turn], False)
+            target = turn["content"] + template.end_of_turn
+            text += whole.replace(target, f"⟦{target}⟧", 1) if turn["weight"] > 0 else whole
+        blocks.append(f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`\n\n```text\n{text[:3000]}\n```")
+    return dg.MetadataValue.md("\n\n".join(blocks))
+
+
+def episodes_markdown(path: Path) -> str:
+    """The first evaluated episodes, right and wrong, turn by turn."""
+    blocks = []
+    for line in path.read_text(encoding="utf-8").splitlines()[:N_EPISODES]:
+        episode = json.loads(line)
+        verdict = "right" if episode["strict"] else "wrong"
+        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in episode["turns"])
+        blocks.append(f"**{verdict}** · question `{episode['question_id']}`\n\n```text\n{turns[:2000]}\n```")
+    return "\n\n".join(blocks)

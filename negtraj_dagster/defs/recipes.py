@@ -1,0 +1,223 @@
+"""The recipe factory: four assets per file of recipes/*.toml, each in the recipe's own group.
+
+A recipe's settings slice is part of the code version of the asset it steers, so an edited recipe shows as stale.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.checkpoints.build import TRAIN_VERSION, build_checkpoint, model_folder
+from negtraj_dagster.defs import plots
+from negtraj_dagster.defs.resources import TrainerClient, Workspace
+from negtraj_dagster.defs.versions import code_version, result, table
+from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.reports.build import EVALUATE_VERSION, build_report
+from negtraj_dagster.schema import digest
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.shards.build import SHARDS_VERSION, Conditioning, build_shards
+from negtraj_dagster.shards.tokenize import token_rule
+from negtraj_dagster.store import file_sha256
+from negtraj_dagster.strategies import STRATEGIES
+from negtraj_dagster.strategies.prompt_file import read_prompt_file
+from negtraj_dagster.tasks import get_task
+from negtraj_dagster.tasks.question_sets import read_questions
+from negtraj_dagster.trajectories.select import SELECTION_VERSION, Mix, SelectionRule, select_rollouts
+
+
+def build_recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """The recipe's training_selection, tokenized_shards, checkpoint and evaluation_report."""
+    return [_selection_asset(recipe), _shards_asset(recipe), _checkpoint_asset(recipe), _report_asset(recipe)]
+
+
+def _arguments(recipe: Recipe, name: str, deps: list[str], version: str) -> dict[str, Any]:
+    return {
+        "key": [recipe.name, name],
+        "group_name": recipe.name,
+        "deps": [dg.AssetKey(key.split("/")) for key in deps],
+        "code_version": version,
+        "tags": {"recipe": recipe.name, "line": recipe.line, "role": recipe.role, "stage": name},
+    }
+
+
+def selection_rule(recipe: Recipe) -> SelectionRule:
+    """The recipe's slice for the selection stage."""
+    chosen = recipe.selection
+    limits = {"positive": chosen.max_positives, "negative": chosen.max_negatives}
+    repeat = {"positive": chosen.repeat_positives, "negative": chosen.repeat_negatives}
+    classes = STRATEGIES[recipe.strategy.name].classes
+    mix = Mix(limits, repeat)
+    return SelectionRule(recipe.name, chosen.profile, classes, mix, chosen.min_quality, chosen.allow_contaminated)
+
+
+def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
+    """The recipe's strategy with our wording, or with that of the prompt file it names."""
+    strategy = STRATEGIES[recipe.strategy.name]
+    instruction = get_task(recipe.task).instruction
+    if recipe.strategy.prompt_file is None:
+        identity = digest(strategy.name, str(strategy.version), instruction)
+        return Conditioning(strategy, strategy.prompter(instruction), identity)
+    path = (settings.nat_dir or Path()) / recipe.strategy.prompt_file
+    entry = recipe.strategy.prompt_entry or ""
+    prompter = read_prompt_file(path, entry)
+    identity = digest(strategy.name, str(strategy.version), file_sha256(path), entry)
+    return Conditioning(strategy, prompter, identity)
+
+
+def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"))
+    deps = [f"trajectory_corpus/{recipe.task}", "question_sets"]
+
+    @dg.asset(
+        **_arguments(recipe, "training_selection", deps, version),
+        kinds={"polars", "parquet"},
+        description=f"Which rollouts `{recipe.name}` trains on, and why not the others. {recipe.description}",
+    )
+    def training_selection(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        store = workspace.store
+        corpus, questions = store.require(f"trajectory_corpus/{recipe.task}"), store.require("question_sets")
+        published = select_rollouts(store, corpus, questions, selection_rule(recipe), recipe.task)
+        details = published.details
+        if published.is_empty:
+            return result(published)
+        reasons = [{"why not": reason, "n_rollouts": n} for reason, n in details["why_not"].items()]
+        return result(
+            published,
+            {
+                "dagster/row_count": published.content["n_selected"],
+                **{f"n_{name}": n for name, n in details["n_by_class"].items()},
+                "rows_per_epoch": details["rows_per_epoch"],
+                "n_contaminated": details["n_contaminated"],
+                "not_selected": table(reasons),
+            },
+        )
+
+    return training_selection
+
+
+def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    version = code_version("shards", SHARDS_VERSION, recipe.slice_digest("shards", "strategy"))
+    deps = [
+        f"{recipe.name}/training_selection",
+        f"trajectory_corpus/{recipe.task}",
+        "question_sets",
+        f"base_model/{recipe.base_model}",
+    ]
+
+    @dg.asset(
+        **_arguments(recipe, "tokenized_shards", deps, version),
+        kinds={"rust", "arrow"},
+        description=f"Token rows with loss weights for `{recipe.name}`, every row's mask proved. Shared rows are reused.",
+    )
+    def tokenized_shards(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        store = workspace.store
+        base = store.require(f"base_model/{recipe.base_model}")
+        shards = recipe.shards
+        published = build_shards(
+            store,
+            recipe.name,
+            selection=store.require(f"{recipe.name}/training_selection"),
+            corpus=store.require(f"trajectory_corpus/{recipe.task}"),
+            questions={q.question_id: q for q in read_questions(store, store.require("question_sets"), recipe.task)},
+            conditioning=conditioning(recipe, workspace.settings),
+            rule=token_rule(model_folder(base), shards.chat_template, shards.max_tokens, shards.over_length),
+        )
+        if published.is_empty:
+            return result(published)
+        details = {name: value for name, value in published.details.items() if isinstance(value, int | float)}
+        rejected = [{"reason": reason, "n_rows": n} for reason, n in published.details["rejected"].items()]
+        preview = plots.preview_markdown(published.folder / "previews.json", TEMPLATES[shards.chat_template])
+        metadata = {
+            "dagster/row_count": published.content["n_rows"],
+            "rejected_rows": table(rejected),
+            "preview": preview,
+        }
+        return result(published, {**details, **metadata})
+
+    return tokenized_shards
+
+
+def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    version = code_version("checkpoint", TRAIN_VERSION, recipe.slice_digest("training", "base_model"))
+    deps = [f"{recipe.name}/tokenized_shards", f"base_model/{recipe.base_model}"]
+
+    @dg.asset(
+        **_arguments(recipe, "checkpoint", deps, version),
+        kinds={"deepspeed", "pytorch"},
+        pool="trainer",
+        description=f"`{recipe.base_model}` fine-tuned on `{recipe.name}`'s shards with DeepSpeed ZeRO in a child process.",
+    )
+    def checkpoint(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        store = workspace.store
+        strategy = conditioning(recipe, workspace.settings)
+        card = {
+            "task": recipe.task,
+            "strategy": recipe.strategy.model_dump(mode="json"),
+            "conditioning": strategy.identity,
+            "chat_template": recipe.shards.chat_template,
+        }
+        published = build_checkpoint(
+            store,
+            recipe.name,
+            shards=store.require(f"{recipe.name}/tokenized_shards"),
+            base=store.require(f"base_model/{recipe.base_model}"),
+            training=recipe.training.model_dump(mode="json"),
+            card=card,
+            run_child=lambda module, config, ranks, threads: trainer.run(context, module, config, ranks, threads),
+        )
+        if published.is_empty:
+            return result(published)
+        numbers = {name: value for name, value in published.details["result"].items() if isinstance(value, int | float | str)}
+        curve = dg.MetadataValue.md(plots.loss_curve_markdown(published.details["loss_curve"]))
+        return result(published, {**numbers, "loss_curve": curve})
+
+    return checkpoint
+
+
+def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
+    version = code_version("report", EVALUATE_VERSION, recipe.slice_digest("evaluation", "strategy"))
+    deps = [f"{recipe.name}/checkpoint", f"{recipe.name}/training_selection", "question_sets"]
+
+    @dg.asset(
+        **_arguments(recipe, "evaluation_report", deps, version),
+        kinds={"pytorch", "python"},
+        pool="trainer",
+        description=f"`{recipe.name}`'s checkpoint as an agent on held-out questions: episodes, metrics with intervals.",
+    )
+    def evaluation_report(
+        context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        store, task, limits = workspace.store, get_task(recipe.task), recipe.evaluation
+        strategy = conditioning(recipe, workspace.settings)
+        questions = read_questions(store, store.require("question_sets"), recipe.task)
+        suite = [question for question in questions if question.split == limits.split]
+        selection = store.require(f"{recipe.name}/training_selection")
+        published = build_report(
+            store,
+            recipe.name,
+            checkpoint=store.require(f"{recipe.name}/checkpoint"),
+            task=recipe.task,
+            questions=suite[: limits.max_questions],
+            passages=[fact for question in questions if question.split == "train" for fact in question.facts],
+            prompt=lambda question: strategy.strategy.inference_turns(strategy.prompter, question),
+            prompt_identity=strategy.identity,
+            agent={
+                **limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"}),
+                "max_turns": limits.max_turns or task.max_turns,
+                "template": recipe.shards.chat_template,
+            },
+            contaminated=selection.details.get("n_contaminated", 0) > 0,
+            run_child=lambda module, config, ranks, threads: trainer.run(context, module, config, ranks, threads),
+        )
+        if published.is_empty:
+            return result(published)
+        page = dg.MetadataValue.path(str(published.folder / "report.html"))
+        samples = dg.MetadataValue.md(plots.episodes_markdown(published.folder / "episodes.jsonl"))
+        contaminated = published.content["contaminated"]
+        return result(
+            published, {**published.content["metrics"], "contaminated": contaminated, "page": page, "episodes": samples}
+        )
+
+    return evaluation_report

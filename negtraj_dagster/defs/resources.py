@@ -1,0 +1,58 @@
+"""What asset bodies are given: this deployment's settings and store, and the client that runs trainer children."""
+
+import json
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import dagster as dg
+from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, PreviewWarning, open_pipes_session
+
+from negtraj_dagster.errors import ChildRunError
+from negtraj_dagster.launch import run_child
+from negtraj_dagster.settings import Settings, load_settings
+from negtraj_dagster.store import Store
+
+
+class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Settings and store of this process, read when a step starts (so a changed negtraj.toml needs no restart)."""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The deployment's settings."""
+        return load_settings()
+
+    @cached_property
+    def store(self) -> Store:
+        """The deployment's store."""
+        return Store(self.settings.home)
+
+
+class TrainerClient(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Runs a child in its own process group under Dagster Pipes: its log lines arrive in the run as they are written.
+
+    Terminating the run ends every rank. No retry policy stands on the assets that use it: Dagster would start a
+    terminated training again.
+    """
+
+    def run(self, context: dg.AssetExecutionContext, module: str, config: Path, ranks: int, threads: int) -> None:
+        """Run `python -m module config` on `ranks` ranks until it has published its result.
+
+        Raises:
+            dg.Failure: the child failed; carries its exit code and the end of its stderr.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PreviewWarning)  # about Dagster's own internals, on every call
+            with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
+                result_path = Path(json.loads(config.read_text())["out_dir"]) / "result.json"
+                try:
+                    run_child(
+                        module,
+                        config,
+                        ranks=ranks,
+                        threads=threads,
+                        extra_env=session.get_bootstrap_env_vars(),
+                        result_path=result_path,
+                    )
+                except ChildRunError as error:
+                    raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -1,0 +1,52 @@
+"""Turns a stage's published object into what Dagster shows: data version, numbers, tables, links to files.
+
+Numbers keep their names from run to run, so the UI plots them as series. `work_…` counts what this run computed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from negtraj_dagster.schema import canonical_json, digest
+from negtraj_dagster.store import Published
+
+
+def result(published: Published, metadata: Mapping[str, Any] | None = None) -> dg.MaterializeResult[Any]:
+    """A materialization whose data version is the object's content version, whether it was made now or reused."""
+    made: dict[str, Any] = {
+        "status": dg.MetadataValue.text(str(published.content.get("status", "ok"))),
+        "reused": published.reused,
+        "dagster/uri": str(published.folder),
+        "object_key": published.key,
+    }
+    if published.is_empty:
+        made["reason"] = str(published.content["reason"])
+    made |= {f"work_{name}": count for name, count in published.work.items()}
+    made |= {} if published.is_empty else dict(metadata or {})
+    return dg.MaterializeResult(metadata=made, data_version=dg.DataVersion(published.version))
+
+
+def code_version(*parts: object) -> str:
+    """A short code version from the versions and settings slices an asset depends on."""
+    return digest(*(part if isinstance(part, str) else canonical_json(part) for part in parts))[:16]
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> dg.MarkdownMetadataValue:
+    """Rows as a Markdown table, which the UI renders in place."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    names = list(columns or rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += ["| " + " | ".join(_cell(row.get(name)) for name in names) + " |" for row in rows]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ⏎ ")
+
+
+def per_row_schema(columns: Mapping[str, str]) -> dg.TableSchema:
+    """Column names and types for the UI's Columns table."""
+    return dg.TableSchema(columns=[dg.TableColumn(name, type_) for name, type_ in columns.items()])

@@ -1,0 +1,123 @@
+"""The whole lineage on a tiny setting, through Dagster itself, with real DeepSpeed and real generation."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from negtraj_dagster.definitions import build_definitions
+from negtraj_dagster.settings import load_settings
+from negtraj_dagster.store import Store
+
+TINY = """
+extends = "_wordtraps"
+description = "tiny"
+role = "{role}"
+line = "tiny"
+[strategy]
+name = "{strategy}"
+[selection]
+max_positives = 20
+max_negatives = 40
+[training]
+steps = 6
+log_every_steps = 2
+[evaluation]
+max_new_tokens_per_turn = 12
+max_turns = 2
+"""
+SETTINGS = "[wordtraps]\nn_train_questions = 150\nn_gate_questions = 8\nn_test_questions = 6\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deployment with two tiny arms; the module's tests run on it in order."""
+    folder = tmp_path_factory.mktemp("home")
+    recipes = folder / "recipes"
+    recipes.mkdir()
+    (folder / "negtraj.toml").write_text(SETTINGS)
+    for strategy, role in (("nat", "candidate"), ("nut", "control")):
+        (recipes / f"tiny_{strategy}.toml").write_text(TINY.format(strategy=strategy, role=role))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _deployment(home: Path, _own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEGTRAJ_HOME", str(home))
+    monkeypatch.setenv("NEGTRAJ_RECIPES", str(home / "recipes"))
+
+
+def materialize(job: str = "line_tiny") -> tuple[Counter[str], dict[str, str]]:
+    """Run a job; the work it did, and every asset's data version."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        outcome = build_definitions().resolve_job_def(job).execute_in_process(instance=instance)
+    assert outcome.success
+    work: Counter[str] = Counter()
+    versions = {}
+    for event in outcome.get_asset_materialization_events():
+        metadata = event.materialization.metadata
+        for name, value in metadata.items():
+            if name.startswith("work_"):
+                work[name.removeprefix("work_")] += value.value  # type: ignore[operator]
+        key = event.materialization.asset_key.to_user_string()
+        versions[key] = (event.materialization.tags or {})["dagster/data_version"]
+    return work, versions
+
+
+def store() -> Store:
+    return Store(load_settings().home)
+
+
+def test_the_first_run_makes_everything_and_the_second_nothing() -> None:
+    first_work, first = materialize()
+    assert first_work["steps_trained"] == 12
+    assert first_work["questions_evaluated"] == 12
+    assert first_work["rows_tokenized"] > 60
+    second_work, second = materialize()
+    assert second_work.total() == 0
+    assert second == first
+
+
+def test_the_engine_was_deepspeeds_at_the_stage_asked_for() -> None:
+    result = store().require("tiny_nat/checkpoint").details["result"]
+    assert (result["engine"], result["zero_stage"], result["steps"]) == ("DeepSpeedEngine", 2, 6)
+
+
+def test_the_untagged_arm_trains_other_rows_than_the_tagged_one_on_the_same_rollouts() -> None:
+    nat, nut = (store().require(f"tiny_{name}/tokenized_shards") for name in ("nat", "nut"))
+    selections = [store().require(f"tiny_{name}/training_selection") for name in ("nat", "nut")]
+    assert selections[0].content == selections[1].content
+    assert nat.content["index"] != nut.content["index"]
+
+
+def test_the_control_cannot_become_champion() -> None:
+    champion = store().require("champion/tiny")
+    assert champion.content["recipe"] == "tiny_nat"
+    alias = json.loads((store().home / "registry" / "tiny" / "champion.json").read_text())
+    assert alias["checkpoint"] == store().require("tiny_nat/checkpoint").version
+
+
+def test_new_rollouts_tokenize_only_themselves_and_leave_a_full_selection_alone() -> None:
+    landing = store().home / "landing" / "wordtraps" / "negtraj"
+    (teacher,) = landing.glob("teacher-*.jsonl")
+    lines = teacher.read_text().splitlines()
+    copies = [json.loads(line) for line in lines[:3]]
+    for row in copies:
+        row["source"] = "another teacher"
+    (landing / "zz-late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in copies))
+    work, _ = materialize()
+    assert work["records_read"] == 3
+    assert work["judged_no_finish"] == 3
+    assert work["rows_tokenized"] == 0
+    assert work["steps_trained"] == 0
+    (landing / "zz-late.jsonl").unlink()
+
+
+def test_a_recipe_without_data_succeeds_and_says_no_data() -> None:
+    work, _ = materialize("line_strategyqa")
+    assert work["steps_trained"] == 0
+    report = store().require("strategyqa_nat/evaluation_report")
+    assert report.content["status"] == "no_data"
+    assert "no rollouts of task strategyqa" in report.content["reason"]
