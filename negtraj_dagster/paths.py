@@ -22,7 +22,5 @@ def shipped(folder: str) -> Path:
     """
     path = PACKAGE_ROOT / folder
     if not path.is_dir():
-        raise SettingsError(
-            f"{path}: the folder {folder}/ is missing from this installation; reinstall negtraj-dagster"
-        )
+        raise SettingsError(f"{path}: the folder {folder}/ is missing from this installation; reinstall negtraj-dagster")
     return path

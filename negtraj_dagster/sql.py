@@ -96,9 +96,7 @@ def load_sql(path: Path) -> SqlFile:
     text = path.read_text(encoding="utf-8")
     match = HEADER.match(text)
     if not match:
-        raise SqlContractError(
-            f"{path}: no header; begin the file with a /* … */ comment that holds TOML (see sql/README.md)"
-        )
+        raise SqlContractError(f"{path}: no header; begin the file with a /* … */ comment that holds TOML (see sql/README.md)")
     try:
         header = tomllib.loads(match[1])
     except tomllib.TOMLDecodeError as error:

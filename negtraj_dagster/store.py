@@ -40,7 +40,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Published:
-    """An asset's present object. `work` is empty when it was reused."""
+    """An asset's present object. `work` counts what this call computed: all zeros when the object was reused."""
 
     asset: str
     key: str
@@ -76,10 +76,8 @@ class Store:
             StoreError: the existing object is damaged.
         """
         target = self.home / "objects" / asset / key
-        work: dict[str, int] = {}
         reused = (target / MANIFEST).is_file()
-        if not reused:
-            work = self._publish(target, {"asset": asset, "key": key}, write)
+        work = {} if reused else self._publish(target, {"asset": asset, "key": key}, write)
         published = self._read(asset, key, reused=reused, work=work)
         self._point(asset, published)
         return published
@@ -173,6 +171,7 @@ class Store:
                 "version": digest_json(built.content),
                 "content": built.content,
                 "details": built.details,
+                "work": sorted(built.work),
                 "files": _describe_files(folder),
             }
             write_text_durably(folder / MANIFEST, canonical_json(manifest))
@@ -192,10 +191,12 @@ class Store:
         manifest = _load_manifest(folder)
         if (manifest["asset"], manifest["key"]) != (asset, key):
             raise StoreError(
-                f"{folder}: holds {manifest['asset']} {manifest['key']}, expected {asset} {key}; delete it and materialize again"
+                f"{folder}: holds {manifest['asset']} {manifest['key']}, expected {asset} {key}; "
+                f"delete it and materialize again"
             )
         content, details = manifest["content"], manifest["details"]
-        return Published(asset, key, manifest["version"], folder, content, details, reused, work)
+        counts = dict.fromkeys(manifest["work"], 0) | work
+        return Published(asset, key, manifest["version"], folder, content, details, reused, counts)
 
     def _point(self, asset: str, published: Published) -> None:
         pointer = self.home / "current" / f"{asset}.json"
@@ -239,9 +240,7 @@ def _load_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST}: store version {manifest.get('store_version')!r}, this program reads {STORE_VERSION}"
         )
     if digest_json(manifest["content"]) != manifest["version"]:
-        raise StoreError(
-            f"{folder / MANIFEST}: version does not match its content; delete the folder and materialize again"
-        )
+        raise StoreError(f"{folder / MANIFEST}: version does not match its content; delete the folder and materialize again")
     return dict(manifest)
 
 

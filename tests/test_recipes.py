@@ -70,9 +70,7 @@ def test_a_recipe_can_extend_another_and_override_one_key(settings: Settings, tm
 
 
 def test_extending_nothing_and_extending_oneself_are_refused(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(
-        SettingsError, match=r"extends = 'wordtraps_natt': no such recipe; did you mean 'wordtraps_nat'\?"
-    ):
+    with pytest.raises(SettingsError, match=r"extends = 'wordtraps_natt': no such recipe; did you mean 'wordtraps_nat'\?"):
         load(settings, tmp_path, mine='extends = "wordtraps_natt"\n')
     with pytest.raises(SettingsError, match=r"extends itself: mine -> other -> mine"):
         load(settings, tmp_path, mine='extends = "other"\n', other='extends = "mine"\n')

@@ -106,8 +106,7 @@ def _teacher_lines(settings: Settings) -> list[str]:
     task = get_task("wordtraps")
     problems = split_problems(settings)["train"]
     questions = [
-        Question(task.name, problem.question_id, "train", problem.text, json.dumps(problem.answer))
-        for problem in problems
+        Question(task.name, problem.question_id, "train", problem.text, json.dumps(problem.answer)) for problem in problems
     ]
     episodes = run_episodes(
         ScriptedTeacher(problems, settings.wordtraps.seed),

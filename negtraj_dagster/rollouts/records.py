@@ -23,7 +23,7 @@ class Record:
     fault: str = ""
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     """Valid for Python's parser, not for us."""
 
 
@@ -73,9 +73,7 @@ def _array_records(text: str) -> Iterator[Record]:
             position = BLANK.match(text, position + 1).end()  # type: ignore[union-attr]
         elif text[position : position + 1] not in ("]", ""):
             line = text.count("\n", 0, position) + 1
-            yield Record(
-                f"index {index}", None, f"line {line}: expected ',' or ']' after a record; nothing after it is read"
-            )
+            yield Record(f"index {index}", None, f"line {line}: expected ',' or ']' after a record; nothing after it is read")
             return
     if position >= len(text):
         yield Record(f"index {index}", None, "the array is not closed: the file is cut")
@@ -113,16 +111,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise _Refused(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise _RefusedError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
     for key, value in pairs:
         for text in (key, value):
             if isinstance(text, str) and SURROGATE.search(text):
-                raise _Refused(f"lone surrogate in the text at {key!r}")
+                raise _RefusedError(f"lone surrogate in the text at {key!r}")
     return made
 
 
 def _constant(name: str) -> Any:
-    raise _Refused(f"{name} is not JSON")
+    raise _RefusedError(f"{name} is not JSON")
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

@@ -34,9 +34,7 @@ class Strategy:
 
         return prompt
 
-    def condition(
-        self, prompt: Prompter, question: Question, turns: Sequence[Turn], class_name: str
-    ) -> list[ConditionedTurn]:
+    def condition(self, prompt: Prompter, question: Question, turns: Sequence[Turn], class_name: str) -> list[ConditionedTurn]:
         """The conversation to train on. Turns after the agent's last one are left out: nothing in them is a target.
 
         Args:

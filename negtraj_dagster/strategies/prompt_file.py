@@ -44,7 +44,5 @@ def read_prompt_file(path: Path, entry_name: str) -> Prompter:
 
 def _turn(turn: Any, path: Path, entry_name: str) -> Turn:
     if not isinstance(turn, dict) or turn.get("role") not in ("user", "assistant", "system"):
-        raise SettingsError(
-            f"prompt file {path}, entry {entry_name!r}: a prefix turn needs role and content, found {turn!r}"
-        )
+        raise SettingsError(f"prompt file {path}, entry {entry_name!r}: a prefix turn needs role and content, found {turn!r}")
     return {"role": turn["role"], "content": str(turn["content"])}

@@ -64,7 +64,8 @@ def _question(path: Path, number: int, row: dict[str, Any], split: Split) -> Que
         identifier = row.get("qid")
     if not isinstance(identifier, (str, int)) or not isinstance(text, str) or not isinstance(answer, bool):
         raise QuestionSetError(
-            f"{path}, line {number}: expected id (text or number), question (text), answer (true or false); found keys {sorted(row)}"
+            f"{path}, line {number}: expected id (text or number), question (text), answer (true or false); "
+            f"found keys {sorted(row)}"
         )
     facts = tuple(fact for fact in row.get("facts") or () if isinstance(fact, str))
     return Question("strategyqa", str(identifier), split, text.strip(), json.dumps(answer), facts)

@@ -59,9 +59,7 @@ def solve(steps: tuple[Step, ...]) -> int:
     values: list[int] = []
     for step in steps:
         left, right = (values[x.step] if isinstance(x, Result) else x for x in (step.left, step.right))
-        values.append(
-            {"+": left + right, "-": left - right, "*": left * right, "/": left // max(right, 1)}[step.operator]
-        )
+        values.append({"+": left + right, "-": left - right, "*": left * right, "/": left // max(right, 1)}[step.operator])
     return values[-1]
 
 

@@ -55,16 +55,12 @@ def _build(
     for input_ in (raw, scored, questions):
         store.verify(input_.folder)
     rollouts = pl.read_parquet(raw.folder / "rollouts.parquet", glob=False).filter(pl.col("task") == rule.task)
-    question_table = pl.read_parquet(questions.folder / "questions.parquet", glob=False).filter(
-        pl.col("task") == rule.task
-    )
+    question_table = pl.read_parquet(questions.folder / "questions.parquet", glob=False).filter(pl.col("task") == rule.task)
     if rollouts.is_empty():
         return Built(content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed"})
     rollouts = label_rollouts(rollouts)
     keys = rollouts.select("rollout_key")
-    row_verdicts = pl.read_parquet(scored.folder / "verdicts.parquet", glob=False).join(
-        keys, on="rollout_key", how="semi"
-    )
+    row_verdicts = pl.read_parquet(scored.folder / "verdicts.parquet", glob=False).join(keys, on="rollout_key", how="semi")
     scores = pl.read_parquet(scored.folder / "scores.parquet", glob=False).join(keys, on="rollout_key", how="semi")
     work, verdicts = {}, [row_verdicts, _without_question(rollouts, question_table)]
     with sql.connect() as connection:
@@ -156,9 +152,7 @@ def _funnel(corpus: pl.DataFrame, verdicts: pl.DataFrame) -> list[dict[str, obje
     """Per filter in order: hits and hits of this filter alone, by class."""
     hits = verdicts.select("rollout_key", "filter", "reason", "severity").unique()
     n_drops = hits.filter(pl.col("severity") == "drop").group_by("rollout_key").len("n_drops")
-    hits = hits.join(n_drops, on="rollout_key", how="left").join(
-        corpus.select("rollout_key", "label"), on="rollout_key"
-    )
+    hits = hits.join(n_drops, on="rollout_key", how="left").join(corpus.select("rollout_key", "label"), on="rollout_key")
     order = ["unknown_question", *(filter_.name for filter_ in sql.load_filters())]
     rows = []
     for name in order:
@@ -187,10 +181,6 @@ def _quality_means(corpus: pl.DataFrame) -> dict[str, float | None]:
 
 def rejected_samples(rollouts: pl.DataFrame, verdicts: pl.DataFrame, n_per_reason: int = 5) -> pl.DataFrame:
     """Up to five rejected rollouts per filter, with the offending step, for people to look at."""
-    drops = verdicts.filter(pl.col("severity") == "drop").unique(
-        ["rollout_key", "filter"], keep="first", maintain_order=True
-    )
+    drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first", maintain_order=True)
     sample = drops.group_by("filter", maintain_order=True).head(n_per_reason)
-    return sample.join(
-        rollouts.select("rollout_key", "question_id", "label", "conversation"), on="rollout_key", how="left"
-    )
+    return sample.join(rollouts.select("rollout_key", "question_id", "label", "conversation"), on="rollout_key", how="left")

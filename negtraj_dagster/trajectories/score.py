@@ -230,9 +230,7 @@ def _score(
             score_rows.append(rows)
     verdict_table = pl.concat(verdicts).sort("rollout_key", "filter", "step", "detail")
     score_table = pl.concat(score_rows).sort("rollout_key", "score_name")
-    labels = rollouts.select(
-        "rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label"
-    )
+    labels = rollouts.select("rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label")
     for name, table in (("verdicts", verdict_table), ("scores", score_table), ("labels", labels)):
         table.write_parquet(folder / f"{name}.parquet")
     content = {name: frame_digest(table) for name, table in (("verdicts", verdict_table), ("scores", score_table))}

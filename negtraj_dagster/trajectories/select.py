@@ -75,9 +75,7 @@ def select_rollouts(store: Store, corpus: Published, questions: Published, rule:
     return store.build(asset, key, lambda folder: _select(store, folder, corpus, questions, rule, task))
 
 
-def _select(
-    store: Store, folder: Path, corpus: Published, questions: Published, rule: SelectionRule, task: str
-) -> Built:
+def _select(store: Store, folder: Path, corpus: Published, questions: Published, rule: SelectionRule, task: str) -> Built:
     if corpus.is_empty:
         return Built(content=corpus.content)
     store.verify(corpus.folder)

@@ -36,7 +36,7 @@ def test_a_second_run_reads_nothing(store: Store, settings: Settings) -> None:
     land(settings, "a.jsonl", line("q1"))
     assert read_landed_files(store, settings).work == {"files_read": 1, "records_read": 1}
     again = read_landed_files(store, settings)
-    assert (again.reused, again.work) == (True, {})
+    assert (again.reused, again.work) == (True, {"files_read": 0, "records_read": 0})
 
 
 def test_one_more_file_reads_that_file_alone(store: Store, settings: Settings) -> None:
@@ -98,9 +98,7 @@ def test_files_of_another_kind_are_listed_as_ignored(store: Store, settings: Set
     ],
     ids=["task", "format", "no-format"],
 )
-def test_a_file_in_a_wrong_folder_stops_with_the_remedy(
-    store: Store, settings: Settings, folder: str, message: str
-) -> None:
+def test_a_file_in_a_wrong_folder_stops_with_the_remedy(store: Store, settings: Settings, folder: str, message: str) -> None:
     land(settings, "a.jsonl", line("q1"), folder)
     with pytest.raises(SettingsError, match=message):
         read_landed_files(store, settings)
@@ -118,9 +116,7 @@ def test_the_teacher_lands_the_same_file_every_time_and_fails_more_than_it_succe
     assert 0.2 < sum(rewards) / len(rewards) < 0.45
 
 
-def test_the_real_nat_files_give_1070_successes_and_1263_failures(
-    store: Store, settings: Settings, nat_dir: Path
-) -> None:
+def test_the_real_nat_files_give_1070_successes_and_1263_failures(store: Store, settings: Settings, nat_dir: Path) -> None:
     raw = read_landed_files(store, settings.model_copy(update={"nat_dir": nat_dir}))
     (counts,) = raw.details["per_task"]
     assert (counts["n_reward_true"], counts["n_reward_false"]) == (1070, 1263)

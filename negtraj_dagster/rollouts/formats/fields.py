@@ -35,7 +35,5 @@ def check(value: object, place: str, kind: type[T]) -> T:
         RolloutFormatError: it is not.
     """
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RolloutFormatError(
-            f"{place} = {str(value)[:80]!r}: found {type(value).__name__}, expected {kind.__name__}"
-        )
+        raise RolloutFormatError(f"{place} = {str(value)[:80]!r}: found {type(value).__name__}, expected {kind.__name__}")
     return value

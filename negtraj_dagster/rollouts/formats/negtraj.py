@@ -65,7 +65,5 @@ def _turn(value: object, index: int) -> Turn:
     if loss is not None and loss != (role == "assistant"):
         made["loss"] = loss
     if made.get("loss") and role != "assistant":
-        raise RolloutFormatError(
-            f"messages[{index}]: a {role} turn cannot carry loss; only assistant turns are trained"
-        )
+        raise RolloutFormatError(f"messages[{index}]: a {role} turn cannot carry loss; only assistant turns are trained")
     return made
