@@ -3,6 +3,7 @@
 A recipe's settings slice is part of the code version of the asset it steers, so an edited recipe shows as stale.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,20 @@ def build_recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [_selection_asset(recipe), _shards_asset(recipe), _checkpoint_asset(recipe), _report_asset(recipe)]
 
 
-def _arguments(recipe: Recipe, name: str, deps: list[str], version: str) -> dict[str, Any]:
-    return {
-        "key": [recipe.name, name],
-        "group_name": recipe.name,
-        "deps": [dg.AssetKey(key.split("/")) for key in deps],
-        "code_version": version,
-        "tags": {"recipe": recipe.name, "line": recipe.line, "role": recipe.role, "stage": name},
-    }
+def _asset(
+    recipe: Recipe, name: str, *, deps: list[str], version: str, kinds: set[str], description: str, pool: str | None = None
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`dg.asset` with what all four assets of a recipe have in common."""
+    return dg.asset(
+        key=[recipe.name, name],
+        group_name=recipe.name,
+        deps=[dg.AssetKey(key.split("/")) for key in deps],
+        code_version=version,
+        tags={"recipe": recipe.name, "line": recipe.line, "role": recipe.role, "stage": name},
+        kinds=kinds,
+        description=description,
+        pool=pool,
+    )
 
 
 def selection_rule(recipe: Recipe) -> SelectionRule:
@@ -70,8 +77,11 @@ def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"))
     deps = [f"trajectory_corpus/{recipe.task}", "question_sets"]
 
-    @dg.asset(
-        **_arguments(recipe, "training_selection", deps, version),
+    @_asset(
+        recipe,
+        "training_selection",
+        deps=deps,
+        version=version,
         kinds={"polars", "parquet"},
         description=f"Which rollouts `{recipe.name}` trains on, and why not the others. {recipe.description}",
     )
@@ -106,8 +116,11 @@ def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
         f"base_model/{recipe.base_model}",
     ]
 
-    @dg.asset(
-        **_arguments(recipe, "tokenized_shards", deps, version),
+    @_asset(
+        recipe,
+        "tokenized_shards",
+        deps=deps,
+        version=version,
         kinds={"rust", "arrow"},
         description=f"Token rows with loss weights for `{recipe.name}`, every row's mask proved. Shared rows are reused.",
     )
@@ -143,8 +156,11 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("checkpoint", TRAIN_VERSION, recipe.slice_digest("training", "base_model"))
     deps = [f"{recipe.name}/tokenized_shards", f"base_model/{recipe.base_model}"]
 
-    @dg.asset(
-        **_arguments(recipe, "checkpoint", deps, version),
+    @_asset(
+        recipe,
+        "checkpoint",
+        deps=deps,
+        version=version,
         kinds={"deepspeed", "pytorch"},
         pool="trainer",
         description=f"`{recipe.base_model}` fine-tuned on `{recipe.name}`'s shards with DeepSpeed ZeRO in a child process.",
@@ -180,8 +196,11 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("report", EVALUATE_VERSION, recipe.slice_digest("evaluation", "strategy"))
     deps = [f"{recipe.name}/checkpoint", f"{recipe.name}/training_selection", "question_sets"]
 
-    @dg.asset(
-        **_arguments(recipe, "evaluation_report", deps, version),
+    @_asset(
+        recipe,
+        "evaluation_report",
+        deps=deps,
+        version=version,
         kinds={"pytorch", "python"},
         pool="trainer",
         description=f"`{recipe.name}`'s checkpoint as an agent on held-out questions: episodes, metrics with intervals.",

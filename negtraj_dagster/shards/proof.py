@@ -2,12 +2,14 @@
 
 For every row: (a) the trained tokens decode to exactly what should be trained: each target turn's content and its end
 token; (b) for every target turn, the tokens before it are those a served model is given there. A row that fails stops
-the stage: a wrong mask never reaches a trainer.
+the stage: a wrong mask never reaches a trainer. One kind of failure is the data's own and only rejects its row: the
+tokenizer joins a target's first characters with the header before it, so no served model could have been at that point.
 """
 
 import json
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from negtraj_dagster.schema import ConditionedTurn, conditioned_json
 
 @dataclass
 class Proof:
-    """What was checked."""
+    """What was checked, and which rows are to be left out: (token_key, reason, detail)."""
+
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)
 
     n_rows: int = 0
     n_turns: int = 0
@@ -45,6 +49,8 @@ def prove_rows(
     tokenizer: _trajtok.Tokenizer,
     tokenizer_json: Path,
     template: ChatTemplate,
+    *,
+    has_straddling: bool = False,
 ) -> Proof:
     """Check every row of a batch against the conversation it was made from.
 
@@ -54,6 +60,7 @@ def prove_rows(
         tokenizer: gives the prompt a served model sees.
         tokenizer_json: read again by the reference decoder.
         template: the template's plain Python rendering.
+        has_straddling: trajtok reported tokens that cross a target's border; only then may a row be rejected for it.
 
     Raises:
         MaskError: names the row's key, the turn, what was found and what was expected.
@@ -62,7 +69,13 @@ def prove_rows(
     proof = Proof()
     for row in batch.to_pylist():
         turns: list[ConditionedTurn] = json.loads(conversations[row["token_key"]])["messages"]
-        _prove_row(row, turns, tokenizer, reference, template)
+        try:
+            _prove_row(row, turns, tokenizer, reference, template)
+        except _JoinedAcrossTurnError as error:
+            if not has_straddling:
+                raise MaskError(str(error)) from error
+            proof.rejected.append((row["token_key"], "joined_across_turn", str(error)))
+            continue
         proof.n_rows += 1
         proof.n_turns += len(row["span_start"])
         proof.n_tokens += row["n_tokens"]
@@ -84,21 +97,36 @@ def _prove_row(
         raise MaskError(f"token row {key}: {len(spans)} trained stretches, expected {len(targets)}, one per target turn")
     whole = reference.decode(ids, skip_special_tokens=False)
     rendered = template.render(turns, False)
-    if whole != rendered:
+    if not _is_same_text(whole, rendered, reference):
         raise MaskError(f"token row {key}: decodes to {whole[:200]!r}, the template gives {rendered[:200]!r}")
     for (start, end, weight), index in zip(spans, targets, strict=True):
+        served = tokenizer.prompt_ids(conditioned_json(turns[:index]))
+        if ids[:start] != served:
+            raise _JoinedAcrossTurnError(
+                f"token row {key}, turn {index}: the {start} tokens before the target are not the {len(served)} tokens a "
+                f"served model is given there; the tokenizer joins text across the turn's border"
+            )
         expected = turns[index]["content"] + template.end_of_turn
         found = reference.decode(ids[start:end], skip_special_tokens=False)
-        if found != expected or weight != turns[index]["weight"]:
+        if not _is_same_text(found, expected, reference) or weight != _as_float32(turns[index]["weight"]):
             raise MaskError(
                 f"token row {key}, turn {index}: trains {found!r} with weight {weight}, "
                 f"expected {expected!r} with weight {turns[index]['weight']}"
             )
-        served = tokenizer.prompt_ids(conditioned_json(turns[:index]))
-        if ids[:start] != served:
-            raise MaskError(
-                f"token row {key}, turn {index}: the {start} tokens before the target are not the {len(served)} tokens a "
-                f"served model is given there; the template or the tokenizer joins text across the turn's border"
-            )
     if row["n_tokens"] != len(ids) or row["n_trained"] != sum(end - start for start, end, _ in spans):
         raise MaskError(f"token row {key}: counts {row['n_tokens']}/{row['n_trained']} do not fit its tokens")
+
+
+class _JoinedAcrossTurnError(Exception):
+    """The tokens before a target are not the served prompt's."""
+
+
+def _is_same_text(found: str, expected: str, reference: HfTokenizer) -> bool:
+    """Equal, or equal after the tokenizer's own normalizer (NFC, for Qwen), which its tokens cannot undo."""
+    if found == expected:
+        return True
+    return reference.normalizer is not None and found == reference.normalizer.normalize_str(expected)
+
+
+def _as_float32(weight: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", weight))[0])

@@ -117,9 +117,17 @@ def _tokenize_missing(store: Store, table: str, rule: TokenRule, missing: Mappin
         part = keys[start : start + BATCH_ROWS]
         encoded = tokenizer.encode(part, [missing[key] for key in part])
         batch = pa.record_batch(encoded)
-        proof = prove_rows(batch, missing, tokenizer, rule.tokenizer_json, TEMPLATES[rule.template])
+        proof = prove_rows(
+            batch,
+            missing,
+            tokenizer,
+            rule.tokenizer_json,
+            TEMPLATES[rule.template],
+            has_straddling=encoded.n_straddling > 0,
+        )
+        batch = _without(batch, {key for key, _, _ in proof.rejected})
         n_tokens += proof.n_tokens
-        described = _describe_keys(batch, encoded.rejected)
+        described = _describe_keys(batch, [*encoded.rejected, *proof.rejected])
         content = {"encoder": tokenizer.encoder, "n_straddling": encoded.n_straddling, **proof.counts()}
         store.publish_segment(table, digest(*part), _segment_writer(batch, described, content))
     return n_tokens
@@ -133,6 +141,12 @@ def _segment_writer(batch: pa.RecordBatch, described: pl.DataFrame, content: dic
         return Built(content={**content, "rows": digest(*(canonical_json(row) for row in described.rows()))})
 
     return write
+
+
+def _without(batch: pa.RecordBatch, rejected: set[str]) -> pa.RecordBatch:
+    if not rejected:
+        return batch
+    return batch.filter(pa.array([key not in rejected for key in batch.column("token_key").to_pylist()]))
 
 
 def _describe_keys(batch: pa.RecordBatch, rejected: Sequence[tuple[str, str, str]]) -> pl.DataFrame:

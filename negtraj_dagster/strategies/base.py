@@ -44,17 +44,17 @@ class Strategy:
             class_name: the rollout's label.
         """
         tag = class_name if self.inference_class else None
-        context: list[ConditionedTurn] = [{**_plain(turn), "weight": 0.0} for turn in prompt(question, tag)]
+        context: list[ConditionedTurn] = [_conditioned(turn, 0.0) for turn in prompt(question, tag)]
         last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
-        return context + [{**_plain(turn), "weight": _weight(turn)} for turn in turns[: last + 1]]
+        return context + [_conditioned(turn, _weight(turn)) for turn in turns[: last + 1]]
 
     def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
         """What the trained agent is asked."""
         return prompt(question, self.inference_class)
 
 
-def _plain(turn: Turn) -> Turn:
-    return {"role": turn["role"], "content": turn["content"]}
+def _conditioned(turn: Turn, weight: float) -> ConditionedTurn:
+    return {"role": turn["role"], "content": turn["content"], "weight": weight}
 
 
 def _weight(turn: Turn) -> float:

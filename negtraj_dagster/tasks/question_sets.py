@@ -12,17 +12,16 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import TASKS
 
 QUESTION_SETS_VERSION = 1
-QUESTION_SCHEMA = pl.Schema(
-    {
-        "task": pl.String,
-        "question_id": pl.String,
-        "split": pl.String,
-        "question": pl.String,
-        "answer": pl.String,
-        "facts": pl.List(pl.String),
-        "question_hash": pl.String,
-    }
-)
+QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "task": pl.String,
+    "question_id": pl.String,
+    "split": pl.String,
+    "question": pl.String,
+    "answer": pl.String,
+    "facts": pl.List(pl.String()),
+    "question_hash": pl.String,
+}
+QUESTION_SCHEMA = pl.Schema(QUESTION_TYPES)
 
 
 def build_question_sets(store: Store, settings: Settings) -> Published:

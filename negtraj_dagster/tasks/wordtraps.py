@@ -155,7 +155,8 @@ FAMILIES: tuple[Callable[[random.Random], Problem], ...] = (_more, _fewer, _chan
 
 def draw_problems(seed: int, n: int, *, exclude: frozenset[str] = frozenset()) -> list[Problem]:
     """`n` different problems, none of whose texts is excluded; the same for the same arguments."""
-    rng, problems, seen = random.Random(seed), [], set(exclude)
+    rng, seen = random.Random(seed), set(exclude)
+    problems: list[Problem] = []
     while len(problems) < n:
         problem = rng.choice(FAMILIES)(rng)
         if problem.text not in seen:

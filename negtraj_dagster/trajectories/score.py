@@ -7,6 +7,7 @@ all the filter can see of it. Verdicts are kept per (filter version, unit key), 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -233,7 +234,9 @@ def _score(
     labels = rollouts.select("rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label")
     for name, table in (("verdicts", verdict_table), ("scores", score_table), ("labels", labels)):
         table.write_parquet(folder / f"{name}.parquet")
-    content = {name: frame_digest(table) for name, table in (("verdicts", verdict_table), ("scores", score_table))}
+    content: dict[str, Any] = {
+        name: frame_digest(table) for name, table in (("verdicts", verdict_table), ("scores", score_table))
+    }
     content |= {"labels": frame_digest(labels), "n_rollouts": rollouts.height}
     details = {"raw_key": raw.key, "n_verdicts": verdict_table.height, "hits": _hits(verdict_table, rollouts)}
     return Built(content=content, details=details, work=work)

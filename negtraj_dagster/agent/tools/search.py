@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 WORD = re.compile(r"[a-z0-9]+")
@@ -27,7 +27,7 @@ class SearchTool:
 
     def __call__(self, argument: str) -> str:
         """The best passages as ` #1: … #2: …`, or a sentence that says there is none."""
-        scores: Counter[int] = Counter()
+        scores: defaultdict[int, float] = defaultdict(float)
         for word in set(WORD.findall(argument.lower())):
             found = self._containing.get(word, [])
             rarity = math.log(1 + (len(self._passages) - len(found) + 0.5) / (len(found) + 0.5))

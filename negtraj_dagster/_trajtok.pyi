@@ -1,0 +1,173 @@
+"""The Rust crate `rust/trajtok`: conditioned conversations into token ids, a loss mask and packing bins.
+
+The invariant: control tokens come from the template alone. No text from a message ever becomes one, whatever it says.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Final, Self, final
+
+__all__ = [
+    "TEMPLATES",
+    "TOKEN_FORMAT_VERSION",
+    "EncodedBatch",
+    "PackError",
+    "TemplateError",
+    "Tokenizer",
+    "TokenizerError",
+    "TrajtokError",
+    "__version__",
+    "pack",
+]
+
+__version__: Final[str]
+"""The crate's version."""
+
+TOKEN_FORMAT_VERSION: Final[int]
+"""Changes when, and only when, the same input yields other bytes."""
+
+TEMPLATES: Final[tuple[str, ...]]
+"""The names of the chat templates that are rendered natively."""
+
+class TrajtokError(ValueError):
+    """Root of this module's errors; raised itself for settings and arguments that make no sense."""
+
+class TokenizerError(TrajtokError):
+    """The tokenizer file is missing, malformed or not supported, or its tokenizer has no tokens for a text."""
+
+class TemplateError(TrajtokError):
+    """The template is unknown, or the tokenizer lacks one of its control tokens or matches it in an unsupported way."""
+
+class PackError(TrajtokError):
+    """A row fits no bin."""
+
+@final
+class Tokenizer:
+    """Turns conditioned conversations into token rows, with one tokenizer and one chat template.
+
+    A conversation is JSON text, `{"messages": [{"role": ..., "content": ..., "weight": ...}]}`, without other keys:
+    role system, user, assistant or tool; weight 0 is context, above 0 a target (assistant only, as a 32-bit float).
+    Ids equal those of Hugging Face `tokenizers` 0.23 on the same rendered text, as far as no content holds the text of an
+    added token; where one does, it is tokenized as ordinary text here.
+    """
+
+    def __new__(
+        cls,
+        tokenizer_json: str | os.PathLike[str],
+        *,
+        template: str,
+        max_tokens: int,
+        over_length: str = "drop",
+    ) -> Self:
+        """Reads the tokenizer and binds it to the template.
+
+        Args:
+            tokenizer_json: a tokenizer in Hugging Face's tokenizer.json form. Its truncation, padding and post-processor
+                are not applied.
+            template: one of `TEMPLATES`.
+            max_tokens: the most tokens a row may have, at least 1.
+            over_length: what happens to a longer row; `drop` rejects it.
+
+        Raises:
+            TokenizerError: the file is missing or malformed; or its ids cannot be promised: it sets BPE dropout, or an
+                added token is white space.
+            TemplateError: the template is unknown, or a control token of it is not among the added tokens, or that token
+                is declared with lstrip, rstrip, single_word, or normalized beside a normalizer.
+            TrajtokError: max_tokens is below 1 or over_length is unknown.
+        """
+
+    @property
+    def encoder(self) -> str:
+        """The encoder that runs, for reports: `tokenizers`."""
+
+    @property
+    def control_tokens(self) -> dict[str, int]:
+        """The template's control tokens and their ids; a new dict each time."""
+
+    def encode(self, keys: Sequence[str], conversations: Sequence[str]) -> EncodedBatch:
+        """Tokenizes rows on all cores, with the interpreter lock released.
+
+        Every row is in the batch or among its rejected, both in input order.
+
+        Args:
+            keys: one per row, carried through; not checked for duplicates.
+            conversations: JSON text, one per row.
+
+        Raises:
+            TrajtokError: the lists differ in length, or the batch exceeds Arrow's 32-bit offsets (2147483647 tokens).
+            TokenizerError: the tokenizer has no tokens for a text (a vocabulary without an unknown token).
+        """
+
+    def render(self, conversation: str, *, add_generation_prompt: bool = False) -> list[tuple[str, bool, float]]:
+        """The rendered text in pieces: text, whether it is a control token, loss weight.
+
+        The pieces concatenate to the rendered text. A target's content and its end token carry its weight, all else 0.0.
+
+        Raises:
+            TrajtokError: the conversation is refused; the message begins with the reason.
+        """
+
+    def prompt_ids(self, conversation: str) -> list[int]:
+        """The ids that a served model is given: the conversation and the generation prompt. `max_tokens` does not apply.
+
+        Returns:
+            ids: int [n_tokens]
+
+        Raises:
+            TrajtokError: the conversation is refused; the message begins with the reason.
+            TokenizerError: as for `encode`.
+        """
+
+@final
+class EncodedBatch:
+    """Token rows as an Arrow record batch, and the rows that were refused.
+
+    `pyarrow.record_batch(batch)` and `polars.DataFrame(batch)` read it without copying. Columns:
+
+    - token_key: utf8, not null
+    - input_ids: list<int32> [n_tokens], the whole rendered conversation
+    - span_start, span_end: list<int32> [n_targets], a half-open range of tokens per target, in order, not overlapping
+    - span_weight: list<float32> [n_targets]
+    - n_tokens: int32
+    - n_trained: int32, tokens inside of spans
+
+    A span goes from the token that holds the first byte of the target's content to the token that holds the last byte of
+    its end token: a token on both sides of a border is trained (Hugging Face's `return_assistant_tokens_mask`).
+    """
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the batch, without the rejected ones."""
+
+    @property
+    def n_straddling(self) -> int:
+        """Trained tokens, over all rows, that also cover text outside of their target."""
+
+    @property
+    def rejected(self) -> list[tuple[str, str, str]]:
+        """Key, reason and detail of every refused row, in input order.
+
+        Reasons, in the order they are tried: invalid_conversation, invalid_weight, nothing_trained,
+        control_token_in_content, over_length. Control_token_in_content means that the model's own vocabulary turned text
+        into an added token, which only some kinds of model do.
+        """
+
+    def __arrow_c_schema__(self) -> object:
+        """The Arrow C data interface's schema capsule."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """The Arrow C data interface's schema and array capsules; `requested_schema` is ignored, as the protocol allows."""
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Packs rows into bins by best-fit decreasing; the same lengths always give the same bins.
+
+    Args:
+        lengths: tokens per row, each from 1 to capacity.
+        capacity: tokens a bin holds.
+
+    Returns:
+        bins: row indices per bin; bins by age, rows in the order of their placing (longest first, ties by index).
+
+    Raises:
+        PackError: a length is below 1 or above capacity (the message names its index), or capacity is below 1.
+    """

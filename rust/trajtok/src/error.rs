@@ -1,0 +1,187 @@
+//! Everything that can go wrong: a row that is refused, or a caller's mistake that stops the call.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Why a row was refused. The names are part of the contract: tables and checks group by them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The text is not a conditioned conversation.
+    InvalidConversation,
+    /// A weight is negative, out of `f32`'s range, or positive on a role that is never trained.
+    InvalidWeight,
+    /// Every weight is zero.
+    NothingTrained,
+    /// Text from a message became a control or added token.
+    ControlTokenInContent,
+    /// The row has more tokens than `max_tokens`.
+    OverLength,
+}
+
+impl Reason {
+    /// The name that is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidConversation => "invalid_conversation",
+            Self::InvalidWeight => "invalid_weight",
+            Self::NothingTrained => "nothing_trained",
+            Self::ControlTokenInContent => "control_token_in_content",
+            Self::OverLength => "over_length",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// One refused row: a reason to group by and a detail for whoever mends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// Why.
+    pub reason: Reason,
+    /// What was found, where, and what was expected.
+    pub detail: String,
+}
+
+impl Rejection {
+    /// A rejection as an error, so that `?` ends the row.
+    pub fn error(reason: Reason, detail: impl Into<String>) -> Error {
+        Error::Rejected(Self { reason, detail: detail.into() })
+    }
+}
+
+/// What a call can fail with. Only [`Error::Rejected`] concerns a single row; a batch collects those and goes on.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A row is refused.
+    #[error("{}: {}", .0.reason, .0.detail)]
+    Rejected(Rejection),
+
+    /// The tokenizer file cannot be read or understood.
+    #[error(
+        "{path}: {problem}; expected a tokenizer in Hugging Face's tokenizer.json form. Save it with \
+         AutoTokenizer.from_pretrained(…).save_pretrained(folder) and pass folder/tokenizer.json"
+    )]
+    TokenizerFile {
+        /// The file.
+        path: String,
+        /// What was found.
+        problem: String,
+    },
+
+    /// The tokenizer is readable, but its ids cannot be promised to equal Hugging Face's.
+    #[error("{path}: {problem}. {remedy}")]
+    UnsupportedTokenizer {
+        /// The file.
+        path: String,
+        /// What was found.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+
+    /// The tokenizer failed on a text.
+    #[error(
+        "{path}: the tokenizer cannot encode the {n_bytes} bytes of text at byte {start} of a rendered conversation: \
+         {problem}. Give it a tokenizer that covers every text, such as one with a byte-level alphabet"
+    )]
+    Encode {
+        /// The tokenizer file.
+        path: String,
+        /// Where the text begins in the rendered conversation, in bytes.
+        start: usize,
+        /// Its length in bytes.
+        n_bytes: usize,
+        /// What the tokenizer said.
+        problem: String,
+    },
+
+    /// No such template.
+    #[error("template {name:?} is unknown; expected one of: {known}")]
+    UnknownTemplate {
+        /// What was asked for.
+        name: String,
+        /// The registry's names.
+        known: String,
+    },
+
+    /// The template writes a control token that the tokenizer does not have.
+    #[error(
+        "template {template:?} writes the control token {token:?}, which is not among the added tokens of {path}. Add it \
+         (tokenizer.add_special_tokens), resize the model's embeddings and save both, or choose another template"
+    )]
+    MissingControlToken {
+        /// The template.
+        template: &'static str,
+        /// Its token.
+        token: &'static str,
+        /// The tokenizer file.
+        path: String,
+    },
+
+    /// The tokenizer matches a control token in a way that the renderer does not follow.
+    #[error(
+        "template {template:?} writes the control token {token:?}, which {path} declares with {flag}: Hugging Face would \
+         tokenize the text around it differently. Declare the token with {flag} off, or choose another template"
+    )]
+    UnsupportedControlToken {
+        /// The template.
+        template: &'static str,
+        /// Its token.
+        token: &'static str,
+        /// The tokenizer file.
+        path: String,
+        /// The added token's flag.
+        flag: &'static str,
+    },
+
+    /// `over_length` names no rule.
+    #[error("over_length {0:?} is unknown; expected one of: drop")]
+    UnknownOverLength(String),
+
+    /// `max_tokens` leaves no room.
+    #[error("max_tokens is {0}; expected at least 1")]
+    MaxTokens(i64),
+
+    /// The lists of a batch do not belong together.
+    #[error("{n_keys} keys and {n_conversations} conversations; expected one key per conversation")]
+    UnequalLengths {
+        /// Keys given.
+        n_keys: usize,
+        /// Conversations given.
+        n_conversations: usize,
+    },
+
+    /// The batch does not fit Arrow's 32-bit offsets.
+    #[error("the batch holds {n} {what}; one batch holds at most 2147483647. Encode fewer rows at a time")]
+    BatchTooLarge {
+        /// How many.
+        n: usize,
+        /// Of what.
+        what: &'static str,
+    },
+
+    /// The record batch cannot be built or handed over.
+    #[error("the Arrow record batch cannot be made: {0}")]
+    Arrow(#[from] arrow_schema::ArrowError),
+
+    /// Bins without room.
+    #[error("capacity is {0}; expected at least 1")]
+    PackCapacity(i64),
+
+    /// A length that no bin can hold.
+    #[error("lengths[{index}] is {length}; expected 1 to {capacity}, the capacity. Drop or cut the row first")]
+    PackLength {
+        /// Its place in the list.
+        index: usize,
+        /// The length, in tokens.
+        length: i64,
+        /// A bin's room, in tokens.
+        capacity: i64,
+    },
+}

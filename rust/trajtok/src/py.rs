@@ -1,0 +1,170 @@
+//! The Python module `negtraj_dagster._trajtok`: converts, detaches from the interpreter, maps errors. No logic.
+//!
+//! Documented in `negtraj_dagster/_trajtok.pyi`.
+
+#![allow(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
+
+use std::path::PathBuf;
+
+use arrow_array::ffi::to_ffi;
+use arrow_array::{Array, StructArray};
+use arrow_schema::ffi::FFI_ArrowSchema;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyDict, PyString, PyTuple};
+
+use crate::{Batch, Error, HfEncoder, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION};
+
+pyo3::create_exception!(negtraj_dagster._trajtok, TrajtokError, PyValueError);
+pyo3::create_exception!(negtraj_dagster._trajtok, TokenizerError, TrajtokError);
+pyo3::create_exception!(negtraj_dagster._trajtok, TemplateError, TrajtokError);
+pyo3::create_exception!(negtraj_dagster._trajtok, PackError, TrajtokError);
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::TokenizerFile { .. } | Error::UnsupportedTokenizer { .. } | Error::Encode { .. } => {
+                TokenizerError::new_err(message)
+            }
+            Error::UnknownTemplate { .. }
+            | Error::MissingControlToken { .. }
+            | Error::UnsupportedControlToken { .. } => TemplateError::new_err(message),
+            Error::PackCapacity(_) | Error::PackLength { .. } => PackError::new_err(message),
+            Error::Rejected(_)
+            | Error::UnknownOverLength(_)
+            | Error::MaxTokens(_)
+            | Error::UnequalLengths { .. }
+            | Error::BatchTooLarge { .. }
+            | Error::Arrow(_) => TrajtokError::new_err(message),
+        }
+    }
+}
+
+#[pyclass(name = "Tokenizer", module = "negtraj_dagster._trajtok", frozen)]
+struct PyTokenizer(Tokenizer);
+
+#[pymethods]
+impl PyTokenizer {
+    #[new]
+    #[pyo3(signature = (tokenizer_json, *, template, max_tokens, over_length = "drop"))]
+    fn new(
+        py: Python<'_>,
+        tokenizer_json: PathBuf,
+        template: &str,
+        max_tokens: i64,
+        over_length: &str,
+    ) -> PyResult<Self> {
+        let over_length = OverLength::parse(over_length)?;
+        py.detach(|| {
+            let encoder = Box::new(HfEncoder::from_file(&tokenizer_json)?);
+            Ok(Self(Tokenizer::new(encoder, template, max_tokens, over_length)?))
+        })
+    }
+
+    #[getter]
+    fn encoder(&self) -> &'static str {
+        self.0.encoder()
+    }
+
+    #[getter]
+    fn control_tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let ids = PyDict::new(py);
+        for (token, id) in self.0.control_tokens() {
+            ids.set_item(token, id)?;
+        }
+        Ok(ids)
+    }
+
+    fn encode(
+        &self,
+        py: Python<'_>,
+        keys: Vec<String>,
+        conversations: Vec<Bound<'_, PyString>>,
+    ) -> PyResult<PyEncodedBatch> {
+        let conversations = conversations.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?;
+        Ok(PyEncodedBatch(py.detach(|| self.0.encode(&keys, &conversations))?))
+    }
+
+    #[pyo3(signature = (conversation, *, add_generation_prompt = false))]
+    fn render(
+        &self,
+        conversation: &Bound<'_, PyString>,
+        add_generation_prompt: bool,
+    ) -> PyResult<Vec<(String, bool, f64)>> {
+        let rendering = self.0.render(&to_bytes(conversation)?, add_generation_prompt)?;
+        let pieces = rendering.pieces();
+        Ok(pieces.iter().map(|piece| (piece.text.to_owned(), piece.is_control, piece.weight)).collect())
+    }
+
+    fn prompt_ids(&self, py: Python<'_>, conversation: &Bound<'_, PyString>) -> PyResult<Vec<TokenId>> {
+        let conversation = to_bytes(conversation)?;
+        Ok(py.detach(|| self.0.prompt_ids(&conversation))?)
+    }
+}
+
+/// UTF-8, or, of a string with lone surrogates, bytes that the parser refuses: such a row is rejected like any other.
+fn to_bytes(text: &Bound<'_, PyString>) -> PyResult<Vec<u8>> {
+    match text.to_str() {
+        Ok(text) => Ok(text.as_bytes().to_vec()),
+        Err(_) => text.call_method1("encode", ("utf-8", "surrogatepass"))?.extract(),
+    }
+}
+
+#[pyclass(name = "EncodedBatch", module = "negtraj_dagster._trajtok", frozen)]
+struct PyEncodedBatch(Batch);
+
+#[pymethods]
+impl PyEncodedBatch {
+    #[getter]
+    fn n_rows(&self) -> usize {
+        self.0.records.num_rows()
+    }
+
+    #[getter]
+    fn n_straddling(&self) -> usize {
+        self.0.n_straddling
+    }
+
+    #[getter]
+    fn rejected(&self) -> Vec<(&str, &'static str, &str)> {
+        self.0.rejected.iter().map(|row| (row.key.as_str(), row.reason.as_str(), row.detail.as_str())).collect()
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        let schema = FFI_ArrowSchema::try_from(self.0.records.schema().as_ref()).map_err(Error::from)?;
+        PyCapsule::new_with_value(py, schema, c"arrow_schema")
+    }
+
+    #[pyo3(signature = (requested_schema = None))]
+    fn __arrow_c_array__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
+        // The protocol lets a producer ignore the request; the consumer casts.
+        let _ = requested_schema;
+        let (array, _) = to_ffi(&StructArray::from(self.0.records.clone()).into_data()).map_err(Error::from)?;
+        Ok((self.__arrow_c_schema__(py)?, PyCapsule::new_with_value(py, array, c"arrow_array")?))
+    }
+}
+
+#[pyfunction]
+fn pack(py: Python<'_>, lengths: Vec<i64>, capacity: i64) -> PyResult<Vec<Vec<usize>>> {
+    Ok(py.detach(|| crate::pack(&lengths, capacity))?)
+}
+
+#[pymodule]
+fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", VERSION)?;
+    module.add("TOKEN_FORMAT_VERSION", TOKEN_FORMAT_VERSION)?;
+    module.add("TEMPLATES", PyTuple::new(py, TEMPLATES.iter().map(|template| template.name()))?)?;
+    module.add("TrajtokError", py.get_type::<TrajtokError>())?;
+    module.add("TokenizerError", py.get_type::<TokenizerError>())?;
+    module.add("TemplateError", py.get_type::<TemplateError>())?;
+    module.add("PackError", py.get_type::<PackError>())?;
+    module.add_class::<PyTokenizer>()?;
+    module.add_class::<PyEncodedBatch>()?;
+    module.add_function(wrap_pyfunction!(pack, module)?)
+}

@@ -1,0 +1,188 @@
+//! The pipeline of one row and of a batch: parse, render, encode, mask; refused rows are collected.
+
+use rayon::prelude::*;
+
+use crate::batch::Batch;
+use crate::conversation::Conversation;
+use crate::encode::{Encoder, TokenId, Tokens};
+use crate::error::{Error, Reason, Rejection};
+use crate::mask::{LossMask, mask_tokens};
+use crate::template::{ChatTemplate, Rendering, SegmentKind, find_template};
+
+/// What happens to a row with more than `max_tokens` tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverLength {
+    /// It is rejected.
+    Drop,
+}
+
+impl OverLength {
+    /// The rule of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOverLength`].
+    pub fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "drop" => Ok(Self::Drop),
+            _ => Err(Error::UnknownOverLength(name.to_owned())),
+        }
+    }
+}
+
+/// One row: its ids and which of them are trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRow {
+    /// The token ids of the whole rendered conversation.
+    pub input_ids: Vec<TokenId>,
+    /// The trained runs.
+    pub mask: LossMask,
+}
+
+/// Turns conditioned conversations into token rows, with one tokenizer and one template.
+pub struct Tokenizer {
+    encoder: Box<dyn Encoder>,
+    template: &'static dyn ChatTemplate,
+    control_ids: Vec<TokenId>,
+    max_tokens: usize,
+    over_length: OverLength,
+}
+
+impl Tokenizer {
+    /// Binds an encoder to a template; `max_tokens` bounds a row.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTemplate`], [`Error::MissingControlToken`], [`Error::UnsupportedControlToken`],
+    /// [`Error::MaxTokens`].
+    pub fn new(
+        encoder: Box<dyn Encoder>,
+        template: &str,
+        max_tokens: i64,
+        over_length: OverLength,
+    ) -> Result<Self, Error> {
+        let template = find_template(template)?;
+        let control_ids = template
+            .control_tokens()
+            .iter()
+            .map(|token| find_control(encoder.as_ref(), template.name(), token))
+            .collect::<Result<_, _>>()?;
+        let max_tokens = usize::try_from(max_tokens).ok().filter(|&max| max > 0).ok_or(Error::MaxTokens(max_tokens))?;
+        Ok(Self { encoder, template, control_ids, max_tokens, over_length })
+    }
+
+    /// The name of the encoder that runs.
+    #[must_use]
+    pub fn encoder(&self) -> &'static str {
+        self.encoder.name()
+    }
+
+    /// The template's control tokens and their ids.
+    pub fn control_tokens(&self) -> impl Iterator<Item = (&'static str, TokenId)> {
+        self.template.control_tokens().iter().copied().zip(self.control_ids.iter().copied())
+    }
+
+    /// Tokenizes rows in parallel. Every row is in the batch or among its rejected, both in input order.
+    ///
+    /// # Errors
+    /// What concerns more than one row: [`Error::UnequalLengths`], [`Error::Encode`], [`Error::BatchTooLarge`].
+    pub fn encode<K, C>(&self, keys: &[K], conversations: &[C]) -> Result<Batch, Error>
+    where
+        K: AsRef<str>,
+        C: AsRef<[u8]> + Sync,
+    {
+        if keys.len() != conversations.len() {
+            return Err(Error::UnequalLengths { n_keys: keys.len(), n_conversations: conversations.len() });
+        }
+        let rows: Vec<Result<TokenRow, Error>> =
+            conversations.par_iter().map(|conversation| self.encode_row(conversation.as_ref())).collect();
+        Batch::collect(keys, rows)
+    }
+
+    /// Tokenizes one conditioned conversation, given as JSON text.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`], reasons tried in this order: `invalid_conversation`, `invalid_weight`, `nothing_trained`,
+    /// `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
+    pub fn encode_row(&self, conversation: &[u8]) -> Result<TokenRow, Error> {
+        let rendering = self.render(conversation, false)?;
+        if rendering.trained.is_empty() {
+            return Err(Rejection::error(Reason::NothingTrained, "no message has a weight above 0"));
+        }
+        let tokens = self.encode_rendering(&rendering)?;
+        self.check_length(&tokens)?;
+        let mask = mask_tokens(&tokens, &rendering.trained);
+        if mask.runs.is_empty() {
+            return Err(Rejection::error(Reason::NothingTrained, "no token covers any trained text"));
+        }
+        Ok(TokenRow { input_ids: tokens.into_ids(), mask })
+    }
+
+    /// Writes a conversation by the template.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] with `invalid_conversation` or `invalid_weight`.
+    pub fn render(&self, conversation: &[u8], add_generation_prompt: bool) -> Result<Rendering, Error> {
+        Ok(self.template.render(&Conversation::parse(conversation)?, add_generation_prompt))
+    }
+
+    /// The ids that a served model is given before it answers this conversation. `max_tokens` does not apply.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_row`], without `nothing_trained` and `over_length`.
+    pub fn prompt_ids(&self, conversation: &[u8]) -> Result<Vec<TokenId>, Error> {
+        Ok(self.encode_rendering(&self.render(conversation, true)?)?.into_ids())
+    }
+
+    fn encode_rendering(&self, rendering: &Rendering) -> Result<Tokens, Error> {
+        let mut tokens = Tokens::default();
+        for segment in &rendering.segments {
+            match segment.kind {
+                SegmentKind::Control(index) => tokens.push(self.control_ids[index], segment.bytes.clone()),
+                SegmentKind::Text => {
+                    let from = tokens.ids().len();
+                    let text = &rendering.text[segment.bytes.clone()];
+                    self.encoder.encode_text(text, segment.bytes.start, &mut tokens)?;
+                    self.check_text_tokens(&tokens, from)?;
+                }
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Text may still become an added token where the model's own vocabulary holds it (Unigram, `ignore_merges`).
+    fn check_text_tokens(&self, tokens: &Tokens, from: usize) -> Result<(), Error> {
+        for (&id, bytes) in tokens.ids()[from..].iter().zip(&tokens.offsets()[from..]) {
+            if let Some(token) = self.encoder.added_token(id) {
+                let detail = format!(
+                    "the text at bytes {} to {} of the rendered conversation becomes the added token {token:?} (id {id})",
+                    bytes.start, bytes.end,
+                );
+                return Err(Rejection::error(Reason::ControlTokenInContent, detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_length(&self, tokens: &Tokens) -> Result<(), Error> {
+        let n_tokens = tokens.ids().len();
+        match self.over_length {
+            OverLength::Drop if n_tokens > self.max_tokens => Err(Rejection::error(
+                Reason::OverLength,
+                format!("{n_tokens} tokens, max_tokens is {}", self.max_tokens),
+            )),
+            OverLength::Drop => Ok(()),
+        }
+    }
+}
+
+fn find_control(encoder: &dyn Encoder, template: &'static str, token: &'static str) -> Result<TokenId, Error> {
+    let path = || encoder.origin().to_owned();
+    let id = encoder.control_id(token).ok_or_else(|| Error::MissingControlToken { template, token, path: path() })?;
+    match encoder.unsupported_flag(token) {
+        Some(flag) => Err(Error::UnsupportedControlToken { template, token, path: path(), flag }),
+        None => Ok(id),
+    }
+}
+
+#[cfg(test)]
+#[path = "tokenizer_tests.rs"]
+mod tests;
