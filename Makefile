@@ -22,7 +22,7 @@ setup: $(VENV)/.built ## make .venv from the lock and build trajtok (part of dem
 $(VENV)/.synced: requirements.lock
 	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv; }
 	@test -x $(BIN)/python || $(UV) venv -q $(VENV) --python $(PYTHON)
-	$(UV) pip sync -q --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.synced pyproject.toml $(RUST_SOURCES)
