@@ -43,6 +43,7 @@ def build_definitions() -> dg.Definitions:
         jobs=jobs,
         schedules=[build_schedule(jobs)],
         resources={"workspace": Workspace(), "trainer": TrainerClient()},
+        executor=dg.in_process_executor,  # a process per step costs seconds; trainers are child processes anyway
     )
 
 

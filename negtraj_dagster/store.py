@@ -115,7 +115,7 @@ class Store:
         if published is None:
             raise StoreError(
                 f"{asset} has not been materialized in {self.home}; run "
-                f"`dagster asset materialize -m negtraj_dagster.definitions --select 'key:\"{asset}\"'` first"
+                f"`dagster asset materialize -m negtraj_dagster.definitions --select {asset}` first"
             )
         return published
 

@@ -38,7 +38,6 @@ def build_jobs(recipes: Mapping[str, Recipe]) -> list["UnresolvedAssetJobDefinit
             "nightly",
             selection=dg.AssetSelection.assets(*(key.split("/") for key in line_keys(members))),
             description="Bring every nightly line up to date: only what new rollouts or edits touch is recomputed.",
-            executor_def=dg.in_process_executor,
         )
     ]
     for line in sorted({recipe.line for recipe in recipes.values()}):
@@ -48,7 +47,6 @@ def build_jobs(recipes: Mapping[str, Recipe]) -> list["UnresolvedAssetJobDefinit
                 f"line_{line}",
                 selection=dg.AssetSelection.assets(*(key.split("/") for key in line_keys(of_line))),
                 description=f"Everything the line `{line}` needs, from landed files to its comparison.",
-                executor_def=dg.in_process_executor,
             )
         )
     return jobs

@@ -1,6 +1,7 @@
 """Draws plain SVG charts: lines over steps, bars with intervals. No dependency, no script, fit for a page or a UI pane."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 
 COLOURS = ("#2f6f9f", "#c4623a", "#5a8f4f", "#8a5aa8", "#a8893a", "#4f8f8f")
@@ -11,7 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 40
 def line_plot(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str) -> str:
     """Lines over a shared axis that starts at zero."""
     points = [point for line in series.values() for point in line]
-    x_max, y_max = max((x for x, _ in points), default=1) or 1, max((y for _, y in points), default=1) or 1
+    x_max, y_max = (_round_up(max((point[axis] for point in points), default=1) or 1) for axis in (0, 1))
     parts = [_axes(y_max, y_label), _text(WIDTH / 2, HEIGHT - 8, x_label, "middle")]
     parts += [_text(_x(share, 1), HEIGHT - 24, f"{x_max * share:g}", "middle") for share in (0, 0.25, 0.5, 0.75, 1)]
     for colour, (name, line) in zip(COLOURS, series.items(), strict=False):
@@ -24,7 +25,7 @@ def line_plot(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: s
 
 def bar_plot(bars: Sequence[tuple[str, float, float, float]], *, y_label: str) -> str:
     """Bars with intervals: (name, value, low, high)."""
-    y_max = min(1.0, max((high for *_, high in bars), default=1) * 1.1) or 1.0
+    y_max = min(1.0, _round_up(max((high for *_, high in bars), default=1) or 1))
     step = (WIDTH - LEFT - RIGHT) / max(len(bars), 1)
     parts = [_axes(y_max, y_label)]
     for position, (name, value, low, high) in enumerate(bars):
@@ -42,6 +43,12 @@ def bar_plot(bars: Sequence[tuple[str, float, float, float]], *, y_label: str) -
         parts.append(_text(middle, HEIGHT - 22, name, "middle"))
         parts.append(_text(middle + 6, top - 4, f"{value:.1%}", "start"))
     return _svg(parts)
+
+
+def _round_up(value: float) -> float:
+    """The next number whose quarter is easy to read."""
+    scale = 10 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(scale * step for step in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if scale * step >= value * 0.9999)
 
 
 def _svg(parts: Sequence[str]) -> str:

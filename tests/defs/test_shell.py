@@ -1,0 +1,64 @@
+"""The README's shell commands, literally, on an instance without any history."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGSTER = Path(sys.executable).parent / "dagster"
+
+
+def dagster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    command = [str(DAGSTER), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+def materialize(selection: str) -> subprocess.CompletedProcess[str]:
+    return dagster("asset", "materialize", "-m", "negtraj_dagster.definitions", "--select", selection)
+
+
+def test_the_definitions_validate() -> None:
+    done = dagster("definitions", "validate", "-m", "negtraj_dagster.definitions")
+    assert done.returncode == 0, done.stderr
+    assert "All code locations passed validation" in done.stderr + done.stdout
+
+
+def test_the_workspace_file_validates() -> None:
+    assert dagster("definitions", "validate", "-w", "workspace.yaml").returncode == 0
+
+
+def test_one_asset_materializes_from_a_shell_without_history() -> None:
+    done = materialize("raw_rollouts")
+    assert done.returncode == 0, done.stderr
+    assert "2050 rollouts from 1 files" in done.stderr + done.stdout
+
+
+def test_an_unknown_key_ends_with_an_error() -> None:
+    done = materialize("wordtraps_nat/evaluation_reprot")
+    assert done.returncode == 1
+    assert "evaluation_reprot" in done.stderr + done.stdout
+
+
+def test_an_asset_without_its_upstreams_says_what_to_run() -> None:
+    done = materialize("wordtraps_nat/training_selection")
+    assert done.returncode == 1
+    assert "trajectory_corpus/wordtraps has not been materialized" in done.stderr + done.stdout
+    assert "--select trajectory_corpus/wordtraps" in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize("command", [("--help",), ("demo", "--help"), ("ui", "--help")])
+def test_the_negtraj_command_explains_itself(command: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, "-m", "negtraj_dagster.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "usage: negtraj" in done.stdout
+
+
+def test_an_unknown_line_is_refused_with_the_nearest_known_one() -> None:
+    command = [sys.executable, "-m", "negtraj_dagster.cli", "demo", "--line", "wordtrap"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "unknown line 'wordtrap'; did you mean 'wordtraps'?" in done.stderr
