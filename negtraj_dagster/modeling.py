@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from negtraj_dagster.errors import ModelError
+from negtraj_dagster.store import read_json_lines
 
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CONTROL_TOKENS = (PAD, TURN_START, TURN_END)
@@ -218,11 +219,10 @@ def _write_weights(spec: BaseModelSpec, out_dir: Path, *, vocab_size: int) -> No
 def main(config_path: Path) -> None:
     """Make what a config file asks for: {"spec", "out_dir", "texts_file" (JSON lines of strings), "format_strings"}."""
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    lines = Path(config["texts_file"]).read_text(encoding="utf-8").splitlines()
     make_base_model(
         config["spec"],
         Path(config["out_dir"]),
-        texts=[json.loads(line) for line in lines if line],
+        texts=read_json_lines(Path(config["texts_file"])),
         format_strings=config["format_strings"],
     )
 

@@ -222,6 +222,11 @@ def replace_text(path: Path, text: str) -> None:
     _sync_folder(path.parent)
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a JSON-lines file we wrote. Lines end at newlines alone: texts may hold other line separators."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as handle:

@@ -7,7 +7,7 @@ from typing import Any
 
 from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.schema import digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256
+from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
 
 TRAIN_VERSION = 1
 """Rises when the trainer gives other weights from the same inputs."""
@@ -99,6 +99,6 @@ def model_folder(base: Published) -> Path:
 
 def _thin_curve(path: Path, n_points: int = 120) -> list[list[float]]:
     """At most `n_points` of (step, loss), for a plot."""
-    points = [json.loads(line) for line in path.read_text().splitlines()]
+    points = read_json_lines(path)
     stride = max(1, -(-len(points) // n_points))
     return [[point["step"], round(point["loss"], 5)] for point in points[::stride]]

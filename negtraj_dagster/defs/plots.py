@@ -9,6 +9,7 @@ import dagster as dg
 
 from negtraj_dagster.chat_templates.chatml import ChatTemplate
 from negtraj_dagster.reports.plots import line_plot
+from negtraj_dagster.store import read_json_lines
 
 N_EPISODES = 6
 
@@ -35,8 +36,7 @@ def preview_markdown(path: Path, template: ChatTemplate) -> dg.MarkdownMetadataV
 def episodes_markdown(path: Path) -> str:
     """The first evaluated episodes, right and wrong, turn by turn."""
     blocks = []
-    for line in path.read_text(encoding="utf-8").splitlines()[:N_EPISODES]:
-        episode = json.loads(line)
+    for episode in read_json_lines(path)[:N_EPISODES]:
         verdict = "right" if episode["strict"] else "wrong"
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in episode["turns"])
         blocks.append(f"**{verdict}** · question `{episode['question_id']}`\n\n```text\n{turns[:2000]}\n```")

@@ -7,7 +7,7 @@ from typing import Any
 
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256
+from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
 
 EVALUATE_VERSION = 1
 """Rises when the evaluator plays other episodes from the same inputs."""
@@ -106,7 +106,7 @@ def _evaluate(
 def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, contaminated: bool) -> Built:
     metrics = json.loads((folder / "metrics.json").read_text())
     result = json.loads((folder / "result.json").read_text())
-    episodes = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
+    episodes = read_json_lines(folder / "episodes.jsonl")
     page = report_page(recipe, metrics, episodes, contaminated=contaminated)
     (folder / "report.html").write_text(page, encoding="utf-8")
     content = {

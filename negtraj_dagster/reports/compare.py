@@ -11,7 +11,7 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.stats import mcnemar_exact, paired_bootstrap
 from negtraj_dagster.reports.summarize import comparison_page
 from negtraj_dagster.schema import canonical_json, digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, replace_text
+from negtraj_dagster.store import Built, Published, Store, read_json_lines, replace_text
 
 COMPARE_VERSION = 1
 CHAMPION_VERSION = 1
@@ -68,8 +68,8 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
 
 def _outcomes(store: Store, arm: Arm) -> dict[str, bool]:
     store.verify(arm.report.folder)
-    lines = (arm.report.folder / "episodes.jsonl").read_text(encoding="utf-8").splitlines()
-    return {episode["question_id"]: bool(episode["strict"]) for episode in map(json.loads, lines)}
+    episodes = read_json_lines(arm.report.folder / "episodes.jsonl")
+    return {episode["question_id"]: bool(episode["strict"]) for episode in episodes}
 
 
 def _arm_row(arm: Arm) -> dict[str, Any]:

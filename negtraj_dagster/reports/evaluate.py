@@ -24,6 +24,7 @@ from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.progress import open_progress
 from negtraj_dagster.reports.stats import wilson
 from negtraj_dagster.schema import Question, Turn, canonical_json
+from negtraj_dagster.store import read_json_lines
 from negtraj_dagster.tasks import Score, get_task
 
 Scorer = Callable[[str | None, str], Score]
@@ -100,7 +101,7 @@ def read_questions(path: Path, *, task: str) -> list[Question]:
     Raises:
         QuestionSetError: it is empty, or an id comes twice.
     """
-    rows = _read_lines(path)
+    rows = read_json_lines(path)
     questions = [
         Question(task, row["question_id"], row["split"], row["question"], row["answer"], tuple(row["facts"])) for row in rows
     ]
@@ -117,7 +118,7 @@ def read_prompts(path: Path, questions: Sequence[Question]) -> dict[str, list[Tu
     Raises:
         QuestionSetError: a question has none.
     """
-    prompts = {row["question_id"]: row["turns"] for row in _read_lines(path)}
+    prompts = {row["question_id"]: row["turns"] for row in read_json_lines(path)}
     if missing := [question.question_id for question in questions if question.question_id not in prompts]:
         raise QuestionSetError(f"{path}: no prompt for {len(missing)} questions ({', '.join(missing[:5])}); write one each")
     return prompts
@@ -193,10 +194,6 @@ def _counts(policy: TransformersPolicy) -> dict[str, int]:
         "n_unstopped": policy.n_unstopped,
         "n_overlong": policy.n_overlong,
     }
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def _write_last(path: Path, result: Mapping[str, Any]) -> None:

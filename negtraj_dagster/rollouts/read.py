@@ -18,7 +18,7 @@ from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.records import iter_records
 from negtraj_dagster.schema import Rollout, canonical_json, digest
 from negtraj_dagster.settings import Settings, did_you_mean
-from negtraj_dagster.store import Built, Published, Store, write_text_durably
+from negtraj_dagster.store import Built, Published, Store, read_json_lines, write_text_durably
 from negtraj_dagster.tasks import TASKS
 
 READER_VERSION = 1
@@ -47,11 +47,12 @@ ROLLOUT_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file to read, by content."""
+    """A file to read, by content. `name` is its path inside its source folder."""
 
     task: str
     format: str
     path: Path
+    name: str
     sha256: str
     size_bytes: int
 
@@ -73,10 +74,13 @@ def find_landed_files(settings: Settings) -> tuple[list[LandedFile], list[dict[s
     for task, format_name, root, pattern in _folders(settings):
         for path in sorted(path for path in root.glob(pattern) if path.is_file()):
             if path.suffix not in SUFFIXES or path.name.startswith("."):
-                ignored.append({"path": str(path), "reason": f"not a visible {' or '.join(SUFFIXES)} file"})
+                ignored.append(
+                    {"path": path.relative_to(root).as_posix(), "reason": f"not a visible {' or '.join(SUFFIXES)} file"}
+                )
                 continue
             raw = path.read_bytes()
-            files.append(LandedFile(task, format_name, path, hashlib.sha256(raw).hexdigest(), len(raw)))
+            name = path.relative_to(root).as_posix()
+            files.append(LandedFile(task, format_name, path, name, hashlib.sha256(raw).hexdigest(), len(raw)))
     return files, ignored
 
 
@@ -110,11 +114,28 @@ def read_landed_files(store: Store, settings: Settings) -> Published:
         SettingsError: see `find_landed_files`.
     """
     files, ignored = find_landed_files(settings)
+    files = _in_order_of_arrival(files, store.current("raw_rollouts"))
     by_piece = {file.piece_key: file for file in reversed(files)}
     unique = [file for file in files if by_piece[file.piece_key] is file]
-    names = [[file.task, file.path.name, file.piece_key] for file in files]
+    names = [[file.task, file.name, file.piece_key] for file in files]
     key = digest("raw_rollouts", canonical_json(names), canonical_json(ignored))
     return store.build("raw_rollouts", key, lambda folder: _assemble(store, folder, unique, files, ignored))
+
+
+def _in_order_of_arrival(files: list[LandedFile], previous: Published | None) -> list[LandedFile]:
+    """Files of the last run first, in its order; a renamed or edited file keeps its place; new ones follow by name.
+
+    Limits and duplicates go by this order, so what lands later never pushes out what was chosen before.
+    """
+    earlier = previous.details["files"] if previous else []
+    by_piece = {entry["piece"]: place for place, entry in reversed(list(enumerate(earlier)))}
+    by_name = {(entry["task"], entry["format"], entry["name"]): place for place, entry in enumerate(earlier)}
+
+    def place(file: LandedFile) -> int:
+        known = by_piece.get(file.piece_key, by_name.get((file.task, file.format, file.name)))
+        return len(earlier) if known is None else known
+
+    return sorted(files, key=place)
 
 
 def _assemble(
@@ -133,11 +154,15 @@ def _assemble(
     rows = rows.unique("rollout_key", keep="first", maintain_order=True).with_row_index("ingest_seq")
     n_same -= rows.height
     rows.write_parquet(folder / "rollouts.parquet")
-    quarantine = [line for piece in pieces for line in (piece / "quarantine.jsonl").read_text().splitlines()]
-    write_text_durably(folder / "quarantine.jsonl", "".join(f"{line}\n" for line in quarantine))
+    quarantine = [
+        {"file": file.name, **row}
+        for file, piece in zip(unique, pieces, strict=True)
+        for row in read_json_lines(piece / "quarantine.jsonl")
+    ]
+    write_text_durably(folder / "quarantine.jsonl", "".join(f"{canonical_json(row)}\n" for row in quarantine))
     summaries = [_summary(store, file) for file in files]
-    reasons = Counter(json.loads(line)["reason"] for line in quarantine)
-    identity = rows.select("rollout_key", "reward", "pred", "gold").rows()
+    reasons = Counter(row["reason"] for row in quarantine)
+    identity = rows.drop("ingest_seq", "origin_place", "conversation").rows()  # the key covers the conversation
     return Built(
         content={"n_rollouts": rows.height, "rows": digest(*(canonical_json(row) for row in identity))},
         details={
@@ -182,7 +207,7 @@ def _read_file(store: Store, file: LandedFile) -> int:
                 raise RolloutFormatError(record.fault)
             rollout = FORMATS[file.format](file.task, record.value)
         except RolloutFormatError as error:
-            quarantine.append({"file": file.path.name, "place": record.place, "reason": str(error)})
+            quarantine.append({"place": record.place, "reason": str(error)})
             continue
         base = rollout.base_key()
         rows.append(_row(rollout, base, occurrences[base], record.place))

@@ -58,7 +58,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         QuestionSetError: names file and line. A question file is small and curated: one bad line stops it.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -181,8 +181,8 @@ def label_rollouts(rollouts: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit(Label.UNKNOWN.value))
     )  # fmt: skip
     labelled = rollouts.with_columns(label.alias("label"))
-    columns = ("rollout_key", "label", "pred", "gold")
-    row_unit = [digest("row", canonical_json(row)) for row in labelled.select(columns).rows()]
+    visible = labelled.drop("ingest_seq", "origin_place", "conversation")  # the key covers the conversation
+    row_unit = [digest("row", canonical_json(row)) for row in visible.rows()]
     return labelled.with_columns(pl.Series("row_unit", row_unit, dtype=pl.String))
 
 

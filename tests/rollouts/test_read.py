@@ -8,7 +8,7 @@ from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.settings import Settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.store import Published, Store
 
 
 def line(question_id: str, text: str = "Action: finish[1]", **more: object) -> str:
@@ -64,6 +64,21 @@ def test_a_renamed_file_is_not_read_again(store: Store, settings: Settings) -> N
     second = read_landed_files(store, settings)
     assert second.work["files_read"] == 0
     assert second.version == first.version
+
+
+def question_ids(raw: Published) -> list[str]:
+    return pl.read_parquet(raw.folder / "rollouts.parquet")["question_id"].to_list()
+
+
+def test_what_lands_later_comes_later_whatever_its_name(store: Store, settings: Settings) -> None:
+    path = land(settings, "m.jsonl", line("q1") + line("q2"))
+    read_landed_files(store, settings)
+    land(settings, "a.jsonl", line("q0"))
+    assert question_ids(read_landed_files(store, settings)) == ["q1", "q2", "q0"]
+    path.write_text(line("q1") + line("q3"))
+    assert question_ids(read_landed_files(store, settings)) == ["q1", "q3", "q0"]
+    path.rename(path.with_name("z.jsonl"))
+    assert question_ids(read_landed_files(store, settings)) == ["q1", "q3", "q0"]
 
 
 def test_a_late_label_changes_the_version_but_no_key(store: Store, settings: Settings) -> None:
