@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 STDERR_TAIL_BYTES = 8192
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
-GPU_DEVICES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PARENT_VARIABLE = "NEGTRAJ_PARENT_PID"
 
 
@@ -123,7 +123,7 @@ def has_gpu() -> bool:
     """Whether a GPU's device file is there and not hidden: asked without loading torch."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return False
-    return any(Path(device).exists() for device in GPU_DEVICES)
+    return any(True for device in GPU_DEVICES for _ in Path("/dev").glob(device))
 
 
 def die_with_parent() -> None:
@@ -213,6 +213,9 @@ def _end(running: list[_Rank], *, grace_s: float) -> None:
             time.sleep(POLL_S)
     for rank in running:
         rank.process.wait()
+    if running:
+        _signal_group(running[0].process.pid, signal.SIGKILL)  # whatever a rank has left behind in its group
+    for rank in running:
         if rank.reader:
             rank.reader.join(timeout=1.0)
 

@@ -5,10 +5,10 @@ No behaviour beyond canonical text and hashing belongs here.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
@@ -75,7 +75,6 @@ class Rollout:
     session: str | None = None
     licence: str | None = None
     origin_url: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""

@@ -24,6 +24,8 @@ Scope = Literal["row", "group", "reference", "corpus"]
 Severity = Literal["drop", "flag"]
 
 HEADER = re.compile(r"\A\s*/\*(.*?)\*/", re.DOTALL)
+RESERVED = re.compile(r"\b(all_rollouts|all_steps|wanted_keys)\b", re.IGNORECASE)
+"""The runner's own tables: a filter that read them would see rollouts its verdicts are not keyed by."""
 FILTER_KEYS = {"name", "reason", "scope", "severity", "applies_to", "doc"}
 DEADLINE_S = 300.0
 MEMORY_LIMIT = "4GB"
@@ -41,10 +43,15 @@ class SqlFile:
 
     @property
     def version(self) -> str:
-        """Hash of the whitespace-normalised SQL, its parameters' values and what the header says of its effect."""
-        effect = {key: self.header.get(key) for key in ("scope", "severity", "applies_to", "version", "weight")}
-        body = " ".join(HEADER.sub("", self.text).split())
-        return digest_json([self.name, body, dict(self.parameters), effect, steps_version_of(self)])
+        """Hash of the SQL, its parameters' values, what the header says of its effect, and the model it reads."""
+        effect = {key: self.header.get(key) for key in ("reason", "scope", "severity", "applies_to")}
+        model = "" if self.path.parent.name == "model" else model_digest()
+        return digest_json([self.name, self.body, dict(self.parameters), effect, model])
+
+    @property
+    def body(self) -> str:
+        """The SQL without its header."""
+        return HEADER.sub("", self.text).strip()
 
     def with_parameters(self, values: Mapping[str, Any]) -> "SqlFile":
         """The same file with some defaults replaced.
@@ -58,13 +65,9 @@ class SqlFile:
         return SqlFile(self.path, self.name, self.header, self.text, {**self.parameters, **values})
 
 
-def steps_version_of(file: SqlFile) -> int:
-    """The model version a file depends on: 0 for the model itself."""
-    return 0 if file.path.parent.name == "model" else MODEL_VERSION
-
-
-MODEL_VERSION = 1
-"""Rises when sql/model changes what filters see; part of every filter's version."""
+def model_digest() -> str:
+    """Hash of sql/model: what filters and scores see of a rollout depends on it."""
+    return digest_json([load_one("model/steps.sql").version])
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ def _check_filter(file: Filter) -> None:
         raise SqlContractError(f"{file.path}: the header lacks {missing}")
     if unknown := sorted(file.header.keys() - FILTER_KEYS - {"params"}):
         raise SqlContractError(f"{file.path}: unknown header keys {unknown}; known: {sorted(FILTER_KEYS | {'params'})}")
+    if match := RESERVED.search(file.body):
+        raise SqlContractError(f"{file.path}: reads {match[0]}, which is the runner's; read rollouts and steps instead")
     for key, values in allowed.items():
         if file.header[key] not in values:
             raise SqlContractError(f"{file.path}: {key} = {file.header[key]!r}, expected one of {values}")

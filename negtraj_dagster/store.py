@@ -15,9 +15,10 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,18 @@ class Store:
             StoreError: the existing object is damaged.
         """
         target = self.home / "objects" / asset / key
-        reused = (target / MANIFEST).is_file()
-        work = {} if reused else self._publish(target, {"asset": asset, "key": key}, write)
+        reused, work = (target / MANIFEST).is_file(), {}
+        if not reused:
+            with self.lock(f"build/{asset}"):  # a second run of the same key waits, and then finds it made
+                reused = (target / MANIFEST).is_file()
+                work = {} if reused else self._publish(target, {"asset": asset, "key": key}, write)
         published = self._read(asset, key, reused=reused, work=work)
         self._point(asset, published)
         return published
+
+    def discard(self, asset: str, key: str) -> None:
+        """Forget an object that can no longer be used, so that the next `build` makes it again."""
+        shutil.rmtree(self.home / "objects" / asset / key, ignore_errors=True)
 
     def publish_segment(self, table: str, key: str, write: Callable[[Path], Built]) -> Path:
         """Publish one append-only piece of a row cache; a complete one of this key is left as it is."""
@@ -88,6 +96,10 @@ class Store:
         if not (target / MANIFEST).is_file():
             self._publish(target, {"asset": f"segments/{table}", "key": key}, write)
         return target
+
+    def has_segment(self, name: str) -> bool:
+        """Whether a segment, named `table/key`, is there and complete."""
+        return (self.home / "segments" / name / MANIFEST).is_file()
 
     def segments(self, table: str) -> list[Path]:
         """Folders of a table's complete segments, in a fixed order, verified."""
@@ -145,22 +157,25 @@ class Store:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """An OS file lock of this home: one holder per name, freed when the process ends however it ends."""
-        path = self.home / "locks" / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with _locked(self.home / "locks" / f"{name}.lock"):
             yield
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder of our own on the store's file system, gone afterwards."""
-        folder = self.home / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        """A folder of our own on the store's file system, gone afterwards.
+
+        A lock is held on it for as long as it lives, so that what a kill -9 left behind can be told from a live one.
+        """
+        folder = self.home / "tmp" / uuid.uuid4().hex
         _clean_stale(folder.parent)
-        folder.mkdir(parents=True)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        lock = folder.with_suffix(".lock")
+        with _locked(lock):
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.unlink(missing_ok=True)
 
     def _publish(self, target: Path, names: dict[str, str], write: Callable[[Path], Built]) -> dict[str, int]:
         with self.scratch() as folder:
@@ -266,19 +281,25 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """An OS file lock of this user on this machine, whatever the home: one trainer at a time on its cores and GPUs."""
+    with _locked(Path(tempfile.gettempdir()) / f"negtraj-{os.getuid()}-{name}.lock"):
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def _clean_stale(root: Path) -> None:
-    """Remove scratch folders whose process is gone (a kill -9 leaves them)."""
-    for folder in root.glob("*-*") if root.is_dir() else ():
-        pid = folder.name.split("-")[0]
-        if pid.isdigit() and not _is_running(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    """Remove scratch folders that nobody holds any more (a kill -9 leaves them)."""
+    for lock in root.glob("*.lock") if root.is_dir() else ():
+        with suppress(OSError), lock.open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink(missing_ok=True)

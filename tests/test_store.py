@@ -1,4 +1,6 @@
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,29 @@ def test_a_writer_that_fails_publishes_nothing(store: Store) -> None:
         store.build("greeting", "k1", fail)
     assert store.current("greeting") is None
     assert not list((store.home / "tmp").iterdir())
+
+
+def test_what_a_killed_process_left_is_swept_and_a_live_folder_is_not(store: Store) -> None:
+    dead = store.home / "tmp" / "dead"
+    dead.mkdir(parents=True)
+    dead.with_suffix(".lock").touch()
+    with store.scratch() as live, store.scratch():
+        assert live.is_dir()
+        assert not dead.exists()
+
+
+def test_two_runs_of_one_key_make_it_once(store: Store) -> None:
+    made = []
+
+    def write(folder: Path) -> Built:
+        made.append(folder)
+        time.sleep(0.2)
+        return write_hello(folder)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: store.build("greeting", "k1", write), range(2))
+    assert len(made) == 1
+    assert sorted((first.reused, second.reused)) == [False, True]
 
 
 @pytest.mark.parametrize(

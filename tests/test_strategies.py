@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def test_the_strategys_sentences_and_format_strings_stand_in_the_tokenizers_text
         assert tag in texts
     for piece in FORMAT_STRINGS:
         assert piece in texts
+
+
+def test_an_edited_sentence_is_another_strategy() -> None:
+    nat = STRATEGIES["nat"]
+    edited = dataclasses.replace(nat, tags={**nat.tags, "positive": " Do it right."})
+    assert edited.identity() != nat.identity()
 
 
 def test_chatml_is_written_as_transformers_writes_it() -> None:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.errors import TrainingError
+from negtraj_dagster.errors import ModelError, TrainingError
 from negtraj_dagster.schema import digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
+from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, read_json_lines
 
 TRAIN_VERSION = 1
 """Rises when the trainer gives other weights from the same inputs."""
@@ -48,7 +48,7 @@ def build_checkpoint(
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
-        with store.lock("trainer"):
+        with machine_lock("trainer"):
             return _train(store, folder, shards, base, training, card, run_child)
 
     return store.build(asset, key, write)
@@ -67,6 +67,7 @@ def _train(
     segments = [store.home / "segments" / name for name in shards.details["segments"]]
     for part in (*segments, base.folder):
         store.verify(part)
+    check_unchanged(base)
     config = {
         "out_dir": str(folder),
         "base_model_dir": str(model_folder(base)),
@@ -87,9 +88,27 @@ def _train(
     weights = sorted((folder / "model").glob("*.safetensors"))
     return Built(
         content={"weights": digest(*(file_sha256(path) for path in weights)), "card": digest_json(config["card"])},
-        details={"result": result, "loss_curve": _thin_curve(folder / "curve.jsonl")},
+        details={"result": result, "card": config["card"], "loss_curve": _thin_curve(folder / "curve.jsonl")},
         work={"steps_trained": result["steps"]},
     )
+
+
+def check_unchanged(base: Published) -> None:
+    """Refuse a user's model folder whose files are not those the base model was published with.
+
+    Raises:
+        ModelError: names the files that differ.
+    """
+    if "folder" not in base.details:
+        return
+    folder = Path(base.details["folder"])
+    differing = [
+        name
+        for name, sha256 in sorted(base.content.items())
+        if not (folder / name).is_file() or file_sha256(folder / name) != sha256
+    ]
+    if differing:
+        raise ModelError(f"{folder}: {', '.join(differing)} changed since {base.asset} was materialized; materialize it again")
 
 
 def model_folder(base: Published) -> Path:

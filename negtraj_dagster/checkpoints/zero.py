@@ -66,7 +66,7 @@ class TargetLoss(nn.Module):
         """Sum over targets of weight x cross-entropy, float32 scalar.
 
         No attention mask and no cache: rows are causal and padded on the right, and transformers treats either as
-        reason for another mask (docs/training.md).
+        reason to build another mask (its masking_utils).
         """
         causal = self.causal
         hidden_BTD = causal.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
@@ -124,7 +124,7 @@ def start_world() -> World:
         LOG.info("no C++ compiler or ninja on PATH: DeepSpeed's shared-memory op stays off, ranks speak plain gloo")
     # used by inference_all_reduce only (deepspeed/comm/torch.py), yet compiled for every start unless switched off
     deepspeed.ops.__dict__.setdefault("__compatible_ops__", {})[SHM_OP] = False
-    has_gpu = torch.cuda.is_available()
+    has_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
     for name, value in alone.items():
         os.environ.setdefault(name, value)

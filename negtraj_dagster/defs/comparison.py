@@ -27,7 +27,7 @@ def comparison_notes(recipes: Sequence[Recipe]) -> list[str]:
 
 
 def _arm(store: Store, recipe: Recipe) -> Arm:
-    stages = ("evaluation_report", "checkpoint", "tokenized_shards", "training_selection")
+    stages = ("evaluation_report", "checkpoint", "training_selection")
     return Arm(recipe.name, recipe.role, *(store.require(f"{recipe.name}/{stage}") for stage in stages))
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,8 +30,15 @@ def preview_markdown(path: Path, template: ChatTemplate) -> dg.MarkdownMetadataV
             whole = template.render([turn], False)
             target = turn["content"] + template.end_of_turn
             text += whole.replace(target, f"⟦{target}⟧", 1) if turn["weight"] > 0 else whole
-        blocks.append(f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`\n\n```text\n{text[:3000]}\n```")
+        blocks.append(f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`\n\n{_fenced(text[:3000])}")
     return dg.MetadataValue.md("\n\n".join(blocks))
+
+
+def _fenced(text: str) -> str:
+    """A code block that its own text cannot close: rollouts may hold any Markdown."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
 
 
 def episodes_markdown(path: Path) -> str:
@@ -39,5 +47,5 @@ def episodes_markdown(path: Path) -> str:
     for episode in read_json_lines(path)[:N_EPISODES]:
         verdict = "right" if episode["strict"] else "wrong"
         turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in episode["turns"])
-        blocks.append(f"**{verdict}** · question `{episode['question_id']}`\n\n```text\n{turns[:2000]}\n```")
+        blocks.append(f"**{verdict}** · question `{episode['question_id']}`\n\n{_fenced(turns[:2000])}")
     return "\n\n".join(blocks)

@@ -25,7 +25,7 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import get_task
 from negtraj_dagster.tasks.question_sets import read_questions
-from negtraj_dagster.trajectories.select import SELECTION_VERSION, Mix, SelectionRule, select_rollouts
+from negtraj_dagster.trajectories.select import SELECTION_VERSION, Mix, SelectionRule, dropping_filters, select_rollouts
 
 
 def build_recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -63,18 +63,18 @@ def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
     """The recipe's strategy with our wording, or with that of the prompt file it names."""
     strategy = STRATEGIES[recipe.strategy.name]
     instruction = get_task(recipe.task).instruction
-    if recipe.strategy.prompt_file is None:
-        identity = digest(strategy.name, str(strategy.version), instruction)
-        return Conditioning(strategy, strategy.prompter(instruction), identity)
-    path = (settings.nat_dir or Path()) / recipe.strategy.prompt_file
-    entry = recipe.strategy.prompt_entry or ""
-    prompter = read_prompt_file(path, entry)
-    identity = digest(strategy.name, str(strategy.version), file_sha256(path), entry)
-    return Conditioning(strategy, prompter, identity)
+    file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
+    if file is None:
+        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))
+    if settings.nat_dir is None and not file.is_absolute():  # the task has no data either, so nothing will be asked
+        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), "no prompt file"))
+    path = (settings.nat_dir or Path()) / file
+    return Conditioning(strategy, read_prompt_file(path, entry), digest(strategy.identity(), file_sha256(path), entry))
 
 
 def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
-    version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"))
+    dropping = sorted(dropping_filters(recipe.selection.profile))
+    version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"), dropping)
     deps = [f"trajectory_corpus/{recipe.task}", "question_sets"]
 
     @_asset(
@@ -99,7 +99,7 @@ def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "dagster/row_count": published.content["n_selected"],
                 **{f"n_{name}": n for name, n in details["n_by_class"].items()},
                 "rows_per_epoch": details["rows_per_epoch"],
-                "n_contaminated": details["n_contaminated"],
+                "n_contaminated": published.content["n_contaminated"],
                 "not_selected": table(reasons),
             },
         )
@@ -108,7 +108,8 @@ def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
-    version = code_version("shards", SHARDS_VERSION, recipe.slice_digest("shards", "strategy"))
+    wording = STRATEGIES[recipe.strategy.name].identity()
+    version = code_version("shards", SHARDS_VERSION, recipe.slice_digest("shards", "strategy"), wording)
     deps = [
         f"{recipe.name}/training_selection",
         f"trajectory_corpus/{recipe.task}",
@@ -167,17 +168,18 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     )
     def checkpoint(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
         store = workspace.store
-        strategy = conditioning(recipe, workspace.settings)
+        shards = store.require(f"{recipe.name}/tokenized_shards")
         card = {
             "task": recipe.task,
             "strategy": recipe.strategy.model_dump(mode="json"),
-            "conditioning": strategy.identity,
+            "conditioning": conditioning(recipe, workspace.settings).identity,
             "chat_template": recipe.shards.chat_template,
+            "n_contaminated": shards.content.get("n_contaminated", 0),
         }
         published = build_checkpoint(
             store,
             recipe.name,
-            shards=store.require(f"{recipe.name}/tokenized_shards"),
+            shards=shards,
             base=store.require(f"base_model/{recipe.base_model}"),
             training=recipe.training.model_dump(mode="json"),
             card=card,
@@ -194,7 +196,7 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("report", EVALUATE_VERSION, recipe.slice_digest("evaluation", "strategy"))
-    deps = [f"{recipe.name}/checkpoint", f"{recipe.name}/training_selection", "question_sets"]
+    deps = [f"{recipe.name}/checkpoint", "question_sets"]
 
     @_asset(
         recipe,
@@ -212,7 +214,6 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
         strategy = conditioning(recipe, workspace.settings)
         questions = read_questions(store, store.require("question_sets"), recipe.task)
         suite = [question for question in questions if question.split == limits.split]
-        selection = store.require(f"{recipe.name}/training_selection")
         published = build_report(
             store,
             recipe.name,
@@ -227,7 +228,6 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 "max_turns": limits.max_turns or task.max_turns,
                 "template": recipe.shards.chat_template,
             },
-            contaminated=selection.details.get("n_contaminated", 0) > 0,
             run_child=lambda module, config, ranks, threads: trainer.run(context, module, config, ranks, threads),
         )
         if published.is_empty:

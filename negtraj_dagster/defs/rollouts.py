@@ -35,6 +35,7 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
             "n_files": details["n_files"],
             "n_quarantined": details["n_quarantined"],
             "n_repeated_keys": details["n_repeated_keys"],
+            "n_label_conflicts": details["n_label_conflicts"],
             "n_ignored_files": len(details["ignored"]),
             "per_task": table(details["per_task"]),
             "files": table(details["files"][:50], names),

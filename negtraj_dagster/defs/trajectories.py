@@ -15,8 +15,10 @@ def _rule(task: Task) -> TaskRule:
     return TaskRule(task.name, task.terminal_action, task.allowed_actions)
 
 
-def _filter_versions(*, rows: bool) -> list[str]:
-    return [filter_.version for filter_ in sql.load_filters() if (filter_.scope == "row") == rows]
+def _sql_versions(*, rows: bool) -> list[str]:
+    filters = [filter_.version for filter_ in sql.load_filters() if (filter_.scope == "row") == rows]
+    scores = sql.load_scores() if rows else [sql.load_one("scores/_quality.sql")]
+    return [*filters, *(score.version for score in scores)]
 
 
 @dg.asset(
@@ -24,7 +26,7 @@ def _filter_versions(*, rows: bool) -> list[str]:
     kinds={"duckdb", "sql"},
     tags={"stage": "trajectories"},
     deps=["raw_rollouts"],
-    code_version=code_version("scored", SCORED_VERSION, SCORER_VERSION, _filter_versions(rows=True)),
+    code_version=code_version("scored", SCORED_VERSION, SCORER_VERSION, _sql_versions(rows=True)),
 )
 def scored_trajectories(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Labels, per-rollout verdicts of the SQL filters, and scores. A verdict names its reason; nothing is deleted."""
@@ -52,7 +54,7 @@ def build_corpus_asset(task: Task) -> dg.AssetsDefinition:
         kinds={"duckdb", "sql", "parquet"},
         tags={"stage": "trajectories"},
         deps=["raw_rollouts", "scored_trajectories", "question_sets"],
-        code_version=code_version("corpus", CORPUS_VERSION, _filter_versions(rows=False)),
+        code_version=code_version("corpus", CORPUS_VERSION, _sql_versions(rows=False)),
         description=f"Rollouts of the task `{task.name}` with questions, set-level verdicts, quality and the funnel.",
     )
     def trajectory_corpus(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
+from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, read_json_lines
 
 EVALUATE_VERSION = 1
 """Rises when the evaluator plays other episodes from the same inputs."""
@@ -26,7 +27,6 @@ def build_report(
     prompt: Callable[[Question], list[Turn]],
     prompt_identity: str,
     agent: Mapping[str, Any],
-    contaminated: bool,
     run_child: RunChild,
 ) -> Published:
     """Play the recipe's checkpoint on held-out questions, unless this very evaluation exists.
@@ -39,11 +39,17 @@ def build_report(
         questions: the suite, in order.
         passages: what the agent's search tool looks things up in.
         prompt: the inference side of the strategy the checkpoint was trained with.
-        prompt_identity: names `prompt` for the key.
+        prompt_identity: names `prompt`; must be the one the checkpoint was trained with.
         agent: template, max_turns, max_new_tokens_per_turn, batch_size, threads.
-        contaminated: some training rows asked questions of this suite.
         run_child: starts the evaluator.
+
+    Raises:
+        StoreError: the checkpoint was trained with other prompts or another template than it would be asked with.
     """
+    card = checkpoint.details.get("card", {})
+    if not checkpoint.is_empty and (card["conditioning"], card["chat_template"]) != (prompt_identity, agent["template"]):
+        raise StoreError(f"{recipe}/checkpoint was trained with another strategy or template; materialize it again first")
+    contaminated = card.get("n_contaminated", 0) > 0
     asset = f"{recipe}/evaluation_report"
     suite = digest_json([[question.question_id, question.question_hash] for question in questions])
     limits = {name: value for name, value in agent.items() if name not in ("batch_size", "threads")}
@@ -54,7 +60,7 @@ def build_report(
     def write(folder: Path) -> Built:
         if checkpoint.is_empty:
             return Built(content=checkpoint.content)
-        with store.lock("trainer"):
+        with machine_lock("trainer"):
             _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
         return _describe(folder, recipe, checkpoint, suite, contaminated)
 

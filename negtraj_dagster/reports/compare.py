@@ -26,7 +26,6 @@ class Arm:
     role: str
     report: Published
     checkpoint: Published
-    shards: Published
     selection: Published
 
 
@@ -49,6 +48,11 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
     present = [arm for arm in arms if not arm.report.is_empty]
     if not present:
         return Built(content={"status": "no_data", "reason": "; ".join(f"{name}: {why}" for name, why in empty.items())})
+    if len({arm.report.content["suite"] for arm in present}) > 1:
+        raise StoreError(
+            f"the arms of line {line} were evaluated on different questions or answers; give them the same [evaluation] table "
+            f"and materialize their evaluation_report again"
+        )
     outcomes = {arm.recipe: _outcomes(store, arm) for arm in present}
     rows = sorted((_arm_row(arm) for arm in present), key=lambda row: (-row["accuracy"], row["recipe"]))
     names = [row["recipe"] for row in rows]
@@ -93,11 +97,6 @@ def _arm_row(arm: Arm) -> dict[str, Any]:
 
 
 def _pair(a: str, b: str, of_a: Mapping[str, bool], of_b: Mapping[str, bool]) -> dict[str, Any]:
-    if of_a.keys() != of_b.keys():
-        raise StoreError(
-            f"{a} and {b} were evaluated on different questions ({len(of_a)} and {len(of_b)}); "
-            f"give both the same [evaluation] table and materialize their evaluation_report again"
-        )
     ids = sorted(of_a)
     right_a, right_b = [of_a[id_] for id_ in ids], [of_b[id_] for id_ in ids]
     n_only_a = sum(x and not y for x, y in zip(right_a, right_b, strict=True))
@@ -116,7 +115,7 @@ def _pair(a: str, b: str, of_a: Mapping[str, bool], of_b: Mapping[str, bool]) ->
 
 
 def crown_champion(store: Store, line: str, comparison: Published) -> Published:
-    """The line's champion: the uncontaminated candidate with the highest strict accuracy.
+    """The line's champion: the uncontaminated candidate with the highest strict accuracy. Without one the alias stays.
 
     The alias file `registry/<line>/champion.json` is replaced in one step, and each change of champion is appended to
     `registry/<line>/promotions.jsonl`.
@@ -130,7 +129,7 @@ def crown_champion(store: Store, line: str, comparison: Published) -> Published:
         eligible = [arm for arm in arms if arm["role"] == "candidate" and not arm["contaminated"]]
         if not eligible:
             return Built(content={"status": "no_data", "reason": "no uncontaminated candidate in this line"})
-        best = max(eligible, key=lambda arm: (arm["accuracy"], arm["recipe"]))
+        best = min(eligible, key=lambda arm: (-arm["accuracy"], arm["recipe"]))
         why = f"highest strict accuracy of {len(eligible)} candidates"
         chosen = {"recipe": best["recipe"], "checkpoint": best["checkpoint"], "accuracy": best["accuracy"], "why": why}
         (folder / "champion.json").write_text(canonical_json(chosen))
@@ -151,5 +150,7 @@ def _promote(store: Store, line: str, chosen: Mapping[str, Any]) -> None:
             return
         earlier = json.loads(alias.read_text()) if alias.is_file() else None
         history = log.read_text() if log.is_file() else ""
-        replace_text(log, f"{history}{canonical_json({'champion': chosen, 'previous': earlier})}\n")
+        entry = f"{canonical_json({'champion': chosen, 'previous': earlier})}\n"
+        if not history.endswith(entry):  # a run that ended between log and alias has written it
+            replace_text(log, history + entry)
         replace_text(alias, text)

@@ -18,7 +18,7 @@ from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.records import iter_records
 from negtraj_dagster.schema import Rollout, canonical_json, digest
 from negtraj_dagster.settings import Settings, did_you_mean
-from negtraj_dagster.store import Built, Published, Store, read_json_lines, write_text_durably
+from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines, write_text_durably
 from negtraj_dagster.tasks import TASKS
 
 READER_VERSION = 1
@@ -78,17 +78,17 @@ def find_landed_files(settings: Settings) -> tuple[list[LandedFile], list[dict[s
                     {"path": path.relative_to(root).as_posix(), "reason": f"not a visible {' or '.join(SUFFIXES)} file"}
                 )
                 continue
-            raw = path.read_bytes()
             name = path.relative_to(root).as_posix()
-            files.append(LandedFile(task, format_name, path, name, hashlib.sha256(raw).hexdigest(), len(raw)))
+            files.append(LandedFile(task, format_name, path, name, file_sha256(path), path.stat().st_size))
     return files, ignored
 
 
 def _folders(settings: Settings) -> Iterator[tuple[str, str, Path, str]]:
     for folder in sorted(settings.landing.glob("*/*")):
-        if folder.is_dir():
+        if folder.is_dir() and not folder.name.startswith("."):
             yield (*_known(folder.parent.name, folder.name, str(folder)), folder, "**/*")
-    if stray := sorted(path for path in (*settings.landing.glob("*"), *settings.landing.glob("*/*")) if path.is_file()):
+    loose = (*settings.landing.glob("[!.]*"), *settings.landing.glob("*/[!.]*"))
+    if stray := sorted(path for path in loose if path.is_file()):
         raise SettingsError(f"{stray[0]}: files belong in {settings.landing}/<task>/<format>/; move it there")
     if settings.nat_dir is not None:
         yield "strategyqa", "nat", settings.nat_dir / "strategyqa", "*_positive.json"
@@ -150,9 +150,8 @@ def _assemble(
     rows = pl.concat(
         [pl.read_parquet(piece / "rollouts.parquet", glob=False) for piece in pieces] or [ROLLOUT_SCHEMA.to_frame()]
     )
-    n_same = rows.height
-    rows = rows.unique("rollout_key", keep="first", maintain_order=True).with_row_index("ingest_seq")
-    n_same -= rows.height
+    n_read, n_conflicts = rows.height, _count_conflicts(rows)
+    rows = _one_row_a_key(rows).with_row_index("ingest_seq")
     rows.write_parquet(folder / "rollouts.parquet")
     quarantine = [
         {"file": file.name, **row}
@@ -170,12 +169,30 @@ def _assemble(
             "ignored": ignored,
             "n_files": len(files),
             "n_quarantined": len(quarantine),
-            "n_repeated_keys": n_same,
+            "n_repeated_keys": n_read - rows.height,
+            "n_label_conflicts": n_conflicts,
             "quarantine_reasons": dict(reasons.most_common(20)),
             "per_task": _per_task(rows),
         },
         work={"files_read": sum(file.piece_key not in known for file in unique), "records_read": n_records},
     )
+
+
+OUTCOME = ("reward", "pred", "gold")
+
+
+def _one_row_a_key(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each rollout at its first place, with the outcome of the newest file that gives one."""
+    first = rows.unique("rollout_key", keep="first", maintain_order=True)
+    by_outcome = rows.sort(pl.col("reward").is_not_null(), maintain_order=True)
+    newest = by_outcome.unique("rollout_key", keep="last", maintain_order=True).select("rollout_key", *OUTCOME)
+    return first.drop(OUTCOME).join(newest, on="rollout_key", how="left", maintain_order="left").select(rows.columns)
+
+
+def _count_conflicts(rows: pl.DataFrame) -> int:
+    """Rollouts that some file calls a success and another a failure."""
+    known = rows.drop_nulls("reward").group_by("rollout_key").agg(pl.col("reward").n_unique())
+    return known.filter(pl.col("reward") > 1).height
 
 
 def _per_task(rows: pl.DataFrame) -> list[dict[str, Any]]:
@@ -201,7 +218,10 @@ def _read_file(store: Store, file: LandedFile) -> int:
     rows: list[dict[str, Any]] = []
     quarantine: list[dict[str, str]] = []
     occurrences: Counter[str] = Counter()
-    for record in iter_records(file.path.read_bytes()):
+    raw = file.path.read_bytes()
+    if hashlib.sha256(raw).hexdigest() != file.sha256:
+        raise RolloutFormatError(f"{file.path}: changed while it was read; land files by rename, and run again")
+    for record in iter_records(raw):
         try:
             if record.value is None:
                 raise RolloutFormatError(record.fault)

@@ -11,7 +11,6 @@ from typing import Any
 
 MAX_RECORD_CHARS = 100_000_000
 BLANK = re.compile(r"[ \t\r\n]*")
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,12 @@ def _parse(place: str, line: str) -> Record:
 def _checked(place: str, value: object) -> Record:
     if not isinstance(value, dict):
         return Record(place, None, f"found {type(value).__name__}, expected an object")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        return Record(place, None, f"lone surrogate in a text ({error.object[max(error.start - 20, 0) : error.start]!r} …)")
+    except (ValueError, RecursionError):
+        return Record(place, None, "a number too large for a float, or nested too deeply")
     return Record(place, value)
 
 
@@ -112,10 +117,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
         raise _RefusedError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
-    for key, value in pairs:
-        for text in (key, value):
-            if isinstance(text, str) and SURROGATE.search(text):
-                raise _RefusedError(f"lone surrogate in the text at {key!r}")
     return made
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.schema import Question, Turn, conditioned_json, digest, digest_json
 from negtraj_dagster.shards.tokenize import Tokenized, TokenRule, tokenize
 from negtraj_dagster.store import Built, Published, Store
@@ -56,6 +56,9 @@ def build_shards(
     asset = f"{recipe}/tokenized_shards"
     asked = digest_json({key: question.question_hash for key, question in questions.items()})
     key = digest("shards", str(SHARDS_VERSION), selection.version, asked, conditioning.identity, rule.rule_key)
+    present = store.current(asset)
+    if present and present.key == key and not all(store.has_segment(name) for name in present.details.get("segments", ())):
+        store.discard(asset, key)  # its token rows are gone: make them again
     return store.build(
         asset, key, lambda folder: _build(store, folder, recipe, selection, corpus, questions, conditioning, rule)
     )
@@ -89,7 +92,12 @@ def _build(
     (folder / "previews.json").write_text(json.dumps(previews, ensure_ascii=False), encoding="utf-8")
     identity = index.select("token_key", "class", "weight", "repeat").rows()
     return Built(
-        content={"index": digest_json(identity), "rule": rule.rule_key, "n_rows": index.height},
+        content={
+            "index": digest_json(identity),
+            "rule": rule.rule_key,
+            "n_rows": index.height,
+            "n_contaminated": selection.content["n_contaminated"],
+        },
         details={"segments": list(tokenized.segments), **_statistics(index, tokenized, rows)},
         work={"rows_tokenized": tokenized.n_tokenized, "tokens_computed": tokenized.n_tokens_computed},
     )
@@ -112,6 +120,11 @@ def _condition(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     rows, conversations = [], {}
     for row in selected.iter_rows(named=True):
+        if row["rollout_key"] not in turns_of or row["question_id"] not in questions:
+            raise StoreError(
+                f"rollout {row['rollout_key']}: selected, but it or its question {row['question_id']!r} is gone from "
+                f"the corpus; materialize training_selection again"
+            )
         question = questions[row["question_id"]]
         turns = conditioning.strategy.condition(conditioning.prompter, question, turns_of[row["rollout_key"]], row["class"])
         text = conditioned_json(turns)

@@ -83,20 +83,24 @@ def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) ->
         SettingsError: trajtok refuses the tokenizer or the template.
     """
     table = f"tokens/{rule.rule_key[:16]}"
-    known = {
-        key for folder in store.segments(table) for key in pl.read_parquet(folder / "keys.parquet", glob=False)["token_key"]
-    }
-    missing = {key: text for key, text in sorted(conversations.items()) if key not in known}
-    n_tokens = _tokenize_missing(store, table, rule, missing) if missing else 0
+    with store.lock(f"segments/{table}"):  # two recipes that want the same rows make them once
+        known = {key for folder in store.segments(table) for key in _keys_of(folder)["token_key"]}
+        missing = {key: text for key, text in sorted(conversations.items()) if key not in known}
+        n_tokens = _tokenize_missing(store, table, rule, missing) if missing else 0
     segments, frames, rejected = [], [], {}
     for folder in store.segments(table):
-        keys = pl.read_parquet(folder / "keys.parquet", glob=False).filter(pl.col("token_key").is_in(list(conversations)))
+        keys = _keys_of(folder).filter(pl.col("token_key").is_in(list(conversations)))
         if keys.height:
             segments.append(f"{table}/{folder.name}")
             frames.append(keys)
     rows = pl.concat(frames) if frames else KEY_SCHEMA.to_frame()
+    rows = rows.unique("token_key", keep="first", maintain_order=True)
     rejected = dict(rows.filter(pl.col("reason") != "").select("token_key", "reason").rows())
     return Tokenized(rejected, segments, rows, len(missing), n_tokens)
+
+
+def _keys_of(segment: Path) -> pl.DataFrame:
+    return pl.read_parquet(segment / "keys.parquet", glob=False)
 
 
 KEY_SCHEMA = pl.Schema(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from negtraj_dagster.schema import ConditionedTurn, Question, Turn
+from negtraj_dagster.schema import ConditionedTurn, Question, Turn, digest_json
 
 Prompter = Callable[[Question, str | None], list[Turn]]
 """(question, class) -> the turns before the agent's first; class None = untagged."""
@@ -24,6 +24,11 @@ class Strategy:
     classes: tuple[str, ...]
     tags: Mapping[str, str]
     inference_class: str | None
+
+    def identity(self) -> str:
+        """Hash of all that decides a conditioned conversation: an edited sentence is another strategy."""
+        body = [self.name, self.version, list(self.classes), dict(self.tags), self.inference_class]
+        return digest_json(body)
 
     def prompter(self, instruction: str) -> Prompter:
         """The first prompt in the project's own words: the task's instruction, the question, the class's sentence."""

@@ -7,7 +7,8 @@ import duckdb
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.schema import digest
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.schema import EVALUATION_SPLITS, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.trajectories.score import (
     VERDICT_SCHEMA,
@@ -20,6 +21,8 @@ from negtraj_dagster.trajectories.score import (
 )
 
 CORPUS_VERSION = 1
+ALWAYS_DROPPING = ("unknown_question", "evaluation_question")
+"""Verdicts of this module; every profile drops them."""
 
 
 def build_corpus(store: Store, raw: Published, scored: Published, questions: Published, rule: TaskRule) -> Published:
@@ -31,14 +34,21 @@ def build_corpus(store: Store, raw: Published, scored: Published, questions: Pub
         scored: the present `scored_trajectories`.
         questions: the present `question_sets`.
         rule: what filters know of the task.
+
+    Raises:
+        StoreError: `scored` was not made from `raw`, so some rollouts would pass filters that never saw them.
     """
+    if scored.details["raw_version"] != raw.version:
+        raise StoreError("scored_trajectories was made from other rollouts than the present ones; materialize it again first")
     task = rule.task
     asset = f"trajectory_corpus/{task}"
     filters = [filter_ for filter_ in sql.load_filters() if filter_.scope != "row"]
     quality = sql.load_one("scores/_quality.sql")
     versions = [file.version for file in (*filters, quality)]
     question_version = questions.content["tasks"].get(task, {}).get("rows", "none")
-    key = digest("corpus", str(CORPUS_VERSION), task, raw.version, scored.version, question_version, *versions)
+    known_of_task = digest_json([rule.terminal_action, list(rule.allowed_actions)])
+    parts = (task, known_of_task, raw.version, scored.version, question_version)
+    key = digest("corpus", str(CORPUS_VERSION), *parts, *versions)
     return store.build(asset, key, lambda folder: _build(store, folder, raw, scored, questions, rule, filters, quality))
 
 
@@ -62,11 +72,11 @@ def _build(
     keys = rollouts.select("rollout_key")
     row_verdicts = pl.read_parquet(scored.folder / "verdicts.parquet", glob=False).join(keys, on="rollout_key", how="semi")
     scores = pl.read_parquet(scored.folder / "scores.parquet", glob=False).join(keys, on="rollout_key", how="semi")
-    work, verdicts = {}, [row_verdicts, _without_question(rollouts, question_table)]
+    work, verdicts = {}, [row_verdicts, *_question_verdicts(rollouts, question_table)]
     with sql.connect() as connection:
         load_tables(connection, rollouts, [rule], question_table)
         for filter_ in filters:
-            units = _units(filter_, rollouts, question_table)
+            units = _units(filter_, rollouts, question_table, rule)
             rows, work[f"judged_{filter_.name}"] = judge(store, connection, filter_, units)
             verdicts.append(rows)
         all_verdicts = pl.concat(verdicts).sort("rollout_key", "filter", "step", "earlier_key", "detail")
@@ -80,36 +90,45 @@ def _build(
     return Built(content=content, details=details, work=work)
 
 
-def _units(filter_: sql.Filter, rollouts: pl.DataFrame, questions: pl.DataFrame) -> pl.DataFrame:
+def _units(filter_: sql.Filter, rollouts: pl.DataFrame, questions: pl.DataFrame, rule: TaskRule) -> pl.DataFrame:
     """What a set-level verdict depends on: the group's rows in order, or the row's question beside the evaluation sets."""
+    asked = rollouts.join(questions.select("question_id", "question_hash"), on="question_id", how="left", maintain_order="left")
+    row = pl.concat_str("row_unit", pl.lit(" "), pl.col("question_hash").fill_null("?"))
+    reference = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])))
     if filter_.scope == "group":
-        group_key = pl.col("row_unit").str.join("|").over("task", "question_id", order_by="ingest_seq")
-        frame = rollouts.select("rollout_key", "label", group_key.alias("joined"))
+        joined = row.str.join("|").over("task", "question_id", order_by="ingest_seq")
     elif filter_.scope == "reference":
-        reference = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])))
-        asked = rollouts.join(questions.select("question_id", "question_hash"), on="question_id", how="left")
-        joined = pl.concat_str("row_unit", pl.lit("|"), pl.col("question_hash").fill_null("?"), pl.lit(f"|{reference}"))
-        frame = asked.select("rollout_key", "label", joined.alias("joined"))
+        joined = pl.concat_str(row, pl.lit(f"|{reference}"))
     else:
-        everything = digest(*rollouts["row_unit"])
-        frame = rollouts.select("rollout_key", "label", pl.lit(everything).alias("joined"))
-    unit_key = [digest(filter_.scope, joined) for joined in frame["joined"]]
+        joined = row.str.join("|") + pl.lit(f"|{reference}")
+    frame = asked.select("rollout_key", "label", joined.alias("joined"))
+    known_of_task = digest_json([rule.terminal_action, list(rule.allowed_actions)])
+    unit_key = [digest(filter_.scope, known_of_task, joined) for joined in frame["joined"]]
     return frame.select("rollout_key", "label", pl.Series("unit_key", unit_key, dtype=pl.String))
 
 
-def _without_question(rollouts: pl.DataFrame, questions: pl.DataFrame) -> pl.DataFrame:
-    """A verdict for every rollout whose question is in no question set: it has no prompt, so it cannot be trained."""
+def _question_verdicts(rollouts: pl.DataFrame, questions: pl.DataFrame) -> list[pl.DataFrame]:
+    """Verdicts no profile can switch off: the question is in no question set (there is no prompt), or is held out."""
+    held_out = questions.filter(pl.col("split").is_in(EVALUATION_SPLITS))
     orphans = rollouts.join(questions.select("question_id").unique(), on="question_id", how="anti")
+    evaluated = rollouts.join(held_out.select("question_id").unique(), on="question_id", how="semi")
+    return [
+        _drop(orphans, "unknown_question", "its question is in no question set"),
+        _drop(evaluated, "evaluation_question", "its question is held out for evaluation"),
+    ]
+
+
+def _drop(rollouts: pl.DataFrame, name: str, reason: str) -> pl.DataFrame:
     columns = {
-        "filter": "unknown_question",
+        "filter": name,
         "version": "1",
-        "reason": "its question is in no question set",
+        "reason": reason,
         "severity": "drop",
         "step": None,
         "earlier_key": None,
     }
     detail = pl.format("question id {}", "question_id").alias("detail")
-    made = orphans.select("rollout_key", detail, *(pl.lit(value).alias(name) for name, value in columns.items()))
+    made = rollouts.select("rollout_key", detail, *(pl.lit(value).alias(name) for name, value in columns.items()))
     return made.select(VERDICT_SCHEMA.names()).cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
 
 
@@ -153,7 +172,7 @@ def _funnel(corpus: pl.DataFrame, verdicts: pl.DataFrame) -> list[dict[str, obje
     hits = verdicts.select("rollout_key", "filter", "reason", "severity").unique()
     n_drops = hits.filter(pl.col("severity") == "drop").group_by("rollout_key").len("n_drops")
     hits = hits.join(n_drops, on="rollout_key", how="left").join(corpus.select("rollout_key", "label"), on="rollout_key")
-    order = ["unknown_question", *(filter_.name for filter_ in sql.load_filters())]
+    order = [*ALWAYS_DROPPING, *(filter_.name for filter_ in sql.load_filters())]
     rows = []
     for name in order:
         mine = hits.filter(pl.col("filter") == name)

@@ -79,7 +79,7 @@ def load_tables(
         connection.execute("create table questions as select * from questions_frame")
     connection.execute("create view rollouts as select * from all_rollouts")
     steps = sql.load_one("model/steps.sql")
-    connection.execute(f"create table all_steps as {sql.HEADER.sub('', steps.text)}")
+    connection.execute(f"create table all_steps as {steps.body}")
     for name in ("rollouts_frame", "tasks_frame", *(["questions_frame"] if questions is not None else [])):
         connection.unregister(name)
     connection.execute("create table wanted_keys (rollout_key varchar)")
@@ -107,11 +107,11 @@ def judge(
     table = f"verdicts/{filter_.name}/{filter_.version[:16]}"
     if filter_.applies_to != "both" and filter_.scope == "row":
         units = units.filter(pl.col("label") == filter_.applies_to)
-    judged = known_keys(store, table, "unit_key")
-    missing = units.filter(~pl.col("unit_key").is_in(judged.implode()))
-    if missing.height:
-        hits = _run_filter(connection, filter_, missing)
-        _add_segment(store, table, missing["unit_key"], hits)
+    with store.lock(f"segments/{table}"):
+        judged = known_keys(store, table, "unit_key")
+        missing = units.filter(~pl.col("unit_key").is_in(judged.implode()))
+        if missing.height:
+            _add_segment(store, table, missing["unit_key"], _run_filter(connection, filter_, missing))
     hits = read_rows(store, table, HIT_SCHEMA).join(units.select("unit_key").unique(), on="unit_key", how="semi")
     present = units.select("rollout_key", "label")
     hits = hits.join(present, on="rollout_key", how="inner")
@@ -156,7 +156,7 @@ def known_keys(store: Store, table: str, column: str) -> pl.Series:
 def read_rows(store: Store, table: str, schema: pl.Schema) -> pl.DataFrame:
     """All rows of a row cache, in the order of its segments."""
     frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in store.segments(table)]
-    return pl.concat(frames) if frames else schema.to_frame()
+    return pl.concat(frames).unique(maintain_order=True) if frames else schema.to_frame()
 
 
 def _add_segment(store: Store, table: str, unit_keys: pl.Series, rows: pl.DataFrame) -> None:
@@ -238,7 +238,7 @@ def _score(
         name: frame_digest(table) for name, table in (("verdicts", verdict_table), ("scores", score_table))
     }
     content |= {"labels": frame_digest(labels), "n_rollouts": rollouts.height}
-    details = {"raw_key": raw.key, "n_verdicts": verdict_table.height, "hits": _hits(verdict_table, rollouts)}
+    details = {"raw_version": raw.version, "n_verdicts": verdict_table.height, "hits": _hits(verdict_table, rollouts)}
     return Built(content=content, details=details, work=work)
 
 
@@ -247,12 +247,13 @@ def _score_file(
 ) -> tuple[pl.DataFrame, int]:
     table = f"scores/{file.name}/{file.version[:16]}"
     schema = pl.Schema({"unit_key": pl.String, "rollout_key": pl.String, "score": pl.Float64})
-    missing = units.filter(~pl.col("unit_key").is_in(known_keys(store, table, "unit_key").implode()))
-    if missing.height:
-        set_wanted(connection, missing["rollout_key"])
-        rows = sql.select(connection, file, expect={"rollout_key": "VARCHAR", "score": "DOUBLE"})
-        rows = rows.join(missing.select("rollout_key", "unit_key"), on="rollout_key").select(schema.names())
-        _add_segment(store, table, missing["unit_key"], rows.cast(schema))  # type: ignore[arg-type]
+    with store.lock(f"segments/{table}"):
+        missing = units.filter(~pl.col("unit_key").is_in(known_keys(store, table, "unit_key").implode()))
+        if missing.height:
+            set_wanted(connection, missing["rollout_key"])
+            rows = sql.select(connection, file, expect={"rollout_key": "VARCHAR", "score": "DOUBLE"})
+            rows = rows.join(missing.select("rollout_key", "unit_key"), on="rollout_key").select(schema.names())
+            _add_segment(store, table, missing["unit_key"], rows.cast(schema))  # type: ignore[arg-type]
     rows = read_rows(store, table, schema).join(units.select("unit_key"), on="unit_key", how="semi")
     return rows.select("rollout_key", pl.lit(file.name).alias("score_name"), "score"), missing.height
 

@@ -1,7 +1,8 @@
 """Chooses what a recipe trains on: its profile's verdicts, its class rule, its mix; and says why not for all the rest."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest, digest_json
 from negtraj_dagster.settings import did_you_mean, read_toml
 from negtraj_dagster.store import Built, Published, Store
+from negtraj_dagster.trajectories.corpus import ALWAYS_DROPPING
 from negtraj_dagster.trajectories.score import frame_digest
 
 SELECTION_VERSION = 1
+WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class SelectionRule:
 
     def slice_digest(self) -> str:
         """Identity of the rule, the recipe's name left out: recipes that select alike have equal content."""
-        body = [self.profile, self.classes, dict(self.mix.max_per_class), dict(self.mix.repeat), self.min_quality]
+        body = [self.classes, dict(self.mix.max_per_class), dict(self.mix.repeat), self.min_quality]
         return digest_json([*body, self.allow_contaminated, sorted(dropping_filters(self.profile))])
 
 
@@ -60,7 +63,7 @@ def dropping_filters(profile: str) -> frozenset[str]:
         if name not in by_name:
             raise SettingsError(f"{file}: unknown filter {name!r}{did_you_mean(name, by_name)}")
     names = (name for name, filter_ in by_name.items() if filter_.severity == "drop" and (only is None or name in only))
-    return frozenset({"unknown_question", *names})
+    return frozenset({*ALWAYS_DROPPING, *names})
 
 
 def select_rollouts(store: Store, corpus: Published, questions: Published, rule: SelectionRule, task: str) -> Published:
@@ -81,7 +84,7 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
     store.verify(corpus.folder)
     rows = pl.read_parquet(corpus.folder / "corpus.parquet", glob=False)
     verdicts = pl.read_parquet(corpus.folder / "verdicts.parquet", glob=False)
-    why = _why_dropped(rows, verdicts, dropping_filters(rule.profile))
+    why = _why_dropped(rows, verdicts, rule)
     chosen = _choose(rows, why, rule)
     n_contaminated = _check_contamination(
         chosen, pl.read_parquet(questions.folder / "questions.parquet", glob=False), rule, task
@@ -95,24 +98,31 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
         )
     counts = dict(selected["class"].value_counts().rows())
     return Built(
-        content={"selection": frame_digest(selected), "n_selected": selected.height},
+        content={
+            "selection": frame_digest(selected),
+            "n_selected": selected.height,
+            "n_contaminated": n_contaminated,
+        },
         details={
             "n_by_class": {name: counts.get(name, 0) for name in rule.classes},
             "rows_per_epoch": int(selected["repeat"].sum()),
-            "n_contaminated": n_contaminated,
             "why_not": dict(Counter(reason.split(":")[0] for reason in chosen["why_not"] if reason).most_common()),
         },
         work={"rows_considered": rows.height},
     )
 
 
-def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, dropping: frozenset[str]) -> dict[str, str]:
-    """rollout_key -> the first reason it is dropped. A duplicate is dropped only while an earlier twin survives."""
+def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> dict[str, str]:
+    """rollout_key -> the first reason it is dropped. A duplicate is dropped only while an earlier twin can be trained."""
+    dropping = dropping_filters(rule.profile)
     hits = verdicts.filter((pl.col("severity") == "drop") & pl.col("filter").is_in(list(dropping)))
     why = {
         key: f"filter {name}"
         for key, name in hits.filter(pl.col("earlier_key").is_null()).select("rollout_key", "filter").rows()
     }
+    for row in rows.iter_rows(named=True):
+        if row["rollout_key"] not in why and (reason := _class_reason(row, rule)):
+            why[row["rollout_key"]] = reason
     twins: dict[str, list[tuple[str, str]]] = {}
     for key, name, earlier in hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key").rows():
         twins.setdefault(key, []).append((name, earlier))
@@ -130,7 +140,9 @@ def _choose(rows: pl.DataFrame, why: Mapping[str, str], rule: SelectionRule) -> 
     taken: Counter[str] = Counter()
     made: list[dict[str, Any]] = []
     for row in rows.sort("ingest_seq").iter_rows(named=True):
-        reason = why.get(row["rollout_key"], "") or _class_reason(row, taken, rule)
+        limit = rule.mix.max_per_class.get(row["label"])
+        is_enough = limit is not None and taken[row["label"]] >= limit
+        reason = why.get(row["rollout_key"], "") or (f"mix: {limit} {row['label']} rows are enough" if is_enough else "")
         if not reason:
             taken[row["label"]] += 1
         made.append(
@@ -149,20 +161,17 @@ def _choose(rows: pl.DataFrame, why: Mapping[str, str], rule: SelectionRule) -> 
     return pl.DataFrame(made, schema_overrides=schema)
 
 
-def _class_reason(row: Mapping[str, Any], taken: Counter[str], rule: SelectionRule) -> str:
+def _class_reason(row: Mapping[str, Any], rule: SelectionRule) -> str:
     label = row["label"]
     if label not in rule.classes:
         return f"class {label}: not trained by this strategy"
-    if row["quality"] < rule.min_quality:
-        return f"quality below {rule.min_quality}"
-    limit = rule.mix.max_per_class.get(label)
-    return f"mix: {limit} {label} rows are enough" if limit is not None and taken[label] >= limit else ""
+    return f"quality below {rule.min_quality}" if row["quality"] < rule.min_quality else ""
 
 
 def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> int:
     """Count selected rows that ask an evaluation question word for word; refuse them unless the recipe allows it."""
     mine = questions.filter(pl.col("task") == task)
-    words = [" ".join(text.lower().split()) for text in mine["question"]]
+    words = [" ".join(WORD.findall(text.lower())) for text in mine["question"]]
     mine = mine.with_columns(pl.Series("words", words, dtype=pl.String))
     forbidden = {split: set(mine.filter(pl.col("split") == split)["words"]) for split in ("gate", "test")}
     asked = chosen.filter("selected").join(mine.select("question_id", "words", "split"), on="question_id", how="left")
@@ -176,8 +185,3 @@ def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: Se
                 f"decontaminate{', or set allow_contaminated = true' if split == 'test' else ''}"
             )
     return in_test.height
-
-
-def class_counts(selection: Published) -> Sequence[tuple[str, int]]:
-    """Selected rollouts per class, in the recipe's order."""
-    return list(selection.details.get("n_by_class", {}).items())

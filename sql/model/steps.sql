@@ -1,6 +1,5 @@
 /*
 name = "steps"
-version = 1
 doc = """
 One row per assistant turn, parsed as ReAct text: Thought, then Action: name[argument]; `observation` is the turn that
 follows it. Rollouts without assistant turns have no row here. Steps count from 1.

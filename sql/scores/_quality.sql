@@ -1,6 +1,5 @@
 /*
 name = "quality"
-version = 1
 doc = """
 Quality of a rollout: the geometric mean of its scores, times 0.8 for every filter that flagged it. A rollout without a
 score (no turn at all) has quality 0. Dropped rollouts keep theirs, so that a threshold can be explored without a new run.

@@ -1,7 +1,5 @@
 /*
 name = "efficiency"
-weight = 1.0
-applies_to = "both"
 doc = """
 One minus the share of turns that repeat an earlier action: 1 = no action taken twice.
 """

@@ -1,7 +1,5 @@
 /*
 name = "format"
-weight = 1.0
-applies_to = "both"
 doc = """
 Share of turns that parse as Thought and one action: 1 = all of them.
 """

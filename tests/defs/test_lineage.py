@@ -43,8 +43,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def first_run(home: Path) -> tuple[Counter[str], dict[str, str]]:
+    """The first materialization, which every test of this module builds on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEGTRAJ_HOME", str(home))
+        patch.setenv("NEGTRAJ_RECIPES", str(home / "recipes"))
+        return materialize()
+
+
 @pytest.fixture(autouse=True)
-def _deployment(home: Path, _own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def _deployment(
+    home: Path, first_run: tuple[Counter[str], dict[str, str]], _own_home: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del first_run
     monkeypatch.setenv("NEGTRAJ_HOME", str(home))
     monkeypatch.setenv("NEGTRAJ_RECIPES", str(home / "recipes"))
 
@@ -70,8 +82,8 @@ def store() -> Store:
     return Store(load_settings().home)
 
 
-def test_the_first_run_makes_everything_and_the_second_nothing() -> None:
-    first_work, first = materialize()
+def test_the_first_run_makes_everything_and_the_second_nothing(first_run: tuple[Counter[str], dict[str, str]]) -> None:
+    first_work, first = first_run
     assert first_work["steps_trained"] == 12
     assert first_work["questions_evaluated"] == 12
     assert first_work["rows_tokenized"] > 60
@@ -106,13 +118,13 @@ def test_new_rollouts_tokenize_only_themselves_and_leave_a_full_selection_alone(
     copies = [json.loads(line) for line in lines[:3]]
     for row in copies:
         row["source"] = "another teacher"
-    (landing / "zz-late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in copies))
+    (landing / "aa-late.jsonl").write_text("".join(json.dumps(row) + "\n" for row in copies))
     work, _ = materialize()
     assert work["records_read"] == 3
     assert work["judged_no_finish"] == 3
     assert work["rows_tokenized"] == 0
     assert work["steps_trained"] == 0
-    (landing / "zz-late.jsonl").unlink()
+    (landing / "aa-late.jsonl").unlink()
 
 
 def test_a_recipe_without_data_succeeds_and_says_no_data() -> None:

@@ -65,6 +65,12 @@ def test_an_unknown_key_in_our_own_format_is_refused() -> None:
         FORMATS["negtraj"]("wordtraps", {"question_id": "q", "messages": [], "rewrad": True})
 
 
+def test_a_record_that_holds_its_prompt_is_refused_with_the_remedy() -> None:
+    messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Action: finish[1]"}]
+    with pytest.raises(RolloutFormatError, match="leave the first prompt out"):
+        FORMATS["negtraj"]("wordtraps", {"question_id": "q", "messages": messages})
+
+
 def test_the_outcome_is_no_part_of_a_rollouts_identity() -> None:
     flipped = {**NAT_RECORD, "info": {"reward": False, "gt": False, "pred": "No"}}
     assert FORMATS["nat"]("strategyqa", flipped).base_key() == FORMATS["nat"]("strategyqa", NAT_RECORD).base_key()

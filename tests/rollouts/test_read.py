@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import RolloutFormatError, SettingsError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
-from negtraj_dagster.rollouts.read import read_landed_files
+from negtraj_dagster.rollouts.read import find_landed_files, read_landed_files
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Published, Store
 
@@ -89,6 +89,34 @@ def test_a_late_label_changes_the_version_but_no_key(store: Store, settings: Set
     keys = [pl.read_parquet(raw.folder / "rollouts.parquet")["rollout_key"].to_list() for raw in (first, second)]
     assert keys[0] == keys[1]
     assert first.version != second.version
+
+
+def test_the_newest_file_that_gives_an_outcome_decides_it_and_conflicts_are_counted(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1", reward=False) + line("q2") + line("q3", reward=True))
+    read_landed_files(store, settings)
+    land(settings, "0-late.jsonl", line("q1", reward=True) + line("q2", reward=False) + line("q3"))
+    raw = read_landed_files(store, settings)
+    rows = pl.read_parquet(raw.folder / "rollouts.parquet").select("question_id", "reward").rows()
+    assert rows == [("q1", True), ("q2", False), ("q3", True)]
+    assert raw.details["n_label_conflicts"] == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_taken(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = land(settings, "a.jsonl", line("q1"))
+    found = find_landed_files(settings)
+    path.write_text(line("q1") + line("q2"))
+    monkeypatch.setattr("negtraj_dagster.rollouts.read.find_landed_files", lambda _: found)
+    with pytest.raises(RolloutFormatError, match="changed while it was read"):
+        read_landed_files(store, settings)
+    assert store.segments("rollouts") == []
+
+
+def test_hidden_files_are_no_one_s_business(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", line("q1"))
+    (settings.landing / ".DS_Store").write_text("x")
+    assert read_landed_files(store, settings).content["n_rollouts"] == 1
 
 
 def test_twins_in_one_file_are_two_rollouts_and_a_file_landed_twice_is_one(store: Store, settings: Settings) -> None:

@@ -32,12 +32,27 @@ def test_a_byte_order_mark_is_skipped() -> None:
         ('{"a":Infinity}', "Infinity is not JSON"),
         ('{"a":1,"a":2}', "'a' stands twice"),
         ('{"a":"\\ud800"}', "lone surrogate"),
+        ('{"a":[{"b":["\\udfff"]}]}', "lone surrogate"),
+        ('{"a":1e999}', "a number too large"),
         ("[" * 20 + "1" + "]" * 20, "found list"),
         ("3", "found int"),
         ('{"a":' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
         ('{"a":' + "9" * 5000 + "}", "digits"),
     ],
-    ids=["cut", "rest", "nan", "infinity", "twice", "surrogate", "list", "number", "deep", "long-int"],
+    ids=[
+        "cut",
+        "rest",
+        "nan",
+        "infinity",
+        "twice",
+        "surrogate",
+        "nested-surrogate",
+        "inf",
+        "list",
+        "number",
+        "deep",
+        "long-int",
+    ],
 )
 def test_a_bad_line_is_rejected_by_reason_and_its_neighbours_survive(line: str, reason: str) -> None:
     found = read(f'{{"a":1}}\n{line}\n{{"a":3}}\n')

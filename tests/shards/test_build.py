@@ -1,6 +1,7 @@
 """The shards stage on a small tokenizer: reuse, rejection, and proofs that fail when the mask is wrong."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -131,3 +132,12 @@ def test_the_rule_key_changes_with_everything_that_changes_bytes(base: Path, rul
     (other / "tokenizer.json").write_text(json.dumps(document, indent=1) + " ")
     keys = {rule.rule_key, token_rule(base, "chatml", 65, "drop").rule_key, token_rule(other, "chatml", 64, "drop").rule_key}
     assert len(keys) == 3
+
+
+def test_recipes_that_tokenize_the_same_rows_at_once_train_each_row_once(store: Store, rule: TokenRule) -> None:
+    asked = keyed(rule, *(turns(f"How many {i}?", "Action: finish[5]") for i in range(200)))
+    parts = [dict(list(asked.items())[:150]), asked]
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda part: tokenize(store, rule, part), parts))
+    assert [each.rows.height for each in made] == [150, 200]
+    assert sum(each.n_tokenized for each in made) == 200

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from negtraj_dagster import sql
-from negtraj_dagster.errors import SqlContractError
+from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.rollouts.read import ROLLOUT_SCHEMA, read_landed_files
 from negtraj_dagster.settings import Settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.store import Built, Store
 from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA, build_question_sets
 from negtraj_dagster.trajectories.corpus import build_corpus
@@ -159,6 +159,49 @@ def test_the_filters_find_the_known_defects_of_the_real_strategyqa_rollouts(
     found = {row["filter"]: (row["n_positive"], row["n_negative"]) for row in corpus.details["funnel"]}
     assert {name: found[name] for name in TRUTHS} == TRUTHS
     assert found["unknown_question"] == (0, 0)
+
+
+def land(settings: Settings, name: str, *question_ids: str) -> None:
+    folder = settings.landing / "strategyqa" / "negtraj"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"question_id": q, "messages": [{"role": "assistant", "content": FINISH}], "reward": True} for q in question_ids]
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_corpus_refuses_scores_that_were_made_of_other_rollouts(store: Store, settings: Settings) -> None:
+    questions = build_question_sets(store, settings)
+    land(settings, "a.jsonl", "q1")
+    scored = score_rollouts(store, read_landed_files(store, settings), {"strategyqa": RULE})
+    land(settings, "b.jsonl", "q2")
+    with pytest.raises(StoreError, match="made from other rollouts"):
+        build_corpus(store, read_landed_files(store, settings), scored, questions, RULE)
+
+
+def test_new_rows_are_judged_alone_and_an_edited_model_judges_all_again(
+    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    land(settings, "a.jsonl", "q1", "q2", "q3")
+    score_rollouts(store, read_landed_files(store, settings), {"strategyqa": RULE})
+    land(settings, "b.jsonl", "q4")
+    raw = read_landed_files(store, settings)
+    assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 1
+    monkeypatch.setattr(sql, "model_digest", lambda: "another model")
+    assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 4
+
+
+def test_rollouts_of_held_out_and_of_unknown_questions_are_dropped_with_a_reason(store: Store, settings: Settings) -> None:
+    table = pl.DataFrame(QUESTIONS, schema=QUESTION_SCHEMA, orient="row")
+
+    def write(folder: Path) -> Built:
+        table.write_parquet(folder / "questions.parquet")
+        return Built(content={"tasks": {"strategyqa": {"rows": "r"}}})
+
+    questions = store.build("question_sets", "k", write)
+    land(settings, "a.jsonl", "q1", "q2", "nobody's")
+    raw = read_landed_files(store, settings)
+    corpus = build_corpus(store, raw, score_rollouts(store, raw, {"strategyqa": RULE}), questions, RULE)
+    found = {row["filter"]: row["n_positive"] for row in corpus.details["funnel"]}
+    assert (found["unknown_question"], found["evaluation_question"]) == (1, 1)
 
 
 HEADER = '/*\nname = "x"\nreason = "r"\nscope = "row"\nseverity = "drop"\napplies_to = "both"\ndoc = "d"\n*/\n'

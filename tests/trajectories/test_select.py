@@ -115,7 +115,7 @@ def test_a_selected_row_that_asks_an_evaluation_question_stops_the_run(store: St
 def test_contamination_with_the_test_split_can_be_allowed_and_is_counted_but_not_with_the_gate(store: Store) -> None:
     in_test = [*QUESTIONS, ("t", "e", "test", "question 0?", "1", [], "h")]
     in_gate = [*QUESTIONS, ("t", "e", "gate", "question 0?", "1", [], "h")]
-    assert select(store, "pn", questions=in_test, allow_contaminated=True).details["n_contaminated"] == 1
+    assert select(store, "pn", questions=in_test, allow_contaminated=True).content["n_contaminated"] == 1
     with pytest.raises(ContaminationError):
         select(store, "pn", questions=in_gate, allow_contaminated=True)
 
@@ -128,3 +128,14 @@ def test_an_empty_selection_is_an_error_that_says_why(store: Store) -> None:
 def test_an_unknown_profile_is_refused_with_the_nearest(store: Store) -> None:
     with pytest.raises(SettingsError, match=r"unknown quality profile 'strickt'; did you mean 'strict'\?"):
         select(store, "p", profile="strickt")
+
+
+def test_a_twin_that_its_strategy_does_not_train_pushes_nothing_out(store: Store) -> None:
+    twins = [("r1", "exact_duplicate", "r0")]
+    assert chosen(select(store, "np", twins, classes=("positive",))) == ["r1"]
+
+
+def test_marks_and_case_do_not_hide_an_evaluation_question(store: Store) -> None:
+    questions = [*QUESTIONS, ("t", "e", "gate", "QUESTION 0 ?", "1", [], "h")]
+    with pytest.raises(ContaminationError):
+        select(store, "pn", questions=questions)

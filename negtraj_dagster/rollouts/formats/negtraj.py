@@ -37,11 +37,18 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
         raise RolloutFormatError(f"unknown keys {unknown}; known: {sorted(KEYS)}")
     if optional(record, "is_evaluation", bool):
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
+    messages = require(record, "messages", list)
+    turns = tuple(_turn(turn, index) for index, turn in enumerate(messages))
+    if turns and turns[0]["role"] != "assistant":
+        raise RolloutFormatError(
+            f"messages[0].role = {turns[0]['role']!r}; expected 'assistant': leave the first prompt out, it is joined from the "
+            f"question set by question_id"
+        )
     return Rollout(
         task=task,
         question_id=require(record, "question_id", str),
         source=optional(record, "source", str) or "",
-        turns=tuple(_turn(turn, index) for index, turn in enumerate(require(record, "messages", list))),
+        turns=turns,
         reward=optional(record, "reward", bool),
         pred=optional(record, "pred", str),
         gold=optional(record, "gold", str),

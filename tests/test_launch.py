@@ -1,0 +1,58 @@
+"""Children: what they leave behind, and what is said when they fail."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.errors import ChildRunError
+from negtraj_dagster.launch import has_gpu, run_child
+
+
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> tuple[str, Path]:
+    """A module with this body, and a config that names an output folder."""
+    (tmp_path / "some_child.py").write_text(
+        f"import json, os, subprocess, sys\nconfig = json.load(open(sys.argv[1]))\n{body}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"out": str(tmp_path / "out.json")}))
+    return "some_child", config
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+def test_what_a_child_left_running_is_ended_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = "process = subprocess.Popen(['sleep', '300'])\nopen(config['out'], 'w').write(str(process.pid))"
+    run_child(*child(tmp_path, monkeypatch, left))
+    pid = int((tmp_path / "out.json").read_text())
+    deadline = time.monotonic() + 5
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
+
+
+def test_a_failing_child_is_told_with_its_exit_code_and_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ChildRunError, match=r"(?s)some_child: rank 0 ended with exit code 3.*out of luck"):
+        run_child(*child(tmp_path, monkeypatch, "print('out of luck', file=sys.stderr)\nsys.exit(3)"))
+
+
+def test_a_child_that_publishes_nothing_has_failed_whatever_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ChildRunError, match=r"out\.json is missing"):
+        run_child(*child(tmp_path, monkeypatch, "pass"), result_path=tmp_path / "out.json")
+
+
+def test_hidden_gpus_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not has_gpu()
