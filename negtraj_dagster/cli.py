@@ -1,7 +1,10 @@
 """The `negtraj` command: `demo` runs the embedded line and prints its table, `ui` starts the Dagster web UI."""
 
 import argparse
+import contextlib
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,9 +74,20 @@ def _ui(port: int) -> int:
     scripts = Path(sys.executable).parent
     command = [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     print(f"Dagster UI: http://127.0.0.1:{port}  (NEGTRAJ_HOME={paths.home()})", flush=True)
-    os.chdir(folder)  # away from a checkout's own dagster.yaml and pyproject.toml, which are not this instance's
-    os.execve(command[0], command, {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"})
-    return 1
+    env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # in DAGSTER_HOME: away from a checkout's own dagster.yaml and pyproject.toml, which are not this instance's
+    services = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: _end_group(services.pid, signal.SIGINT))
+    code = services.wait()
+    _end_group(services.pid, signal.SIGKILL)
+    return 0 if code in (0, -signal.SIGINT, 128 + signal.SIGINT) else 1
+
+
+def _end_group(group: int, number: signal.Signals) -> None:
+    """Signal every service of the UI; those that stay after their parent has gone get a SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
 
 
 if __name__ == "__main__":
