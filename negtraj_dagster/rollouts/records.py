@@ -108,7 +108,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} (line {error.lineno}, column {error.colno} of the text read)"
+        return f"not JSON: {error.msg} at character {error.pos}"
     return str(error)
 
 
