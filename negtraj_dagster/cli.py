@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from negtraj_dagster import paths
-from negtraj_dagster.errors import NegtrajError
+from negtraj_dagster.errors import NegtrajError, SettingsError
 
 DEFAULT_PORT = 3000
 PATH_VARIABLES = ("NEGTRAJ_SETTINGS", "NEGTRAJ_NAT_DIR")
@@ -55,9 +55,12 @@ def prepare_dagster_home() -> Path:
     if recipes := os.environ.get("NEGTRAJ_RECIPES"):
         os.environ["NEGTRAJ_RECIPES"] = os.pathsep.join(str(Path(part).resolve()) for part in recipes.split(os.pathsep))
     folder = Path(os.environ.setdefault("DAGSTER_HOME", str(paths.home() / "dagster")))
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        (folder / "dagster.yaml").write_text((Path(__file__).parent / "dagster.yaml").read_text())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "dagster.yaml").exists():
+            (folder / "dagster.yaml").write_text((Path(__file__).parent / "dagster.yaml").read_text())
+    except OSError as error:
+        raise SettingsError(f"{folder} cannot be written ({error.strerror}); set NEGTRAJ_HOME to a folder of yours") from error
     return folder
 
 

@@ -57,6 +57,14 @@ def test_the_negtraj_command_explains_itself(command: tuple[str, ...]) -> None:
     assert "usage: negtraj" in done.stdout
 
 
+def test_a_home_that_cannot_be_written_is_named_with_the_remedy() -> None:
+    command = [sys.executable, "-m", "negtraj_dagster.cli", "demo"]
+    environment = {**os.environ, "NEGTRAJ_HOME": "/dev/null/home"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("negtraj: /dev/null/home/dagster cannot be written")
+
+
 def test_an_unknown_line_is_refused_with_the_nearest_known_one() -> None:
     command = [sys.executable, "-m", "negtraj_dagster.cli", "demo", "--line", "wordtrap"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
