@@ -18,7 +18,7 @@ from negtraj_dagster.reports.summarize import format_arm, format_pair, text_tabl
 from negtraj_dagster.settings import did_you_mean, load_settings
 from negtraj_dagster.store import Store
 
-NOMINAL_S = {"checkpoint": 60.0, "evaluation_report": 12.0, "wordtraps": 10.0}
+NOMINAL_S = {"__checkpoint": 60.0, "__evaluation_report": 12.0, "base_model__": 10.0}
 """Rough seconds per kind of step, only to weigh what is left; the scale is taken from the steps already done."""
 OTHER_NOMINAL_S = 0.5
 POLL_S = 0.25
@@ -126,7 +126,7 @@ class _Progress:
 
 
 def _nominal(step: str) -> float:
-    return next((seconds for kind, seconds in NOMINAL_S.items() if step.endswith(f"__{kind}")), OTHER_NOMINAL_S)
+    return next((seconds for kind, seconds in NOMINAL_S.items() if kind in step), OTHER_NOMINAL_S)
 
 
 def _asset(step: str) -> str:
