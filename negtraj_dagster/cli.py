@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import NegtrajError, SettingsError
 
 DEFAULT_PORT = 3000
+UI_GRACE_S = 5.0
 PATH_VARIABLES = ("NEGTRAJ_SETTINGS", "NEGTRAJ_NAT_DIR")
 WORKSPACE = """\
 load_from:
@@ -80,11 +82,21 @@ def _ui(port: int) -> int:
     env = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
     # in DAGSTER_HOME: away from a checkout's own dagster.yaml and pyproject.toml, which are not this instance's
     services = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True)
+    is_stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        _end_group(services.pid, signal.SIGINT)
+        if not is_stopping.is_set():  # a web server with an open page would wait for its browser
+            is_stopping.set()
+            late = threading.Timer(UI_GRACE_S, _end_group, (services.pid, signal.SIGKILL))
+            late.daemon = True
+            late.start()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: _end_group(services.pid, signal.SIGINT))
+        signal.signal(number, stop)
     code = services.wait()
     _end_group(services.pid, signal.SIGKILL)
-    return 0 if code in (0, -signal.SIGINT, 128 + signal.SIGINT) else 1
+    return 0 if is_stopping.is_set() or code == 0 else 1
 
 
 def _end_group(group: int, number: signal.Signals) -> None:

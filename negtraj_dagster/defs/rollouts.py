@@ -19,7 +19,7 @@ from negtraj_dagster.schema import ROLLOUT_COLUMNS
 def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Every landed rollout as a typed row, read once per file content; what does not parse is in quarantine.jsonl.
 
-    Drop files into landing/<task>/<format>/ under NEGTRAJ_HOME. The embedded teacher lands its own first.
+    Drop files into `landing/<task>/<format>/` under NEGTRAJ_HOME. The embedded teacher lands its own first.
     """
     landed = land_teacher_rollouts(workspace.settings)
     published = read_landed_files(workspace.store, workspace.settings)
