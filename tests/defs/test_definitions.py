@@ -1,7 +1,7 @@
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,11 @@ def test_the_code_location_loads_without_torch_in_under_three_seconds() -> None:
     run(sys.executable, "-c", LOAD)  # once before, so that byte code is compiled
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = run(sys.executable, "-c", LOAD)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # processor time: what a loaded machine makes of it is not the code's doing
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.stdout.strip() == "heavy: []", done.stderr
     assert min(seconds) < 3.0
 
