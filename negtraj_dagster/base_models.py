@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from negtraj_dagster import modeling
-from negtraj_dagster.schema import digest, digest_json
+from negtraj_dagster.schema import digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store, file_sha256
 from negtraj_dagster.tasks import wordtraps
@@ -34,8 +34,7 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
     spec = modeling.SCRATCH_MODELS[name]
     texts = wordtraps.tokenizer_texts() if name == "wordtraps" else []
     format_strings = wordtraps.FORMAT_STRINGS if name == "wordtraps" else ()
-    parts = (repr(spec), digest_json([texts, list(format_strings)]))
-    key = digest("base_model", str(BASE_MODEL_VERSION), *parts)
+    made_of = {"code": BASE_MODEL_VERSION, "spec": repr(spec), "texts": digest_json([texts, list(format_strings)])}
 
     def write(folder: Path) -> Built:
         with store.scratch() as scratch:
@@ -50,15 +49,15 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
             run_child("negtraj_dagster.modeling", scratch / "model.json")
         return Built(content=_hashes(folder / "model"), details=_describe(folder / "model"), work={"models_made": 1})
 
-    return store.build(asset, key, write)
+    return store.build(asset, made_of, write)
 
 
 def _publish_folder(store: Store, asset: str, folder: Path) -> Published:
     modeling.check_base_model(folder)
     hashes = _hashes(folder)
     details = {"folder": str(folder), **_describe(folder)}
-    key = digest("base_model", str(BASE_MODEL_VERSION), str(folder), digest_json(hashes))
-    return store.build(asset, key, lambda _: Built(content=hashes, details=details))
+    made_of = {"code": BASE_MODEL_VERSION, "folder": str(folder), "files": hashes}
+    return store.build(asset, made_of, lambda _: Built(content=hashes, details=details))
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -51,7 +51,11 @@ class ShardsSettings(Strict):
 
 
 class TrainingSettings(Strict):
-    """Optimiser, schedule and DeepSpeed settings. `batch_size` counts rows per optimiser step over all ranks."""
+    """Optimiser, schedule and DeepSpeed settings. `batch_size` counts rows per optimiser step over all ranks.
+
+    `warm_start` names whose weights training starts from: a recipe (its own name, too) or `champion`, the line's. The very
+    checkpoint is chosen when the shards, the base model or this table change, and kept until they change again.
+    """
 
     steps: int = Field(ge=1)
     batch_size: int = Field(8, ge=1)
@@ -71,6 +75,7 @@ class TrainingSettings(Strict):
     lora_alpha: int = 16
     threads: int = Field(1, ge=1)
     log_every_steps: int = Field(50, ge=1)
+    warm_start: str | None = None
 
 
 class EvaluationSettings(Strict):

@@ -81,25 +81,6 @@ class Rollout:
         return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)))
 
 
-ROLLOUT_COLUMNS: dict[str, str] = {
-    "rollout_key": "VARCHAR",
-    "task": "VARCHAR",
-    "question_id": "VARCHAR",
-    "source": "VARCHAR",
-    "teacher": "VARCHAR",
-    "occurrence": "INTEGER",
-    "reward": "BOOLEAN",
-    "pred": "VARCHAR",
-    "gold": "VARCHAR",
-    "conversation": "VARCHAR",
-    "subject": "VARCHAR",
-    "session": "VARCHAR",
-    "licence": "VARCHAR",
-    "origin_url": "VARCHAR",
-    "origin_place": "VARCHAR",
-}
-"""Columns of a rollouts Parquet file. `conversation` is canonical JSON text of the turns; `origin_place` says `line 3`."""
-
 QUESTION_COLUMNS: dict[str, str] = {
     "task": "VARCHAR",
     "question_id": "VARCHAR",

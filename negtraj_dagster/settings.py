@@ -58,11 +58,13 @@ class Settings(Strict):
     base_models: dict[str, BaseModelSource] = {}
     recipe_dirs: tuple[Path, ...] = ()
     max_quarantined_share: float = 0.05
+    landing_dir: Path | None = None
+    store_url: str | None = None
 
     @property
     def landing(self) -> Path:
         """Where new rollouts are dropped: landing/<task>/<format>/**/*.json or *.jsonl."""
-        return self.home / "landing"
+        return self.landing_dir or self.home / "landing"
 
 
 def load_settings() -> Settings:

@@ -24,6 +24,7 @@ Scope = Literal["row", "group", "reference", "corpus"]
 Severity = Literal["drop", "flag"]
 
 HEADER = re.compile(r"\A\s*/\*(.*?)\*/", re.DOTALL)
+NOISE = re.compile(r"""(?P<kept>'(?:[^']|'')*'|"[^"]*")|(?:--[^\n]*|/\*.*?\*/|\s)+""", re.DOTALL)
 RESERVED = re.compile(r"\b(all_rollouts|all_steps|wanted_keys)\b", re.IGNORECASE)
 """The runner's own tables: a filter that read them would see rollouts its verdicts are not keyed by."""
 FILTER_KEYS = {"name", "reason", "scope", "severity", "applies_to", "doc"}
@@ -46,12 +47,17 @@ class SqlFile:
         """Hash of the SQL, its parameters' values, what the header says of its effect, and the model it reads."""
         effect = {key: self.header.get(key) for key in ("reason", "scope", "severity", "applies_to")}
         model = "" if self.path.parent.name == "model" else model_digest()
-        return digest_json([self.name, self.body, dict(self.parameters), effect, model])
+        return digest_json([self.name, self.normalised, dict(self.parameters), effect, model])
 
     @property
     def body(self) -> str:
         """The SQL without its header."""
         return HEADER.sub("", self.text).strip()
+
+    @property
+    def normalised(self) -> str:
+        """The SQL without comments and with single spaces, texts in quotes untouched: a reformatted file is the same."""
+        return NOISE.sub(lambda match: match["kept"] or " ", self.body).strip()
 
     def with_parameters(self, values: Mapping[str, Any]) -> "SqlFile":
         """The same file with some defaults replaced.

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import ModelError, TrainingError
-from negtraj_dagster.schema import digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, read_json_lines
+from negtraj_dagster.schema import canonical_json, digest, digest_json
+from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, object_key, read_json_lines
 
 TRAIN_VERSION = 1
 """Rises when the trainer gives other weights from the same inputs."""
@@ -25,6 +25,7 @@ def build_checkpoint(
     training: Mapping[str, Any],
     card: Mapping[str, Any],
     run_child: RunChild,
+    warm_start: str | None = None,
 ) -> Published:
     """Train, unless this very checkpoint exists.
 
@@ -33,25 +34,64 @@ def build_checkpoint(
         recipe: its name.
         shards: the recipe's tokenized shards.
         base: the base model.
-        training: the recipe's training table.
+        training: the recipe's training table, `warm_start` left out.
         card: what inference has to know (strategy, template); copied into the checkpoint.
         run_child: starts the trainer.
+        warm_start: whose weights training starts from, `<recipe>/checkpoint` or `champion/<line>`; None: the base model's.
 
     Raises:
         TrainingError: the child ended well but its result is not what was asked for.
         ChildRunError: the child failed.
     """
     asset = f"{recipe}/checkpoint"
-    settings = {name: value for name, value in training.items() if name != "log_every_steps"}
-    key = digest("checkpoint", str(TRAIN_VERSION), shards.version, base.version, digest_json(settings), digest_json(card))
+    made_of = {
+        "code": TRAIN_VERSION,
+        "tokenized_shards": shards.version,
+        "base_model": base.version,
+        **{f"training/{name}": value for name, value in training.items() if name != "log_every_steps"},
+        "card": dict(card),
+    }
+    parent = None
+    if warm_start and not shards.is_empty:
+        parent = pinned_parent(store, asset, made_of, warm_start)
+        made_of["warm_start"] = [warm_start, parent.version if parent else None]
 
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
         with machine_lock("trainer"):
-            return _train(store, folder, shards, base, training, card, run_child)
+            return _train(store, folder, shards, base, training, card, run_child, parent)
 
-    return store.build(asset, key, write)
+    return store.build(asset, made_of, write)
+
+
+def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_start: str) -> Published | None:
+    """The checkpoint that this training starts from: the alias' present one, chosen once and kept for these very inputs.
+
+    So a moved alias alone makes nothing stale: the parent is asked for again only when shards, base model or settings
+    change. None where the alias had no checkpoint yet: then training starts from the base model, and stays so.
+    """
+    name = f"pins/{asset}/{object_key(made_of)}.json"
+    text = store.read_text(name)
+    if text is None:
+        present = _present_parent(store, warm_start)
+        pin = {"asset": present.asset if present else None, "key": present.key if present else None}
+        store.write_text(name, canonical_json(pin))
+    else:
+        pin = json.loads(text)
+    return store.load(str(pin["asset"]), str(pin["key"])) if pin["key"] else None
+
+
+def _present_parent(store: Store, warm_start: str) -> Published | None:
+    """The checkpoint an alias names now: `champion/<line>`, or a recipe's present one."""
+    if not warm_start.startswith("champion/"):
+        present = store.current(warm_start)
+        return None if present is None or present.is_empty else present
+    text = store.read_text(f"registry/{warm_start.removeprefix('champion/')}/champion.json")
+    if text is None:
+        return None
+    chosen = json.loads(text)
+    return store.find(f"{chosen['recipe']}/checkpoint", chosen["checkpoint"])
 
 
 def _train(
@@ -62,19 +102,21 @@ def _train(
     training: Mapping[str, Any],
     card: Mapping[str, Any],
     run_child: RunChild,
+    parent: Published | None,
 ) -> Built:
     store.verify(shards.folder)
-    segments = [store.home / "segments" / name for name in shards.details["segments"]]
-    for part in (*segments, base.folder):
+    segments = [store.folder(name) for name in shards.details["segments"]]
+    for part in (*segments, base.folder, *([parent.folder] if parent else [])):
         store.verify(part)
     check_unchanged(base)
+    lineage = {"shards": shards.version, "base_model": base.version, **({"warm_start": parent.version} if parent else {})}
     config = {
         "out_dir": str(folder),
-        "base_model_dir": str(model_folder(base)),
+        "base_model_dir": str(parent.folder / "model" if parent else model_folder(base)),
         "index_path": str(shards.folder / "index.parquet"),
         "segment_paths": [str(segment / "rows.arrow") for segment in segments],
         "training": dict(training),
-        "card": {**card, "lineage": {"shards": shards.version, "base_model": base.version}},
+        "card": {**card, "lineage": lineage},
     }
     with store.scratch() as scratch:
         config_path = scratch / "train.json"
@@ -90,6 +132,8 @@ def _train(
         content={"weights": digest(*(file_sha256(path) for path in weights)), "card": digest_json(config["card"])},
         details={"result": result, "card": config["card"], "loss_curve": _thin_curve(folder / "curve.jsonl")},
         work={"steps_trained": result["steps"]},
+        volatile=("result.json", "curve.jsonl"),
+        refers=store.refer([parent.folder] if parent else []),
     )
 
 

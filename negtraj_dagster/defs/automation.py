@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from negtraj_dagster.lineage import lineage_assets
 from negtraj_dagster.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -15,17 +16,7 @@ NIGHTLY_CRON = "0 2 * * *"
 
 def line_keys(recipes: Iterable[Recipe]) -> list[str]:
     """Asset keys, as text, of everything these recipes and their lines need."""
-    chosen = list(recipes)
-    keys = {"question_sets", "raw_rollouts", "scored_trajectories"}
-    for recipe in chosen:
-        keys |= {f"trajectory_corpus/{recipe.task}", f"base_model/{recipe.base_model}"}
-        keys |= {f"{recipe.name}/{stage}" for stage in STAGES}
-        keys.add(f"recipe_comparison/{recipe.line}")
-    keys |= {f"champion/{recipe.line}" for recipe in chosen if recipe.role == "candidate"}
-    return sorted(keys)
-
-
-STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
+    return sorted(lineage_assets(list(recipes)))
 
 
 def build_jobs(recipes: Mapping[str, Recipe]) -> list["UnresolvedAssetJobDefinition"]:

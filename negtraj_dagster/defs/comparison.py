@@ -6,29 +6,10 @@ import dagster as dg
 
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.versions import code_version, result, table
+from negtraj_dagster.lineage import comparison_notes
 from negtraj_dagster.recipes import Recipe
-from negtraj_dagster.reports.compare import CHAMPION_VERSION, COMPARE_VERSION, Arm, compare_arms, crown_champion
+from negtraj_dagster.reports.compare import CHAMPION_VERSION, COMPARE_VERSION
 from negtraj_dagster.reports.summarize import format_arm, format_pair
-from negtraj_dagster.store import Store
-
-
-def comparison_notes(recipes: Sequence[Recipe]) -> list[str]:
-    """What a reader of the table has to know of how the arms were made."""
-    notes = []
-    repeats = {recipe.name: recipe.selection.repeat_positives for recipe in recipes}
-    for times in sorted({times for times in repeats.values() if times > 1}):
-        names = ", ".join(name for name, own in repeats.items() if own == times)
-        notes.append(f"Every positive rollout stands {times} times in an epoch of {names}.")
-    if len({recipe.training.steps for recipe in recipes}) == 1 and len(recipes) > 1:
-        notes.append("All arms take the same number of optimiser steps; epochs differ.")
-    seeds = sorted({recipe.training.seed for recipe in recipes})
-    notes.append(f"Training seed {', '.join(map(str, seeds))}: one run per arm, so the intervals leave out training noise.")
-    return notes
-
-
-def _arm(store: Store, recipe: Recipe) -> Arm:
-    stages = ("evaluation_report", "checkpoint", "training_selection")
-    return Arm(recipe.name, recipe.role, *(store.require(f"{recipe.name}/{stage}") for stage in stages))
 
 
 def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefinition:
@@ -45,8 +26,7 @@ def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDef
         description=f"The arms of the line `{line}` on the same questions: accuracy with intervals, paired tests, a page.",
     )
     def recipe_comparison(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        published = compare_arms(store, line, [_arm(store, recipe) for recipe in recipes], notes)
+        published = workspace.lineage().recipe_comparison(line)
         if published.is_empty:
             return result(published)
         comparison = published.details["comparison"]
@@ -77,8 +57,7 @@ def build_champion_asset(line: str) -> dg.AssetsDefinition:
         description=f"The best candidate of the line `{line}`; controls, studies and contaminated arms cannot win.",
     )
     def champion(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        published = crown_champion(store, line, store.require(f"recipe_comparison/{line}"))
+        published = workspace.lineage().champion(line)
         return result(published, published.content)
 
     return champion

@@ -4,28 +4,20 @@ A recipe's settings slice is part of the code version of the asset it steers, so
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from negtraj_dagster.chat_templates import TEMPLATES
-from negtraj_dagster.checkpoints.build import TRAIN_VERSION, build_checkpoint, model_folder
+from negtraj_dagster.checkpoints.build import TRAIN_VERSION
 from negtraj_dagster.defs import plots
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.versions import code_version, result, table
 from negtraj_dagster.recipes import Recipe
-from negtraj_dagster.reports.build import EVALUATE_VERSION, build_report
-from negtraj_dagster.schema import digest
-from negtraj_dagster.settings import Settings
-from negtraj_dagster.shards.build import SHARDS_VERSION, Conditioning, build_shards
-from negtraj_dagster.shards.tokenize import token_rule
-from negtraj_dagster.store import file_sha256
+from negtraj_dagster.reports.build import EVALUATE_VERSION
+from negtraj_dagster.shards.build import SHARDS_VERSION
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.strategies.prompt_file import read_prompt_file
-from negtraj_dagster.tasks import get_task
-from negtraj_dagster.tasks.question_sets import read_questions
-from negtraj_dagster.trajectories.select import SELECTION_VERSION, Mix, SelectionRule, dropping_filters, select_rollouts
+from negtraj_dagster.trajectories.select import SELECTION_VERSION, dropping_filters
 
 
 def build_recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -49,29 +41,6 @@ def _asset(
     )
 
 
-def selection_rule(recipe: Recipe) -> SelectionRule:
-    """The recipe's slice for the selection stage."""
-    chosen = recipe.selection
-    limits = {"positive": chosen.max_positives, "negative": chosen.max_negatives}
-    repeat = {"positive": chosen.repeat_positives, "negative": chosen.repeat_negatives}
-    classes = STRATEGIES[recipe.strategy.name].classes
-    mix = Mix(limits, repeat)
-    return SelectionRule(recipe.name, chosen.profile, classes, mix, chosen.min_quality, chosen.allow_contaminated)
-
-
-def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
-    """The recipe's strategy with our wording, or with that of the prompt file it names."""
-    strategy = STRATEGIES[recipe.strategy.name]
-    instruction = get_task(recipe.task).instruction
-    file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
-    if file is None:
-        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))
-    if settings.nat_dir is None and not file.is_absolute():  # the task has no data either, so nothing will be asked
-        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), "no prompt file"))
-    path = (settings.nat_dir or Path()) / file
-    return Conditioning(strategy, read_prompt_file(path, entry), digest(strategy.identity(), file_sha256(path), entry))
-
-
 def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
     dropping = sorted(dropping_filters(recipe.selection.profile))
     version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"), dropping)
@@ -86,9 +55,7 @@ def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
         description=f"Which rollouts `{recipe.name}` trains on, and why not the others. {recipe.description}",
     )
     def training_selection(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        corpus, questions = store.require(f"trajectory_corpus/{recipe.task}"), store.require("question_sets")
-        published = select_rollouts(store, corpus, questions, selection_rule(recipe), recipe.task)
+        published = workspace.lineage().training_selection(recipe)
         details = published.details
         if published.is_empty:
             return result(published)
@@ -126,18 +93,7 @@ def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
         description=f"Token rows with loss weights for `{recipe.name}`, every row's mask proved. Shared rows are reused.",
     )
     def tokenized_shards(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        base = store.require(f"base_model/{recipe.base_model}")
-        shards = recipe.shards
-        published = build_shards(
-            store,
-            recipe.name,
-            selection=store.require(f"{recipe.name}/training_selection"),
-            corpus=store.require(f"trajectory_corpus/{recipe.task}"),
-            questions={q.question_id: q for q in read_questions(store, store.require("question_sets"), recipe.task)},
-            conditioning=conditioning(recipe, workspace.settings),
-            rule=token_rule(model_folder(base), shards.chat_template, shards.max_tokens, shards.over_length),
-        )
+        shards, published = recipe.shards, workspace.lineage().tokenized_shards(recipe)
         if published.is_empty:
             return result(published)
         details = {name: value for name, value in published.details.items() if isinstance(value, int | float)}
@@ -167,24 +123,7 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         description=f"`{recipe.base_model}` fine-tuned on `{recipe.name}`'s shards with DeepSpeed ZeRO in a child process.",
     )
     def checkpoint(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        shards = store.require(f"{recipe.name}/tokenized_shards")
-        card = {
-            "task": recipe.task,
-            "strategy": recipe.strategy.model_dump(mode="json"),
-            "conditioning": conditioning(recipe, workspace.settings).identity,
-            "chat_template": recipe.shards.chat_template,
-            "n_contaminated": shards.content.get("n_contaminated", 0),
-        }
-        published = build_checkpoint(
-            store,
-            recipe.name,
-            shards=shards,
-            base=store.require(f"base_model/{recipe.base_model}"),
-            training=recipe.training.model_dump(mode="json"),
-            card=card,
-            run_child=lambda module, config, ranks, threads: trainer.run(context, module, config, ranks, threads),
-        )
+        published = workspace.lineage(trainer.bound_to(context)).checkpoint(recipe)
         if published.is_empty:
             return result(published)
         numbers = {name: value for name, value in published.details["result"].items() if isinstance(value, int | float | str)}
@@ -210,26 +149,7 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
     def evaluation_report(
         context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store, task, limits = workspace.store, get_task(recipe.task), recipe.evaluation
-        strategy = conditioning(recipe, workspace.settings)
-        questions = read_questions(store, store.require("question_sets"), recipe.task)
-        suite = [question for question in questions if question.split == limits.split]
-        published = build_report(
-            store,
-            recipe.name,
-            checkpoint=store.require(f"{recipe.name}/checkpoint"),
-            task=recipe.task,
-            questions=suite[: limits.max_questions],
-            passages=[fact for question in questions if question.split == "train" for fact in question.facts],
-            prompt=lambda question: strategy.strategy.inference_turns(strategy.prompter, question),
-            prompt_identity=strategy.identity,
-            agent={
-                **limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"}),
-                "max_turns": limits.max_turns or task.max_turns,
-                "template": recipe.shards.chat_template,
-            },
-            run_child=lambda module, config, ranks, threads: trainer.run(context, module, config, ranks, threads),
-        )
+        published = workspace.lineage(trainer.bound_to(context)).evaluation_report(recipe)
         if published.is_empty:
             return result(published)
         page = dg.MetadataValue.path(str(published.folder / "report.html"))

@@ -10,6 +10,7 @@ from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, Pr
 
 from negtraj_dagster.errors import ChildRunError
 from negtraj_dagster.launch import run_child
+from negtraj_dagster.lineage import Lineage, RunChild
 from negtraj_dagster.settings import Settings, load_settings
 from negtraj_dagster.store import Store
 
@@ -25,7 +26,15 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     @cached_property
     def store(self) -> Store:
         """The deployment's store."""
-        return Store(self.settings.home)
+        return Store(self.settings.home, remote=self.settings.store_url)
+
+    def lineage(self, run: RunChild | None = None) -> Lineage:
+        """The deployment's stages; `run` runs trainers and evaluators, plain children by default."""
+        return Lineage(self.store, self.settings, run or _run_plainly)
+
+
+def _run_plainly(module: str, config: Path, ranks: int, threads: int) -> None:
+    run_child(module, config, ranks=ranks, threads=threads)
 
 
 class TrainerClient(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -34,6 +43,10 @@ class TrainerClient(dg.ConfigurableResource):  # type: ignore[type-arg]
     Terminating the run ends every rank. No retry policy stands on the assets that use it: Dagster would start a
     terminated training again.
     """
+
+    def bound_to(self, context: dg.AssetExecutionContext) -> RunChild:
+        """Runs children that report to this step."""
+        return lambda module, config, ranks, threads: self.run(context, module, config, ranks, threads)
 
     def run(self, context: dg.AssetExecutionContext, module: str, config: Path, ranks: int, threads: int) -> None:
         """Run `python -m module config` on `ranks` ranks until it has published its result.

@@ -5,9 +5,8 @@ import dagster as dg
 from negtraj_dagster import base_models
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table
-from negtraj_dagster.launch import run_child
 from negtraj_dagster.schema import QUESTION_COLUMNS
-from negtraj_dagster.tasks.question_sets import QUESTION_SETS_VERSION, build_question_sets
+from negtraj_dagster.tasks.question_sets import QUESTION_SETS_VERSION
 
 
 @dg.asset(
@@ -21,7 +20,7 @@ def question_sets(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore
 
     Tasks without data in this deployment are listed with what they need.
     """
-    published = build_question_sets(workspace.store, workspace.settings)
+    published = workspace.lineage().question_sets()
     tasks = [{"task": name, **counts} for name, counts in published.content["tasks"].items()]
     missing = [{"task": name, "remedy": hint} for name, hint in published.details["without_data"].items()]
     columns = ("task", "n_train", "n_gate", "n_test")
@@ -48,12 +47,7 @@ def build_base_model_asset(name: str) -> dg.AssetsDefinition:
         description=f"Tokenizer and initial weights of the base model `{name}`, with a hash over both.",
     )
     def base_model(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        published = base_models.publish_base_model(
-            workspace.store,
-            workspace.settings,
-            name,
-            lambda module, config: run_child(module, config, ranks=1, threads=1),
-        )
+        published = workspace.lineage().base_model(name)
         return result(published, published.details)
 
     return base_model

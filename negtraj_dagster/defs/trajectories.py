@@ -6,13 +6,10 @@ from negtraj_dagster import sql
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table
 from negtraj_dagster.schema import VERDICT_COLUMNS
-from negtraj_dagster.tasks import TASKS, Task
-from negtraj_dagster.trajectories.corpus import CORPUS_VERSION, build_corpus
-from negtraj_dagster.trajectories.score import SCORED_VERSION, SCORER_VERSION, TaskRule, score_rollouts
-
-
-def _rule(task: Task) -> TaskRule:
-    return TaskRule(task.name, task.terminal_action, task.allowed_actions)
+from negtraj_dagster.tasks import Task
+from negtraj_dagster.trajectories.corpus import CORPUS_VERSION
+from negtraj_dagster.trajectories.labels import SCORER_VERSION
+from negtraj_dagster.trajectories.score import SCORED_VERSION
 
 
 def _sql_versions(*, rows: bool) -> list[str]:
@@ -30,8 +27,7 @@ def _sql_versions(*, rows: bool) -> list[str]:
 )
 def scored_trajectories(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Labels, per-rollout verdicts of the SQL filters, and scores. A verdict names its reason; nothing is deleted."""
-    raw = workspace.store.require("raw_rollouts")
-    published = score_rollouts(workspace.store, raw, {task.name: _rule(task) for task in TASKS.values()})
+    published = workspace.lineage().scored_trajectories()
     n_judged = max((n for name, n in published.work.items() if name.startswith("judged_")), default=0)
     return result(
         published,
@@ -58,9 +54,7 @@ def build_corpus_asset(task: Task) -> dg.AssetsDefinition:
         description=f"Rollouts of the task `{task.name}` with questions, set-level verdicts, quality and the funnel.",
     )
     def trajectory_corpus(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        store = workspace.store
-        raw, scored, questions = (store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets"))
-        published = build_corpus(store, raw, scored, questions, _rule(task))
+        published = workspace.lineage().trajectory_corpus(task.name)
         details = published.details
         if published.is_empty:
             return result(published)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.store import Published
@@ -22,6 +23,8 @@ def result(published: Published, metadata: Mapping[str, Any] | None = None) -> d
     }
     if published.is_empty:
         made["reason"] = str(published.content["reason"])
+    if published.why:
+        made["why"] = dg.MetadataValue.md("made anew, since this changed:\n" + "\n".join(f"- {each}" for each in published.why))
     made |= {f"work_{name}": count for name, count in published.work.items()}
     made |= {} if published.is_empty else dict(metadata or {})
     return dg.MaterializeResult(metadata=made, data_version=dg.DataVersion(published.version))
@@ -45,6 +48,11 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 def _cell(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ⏎ ")
+
+
+def polars_schema(schema: pl.Schema) -> dg.TableSchema:
+    """Column names and types of a polars schema for the UI's Columns table."""
+    return per_row_schema({name: str(dtype) for name, dtype in schema.items()})
 
 
 def per_row_schema(columns: Mapping[str, str]) -> dg.TableSchema:

@@ -7,7 +7,7 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.summarize import report_page
-from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
+from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, read_json_lines
 
 EVALUATE_VERSION = 1
@@ -54,8 +54,16 @@ def build_report(
     suite = digest_json([[question.question_id, question.question_hash] for question in questions])
     limits = {name: value for name, value in agent.items() if name not in ("batch_size", "threads")}
     corpus = digest_json(list(passages))
-    parts = (checkpoint.version, task, suite, corpus, prompt_identity, digest_json(limits), str(contaminated))
-    key = digest("report", str(EVALUATE_VERSION), *parts)
+    made_of = {
+        "code": EVALUATE_VERSION,
+        "checkpoint": checkpoint.version,
+        "task": task,
+        "questions": suite,
+        "passages": corpus,
+        "conditioning": prompt_identity,
+        "agent": limits,
+        "contaminated": contaminated,
+    }
 
     def write(folder: Path) -> Built:
         if checkpoint.is_empty:
@@ -64,7 +72,7 @@ def build_report(
             _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
         return _describe(folder, recipe, checkpoint, suite, contaminated)
 
-    return store.build(asset, key, write)
+    return store.build(asset, made_of, write)
 
 
 def _evaluate(
@@ -122,4 +130,6 @@ def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, cont
         "checkpoint": checkpoint.version,
         "contaminated": contaminated,
     }
-    return Built(content=content, details={"result": result}, work={"questions_evaluated": metrics["n"]})
+    return Built(
+        content=content, details={"result": result}, work={"questions_evaluated": metrics["n"]}, volatile=("result.json",)
+    )

@@ -10,12 +10,14 @@ from typing import Any
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.stats import mcnemar_exact, paired_bootstrap
 from negtraj_dagster.reports.summarize import comparison_page
-from negtraj_dagster.schema import canonical_json, digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, read_json_lines, replace_text
+from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
 COMPARE_VERSION = 1
 CHAMPION_VERSION = 1
 BOOTSTRAP_SEED = 0
+CLOCKED = ("comparison.json", "comparison.html")
+"""They tell how long training took."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ def compare_arms(store: Store, line: str, arms: Sequence[Arm], notes: Sequence[s
         arms: the line's recipes; those without data are listed apart.
         notes: sentences that belong under the table (repeated rows and the like).
     """
-    identity = [[arm.recipe, arm.role, arm.report.version, arm.checkpoint.version] for arm in arms]
-    key = digest("comparison", str(COMPARE_VERSION), digest_json([identity, list(notes)]))
-    return store.build(f"recipe_comparison/{line}", key, lambda folder: _compare(store, folder, line, arms, notes))
+    made_of = {
+        "code": COMPARE_VERSION,
+        **{f"arm/{arm.recipe}": [arm.role, arm.report.version, arm.checkpoint.version] for arm in arms},
+        "notes": list(notes),
+    }
+    return store.build(f"recipe_comparison/{line}", made_of, lambda folder: _compare(store, folder, line, arms, notes))
 
 
 def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: Sequence[str]) -> Built:
@@ -67,12 +72,11 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
     (folder / "comparison.html").write_text(comparison_page(line, comparison, curves), encoding="utf-8")
     timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
     content = {"arms": timeless, "pairs": comparison["pairs"], "without_data": empty}
-    return Built(content=content, details={"comparison": comparison}, work={"arms_compared": len(rows)})
+    return Built(content=content, details={"comparison": comparison}, work={"arms_compared": len(rows)}, volatile=CLOCKED)
 
 
 def _outcomes(store: Store, arm: Arm) -> dict[str, bool]:
-    store.verify(arm.report.folder)
-    episodes = read_json_lines(arm.report.folder / "episodes.jsonl")
+    episodes = read_json_lines(store.file(arm.report.folder, "episodes.jsonl"))
     return {episode["question_id"]: bool(episode["strict"]) for episode in episodes}
 
 
@@ -120,7 +124,7 @@ def crown_champion(store: Store, line: str, comparison: Published) -> Published:
     The alias file `registry/<line>/champion.json` is replaced in one step, and each change of champion is appended to
     `registry/<line>/promotions.jsonl`.
     """
-    key = digest("champion", str(CHAMPION_VERSION), comparison.version)
+    made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version}
 
     def write(folder: Path) -> Built:
         if comparison.is_empty:
@@ -135,22 +139,21 @@ def crown_champion(store: Store, line: str, comparison: Published) -> Published:
         (folder / "champion.json").write_text(canonical_json(chosen))
         return Built(content=chosen, details={"n_candidates": len(eligible)}, work={"champions_chosen": 1})
 
-    published = store.build(f"champion/{line}", key, write)
+    published = store.build(f"champion/{line}", made_of, write)
     if not published.is_empty:
         _promote(store, line, published.content)
     return published
 
 
 def _promote(store: Store, line: str, chosen: Mapping[str, Any]) -> None:
-    folder = store.home / "registry" / line
+    alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
     with store.lock(f"registry-{line}"):
-        alias, log = folder / "champion.json", folder / "promotions.jsonl"
-        text = canonical_json(chosen)
-        if alias.is_file() and alias.read_text() == text:
+        text, present = canonical_json(chosen), store.read_text(alias)
+        if present == text:
             return
-        earlier = json.loads(alias.read_text()) if alias.is_file() else None
-        history = log.read_text() if log.is_file() else ""
+        earlier = json.loads(present) if present else None
+        history = store.read_text(log) or ""
         entry = f"{canonical_json({'champion': chosen, 'previous': earlier})}\n"
         if not history.endswith(entry):  # a run that ended between log and alias has written it
-            replace_text(log, history + entry)
-        replace_text(alias, text)
+            store.write_text(log, history + entry)
+        store.write_text(alias, text)

@@ -26,69 +26,74 @@ class _RefusedError(ValueError):
     """Valid for Python's parser, not for us."""
 
 
+@dataclass(frozen=True)
+class Slice:
+    """One record's own bytes and where they stand; `fault` says why there are none."""
+
+    place: str
+    raw: bytes | None
+    fault: str = ""
+
+
 def iter_records(raw: bytes) -> Iterator[Record]:
     """Every record of a file's bytes, the bad ones with their fault."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if raw.lstrip()[:1] == b"[":
-            yield Record("file", None, f"not UTF-8 at byte {error.start}; a JSON array cannot be read in part")
-            return
-        yield from _decode_lines(raw)
-        return
-    if text.lstrip()[:1] == "[":
-        yield from _array_records(text)
-    else:
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield _parse(f"line {number}", line)
+    for part in iter_slices(raw):
+        yield Record(part.place, None, part.fault) if part.raw is None else parse_record(part.raw, part.place)
 
 
-def _decode_lines(raw: bytes) -> Iterator[Record]:
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+def iter_slices(raw: bytes) -> Iterator[Slice]:
+    """Every record's own bytes. Lines are only split; an array is scanned to find where its records end."""
+    body = raw.removeprefix(b"\xef\xbb\xbf")
+    if body.lstrip()[:1] == b"[":
         try:
-            text = line.decode("utf-8")
+            yield from _array_slices(body.decode("utf-8"))
         except UnicodeDecodeError as error:
-            yield Record(f"line {number}", None, f"not UTF-8 at byte {error.start} of the line")
-            continue
-        if text.strip():
-            yield _parse(f"line {number}", text)
+            yield Slice("file", None, f"not UTF-8 at byte {error.start}; a JSON array cannot be read in part")
+        return
+    for number, line in enumerate(body.split(b"\n"), 1):
+        if stripped := line.strip():
+            yield Slice(f"line {number}", stripped)
 
 
-def _array_records(text: str) -> Iterator[Record]:
+def _array_slices(text: str) -> Iterator[Slice]:
     position, index = BLANK.match(text, text.index("[") + 1).end(), 0  # type: ignore[union-attr]
     while position < len(text) and text[position] != "]":
-        place = f"index {index}"
+        start, place = position, f"index {index}"
         try:
-            value, position = DECODER.raw_decode(text, position)
+            _, position = SCANNER.raw_decode(text, start)
         except (ValueError, RecursionError) as error:
             line = text.count("\n", 0, position) + 1
-            yield Record(place, None, f"{_reason(error)}; from line {line} on the array cannot be read")
+            yield Slice(place, None, f"{_reason(error)}; from line {line} on the array cannot be read")
             return
-        yield _checked(place, value)
+        yield Slice(place, text[start:position].encode())
         index += 1
         position = BLANK.match(text, position).end()  # type: ignore[union-attr]
         if text[position : position + 1] == ",":
             position = BLANK.match(text, position + 1).end()  # type: ignore[union-attr]
         elif text[position : position + 1] not in ("]", ""):
             line = text.count("\n", 0, position) + 1
-            yield Record(f"index {index}", None, f"line {line}: expected ',' or ']' after a record; nothing after it is read")
+            yield Slice(f"index {index}", None, f"line {line}: expected ',' or ']' after a record; nothing after it is read")
             return
     if position >= len(text):
-        yield Record(f"index {index}", None, "the array is not closed: the file is cut")
+        yield Slice(f"index {index}", None, "the array is not closed: the file is cut")
     elif rest := text[position + 1 :].strip():
-        yield Record("file", None, f"text after the array's end: {rest[:40]!r}")
+        yield Slice("file", None, f"text after the array's end: {rest[:40]!r}")
 
 
-def _parse(place: str, line: str) -> Record:
+def parse_record(raw: bytes, place: str) -> Record:
+    """One record from its own bytes, strictly."""
+    try:
+        line = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Record(place, None, f"not UTF-8 at byte {error.start} of the line")
     if len(line) > MAX_RECORD_CHARS:
         return Record(place, None, f"record of {len(line)} characters, at most {MAX_RECORD_CHARS} are read")
     try:
-        value, end = DECODER.raw_decode(line.strip())
+        value, end = DECODER.raw_decode(line)
     except (ValueError, RecursionError) as error:
         return Record(place, None, _reason(error))
-    if end != len(line.strip()):
-        return Record(place, None, f"text after the record: {line.strip()[end : end + 40]!r}")
+    if end != len(line):
+        return Record(place, None, f"text after the record: {line[end : end + 40]!r}")
     return _checked(place, value)
 
 
@@ -125,3 +130,5 @@ def _constant(name: str) -> Any:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+SCANNER = json.JSONDecoder()
+"""Only finds where a record ends; `DECODER` judges it."""

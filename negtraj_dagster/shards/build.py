@@ -1,7 +1,6 @@
 """A recipe's shards: which token rows it trains on, in which order and how often. The tokens themselves are shared."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 
 import polars as pl
 
+from negtraj_dagster.conversations import read_conversations
 from negtraj_dagster.errors import SettingsError, StoreError
-from negtraj_dagster.schema import Question, Turn, conditioned_json, digest, digest_json
-from negtraj_dagster.shards.tokenize import Tokenized, TokenRule, tokenize
+from negtraj_dagster.schema import Question, Turn, conditioned_json, digest
+from negtraj_dagster.shards.tokenize import TokenRule, token_keys, tokenize
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
+from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
 
 SHARDS_VERSION = 1
 N_PREVIEWS = 3
@@ -28,24 +29,23 @@ class Conditioning:
     identity: str
 
 
-def build_shards(
-    store: Store,
-    recipe: str,
-    *,
-    selection: Published,
-    corpus: Published,
-    questions: Mapping[str, Question],
-    conditioning: Conditioning,
-    rule: TokenRule,
-) -> Published:
-    """The recipe's tokenized shards, tokenizing only what no recipe has tokenized under this rule.
+@dataclass(frozen=True)
+class Selected:
+    """What a recipe's shards are made of."""
+
+    selection: Published
+    corpus: Published
+    raw: Published
+    questions: Sequence[Question]
+
+
+def build_shards(store: Store, recipe: str, *, selected: Selected, conditioning: Conditioning, rule: TokenRule) -> Published:
+    """The recipe's tokenized shards: only what no recipe has conditioned and tokenized under this rule is computed.
 
     Args:
         store: keeps token segments and the recipe's index.
         recipe: its name.
-        selection: the recipe's training selection.
-        corpus: where the selected conversations are read.
-        questions: question id -> question, of the recipe's task.
+        selected: the selection, and where its conversations and questions are read.
         conditioning: the strategy.
         rule: the token rule.
 
@@ -53,105 +53,169 @@ def build_shards(
         MaskError: a row's mask is not what should be trained.
         SettingsError: every row was rejected.
     """
+    asked = digest(*(f"{question.question_id} {question.question_hash}" for question in selected.questions))
+    made_of = {
+        "code": SHARDS_VERSION,
+        "training_selection": selected.selection.version,
+        "questions": asked,
+        "conditioning": conditioning.identity,
+        "token_rule": rule.rule_key,
+    }
     asset = f"{recipe}/tokenized_shards"
-    asked = digest_json({key: question.question_hash for key, question in questions.items()})
-    key = digest("shards", str(SHARDS_VERSION), selection.version, asked, conditioning.identity, rule.rule_key)
-    present = store.current(asset)
-    if present and present.key == key and not all(store.has_segment(name) for name in present.details.get("segments", ())):
-        store.discard(asset, key)  # its token rows are gone: make them again
-    return store.build(
-        asset, key, lambda folder: _build(store, folder, recipe, selection, corpus, questions, conditioning, rule)
-    )
+    return store.build(asset, made_of, lambda folder: _build(store, folder, recipe, selected, conditioning, rule))
 
 
-def _build(
-    store: Store,
-    folder: Path,
-    recipe: str,
-    selection: Published,
-    corpus: Published,
-    questions: Mapping[str, Question],
-    conditioning: Conditioning,
-    rule: TokenRule,
-) -> Built:
-    if selection.is_empty:
-        return Built(content=selection.content)
-    store.verify(selection.folder)
-    selected = pl.read_parquet(selection.folder / "selection.parquet", glob=False).filter("selected")
-    turns_of = _read_conversations(store, corpus, selected)
-    rows, conversations = _condition(selected, turns_of, questions, conditioning, rule)
-    tokenized = tokenize(store, rule, conversations)
-    index = _index(rows, tokenized)
+def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditioning: Conditioning, rule: TokenRule) -> Built:
+    if selected.selection.is_empty:
+        return Built(content=selected.selection.content)
+    rows = _read_rows(store, selected, conditioning)
+    cache = RowCache(store, f"conditioned/{rule.rule_key[:16]}", "condition_key", CONDITIONED_SCHEMA)
+    work = _condition_missing(store, cache, rows, selected, conditioning, rule)
+    rows = rows.join(cache.rows(rows), on="condition_key", how="left", maintain_order="left")
+    known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
+    if lost := known.filter(pl.col("segment").is_null())["token_key"].to_list():
+        work += _condition_again(store, rows.filter(pl.col("token_key").is_in(lost)), selected, conditioning, rule)
+        known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
+    index = _index(rows, known)
+    rejected = _count_rejected(rows, known)
     if index.is_empty():
         raise SettingsError(
-            f"recipe {recipe}: all {len(rows)} rows were rejected ({dict(Counter(tokenized.rejected.values()))}); "
+            f"recipe {recipe}: all {rows.height} rows were rejected ({rejected}); "
             f"raise shards.max_tokens (now {rule.max_tokens}) or choose other rollouts"
         )
-    index.write_parquet(folder / "index.parquet")
-    previews = _previews(index, conversations)
+    index.rechunk().write_parquet(folder / "index.parquet")
+    previews = _previews(store, index, rows, selected, conditioning)
     (folder / "previews.json").write_text(json.dumps(previews, ensure_ascii=False), encoding="utf-8")
-    identity = index.select("token_key", "class", "weight", "repeat").rows()
+    segments = [store.folder(name) for name in sorted(known["segment"].unique())]
     return Built(
         content={
-            "index": digest_json(identity),
+            "index": frame_digest(index.select("token_key", "class", "weight", "repeat")),
             "rule": rule.rule_key,
             "n_rows": index.height,
-            "n_contaminated": selection.content["n_contaminated"],
+            "n_contaminated": selected.selection.content["n_contaminated"],
         },
-        details={"segments": list(tokenized.segments), **_statistics(index, tokenized, rows)},
-        work={"rows_tokenized": tokenized.n_tokenized, "tokens_computed": tokenized.n_tokens_computed},
+        details={"segments": [store.name(each) for each in segments], **_statistics(index, rejected)},
+        work=work.counts(),
+        refers=store.refer(segments),
+        caches=tuple(store.name(each) for each in cache.segments()),
     )
 
 
-def _read_conversations(store: Store, corpus: Published, selected: pl.DataFrame) -> dict[str, list[Turn]]:
-    store.verify(corpus.folder)
-    wanted = selected.select("rollout_key")
-    table = pl.scan_parquet(corpus.folder / "corpus.parquet", glob=False).select("rollout_key", "conversation")
-    rows = table.join(wanted.lazy(), on="rollout_key", how="semi").collect()
-    return {key: json.loads(text) for key, text in rows.rows()}
+CONDITIONED_SCHEMA = pl.Schema({"condition_key": pl.String, "token_key": pl.String})
+"""What a rollout under a strategy, as a class, with its question becomes: the key of its token row."""
+BATCH_ROWS = 4096
+"""Rows conditioned and tokenized at a time: bounds memory, and what a killed run has to do again."""
 
 
-def _condition(
-    selected: pl.DataFrame,
-    turns_of: Mapping[str, list[Turn]],
-    questions: Mapping[str, Question],
-    conditioning: Conditioning,
-    rule: TokenRule,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    rows, conversations = [], {}
-    for row in selected.iter_rows(named=True):
-        if row["rollout_key"] not in turns_of or row["question_id"] not in questions:
+@dataclass
+class _Work:
+    """What one build computed."""
+
+    rows_conditioned: int = 0
+    rows_tokenized: int = 0
+    tokens_computed: int = 0
+
+    def __iadd__(self, other: "_Work") -> "_Work":
+        self.rows_conditioned += other.rows_conditioned
+        self.rows_tokenized += other.rows_tokenized
+        self.tokens_computed += other.tokens_computed
+        return self
+
+    def counts(self) -> dict[str, int]:
+        """By name."""
+        return dict(vars(self))
+
+
+def _read_rows(store: Store, selected: Selected, conditioning: Conditioning) -> pl.DataFrame:
+    """The selected rows with what finds their conversation and question, and `condition_key`."""
+    path = store.file(selected.selection.folder, "selection.parquet")
+    chosen = (
+        pl.read_parquet(path, glob=False).filter("selected").select("rollout_key", "question_id", "class", "weight", "repeat")
+    )
+    corpus = pl.read_parquet(
+        store.file(selected.corpus.folder, "corpus.parquet"), columns=["rollout_key", "base_key"], glob=False
+    )
+    hashes = pl.DataFrame(
+        [(question.question_id, question.question_hash) for question in selected.questions],
+        schema={"question_id": pl.String, "question_hash": pl.String},
+        orient="row",
+    )
+    rows = chosen.join(corpus, on="rollout_key", how="left", maintain_order="left")
+    rows = rows.join(hashes, on="question_id", how="left", maintain_order="left")
+    if (lost := rows.filter(pl.col("base_key").is_null() | pl.col("question_hash").is_null())).height:
+        key, question_id = lost.select("rollout_key", "question_id").row(0)
+        raise StoreError(
+            f"rollout {key}: selected, but it or its question {question_id!r} is gone from the corpus; "
+            f"materialize training_selection again"
+        )
+    keys = digest_rows(rows.select("rollout_key", "question_hash", "class"), prefix=f"conditioned {conditioning.identity}")
+    return rows.with_columns(keys.alias("condition_key"))
+
+
+def _condition_missing(
+    store: Store, cache: RowCache, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
+) -> _Work:
+    work, missing = _Work(), cache.missing(rows)
+    for batch in missing.iter_slices(BATCH_ROWS):
+        conversations = _condition(store, batch, selected, conditioning)
+        made = [(key, rule.token_key(text)) for key, text in conversations.items()]
+        done = tokenize(store, rule, {rule.token_key(text): text for text in conversations.values()})
+        answered = pl.DataFrame(made, schema=CONDITIONED_SCHEMA, orient="row")
+        cache.add(answered["condition_key"], answered)
+        work += _Work(batch.height, done.n_rows, done.n_tokens)
+    return work
+
+
+def _condition_again(
+    store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
+) -> _Work:
+    """Token rows that were conditioned once but are gone from the store: make them again."""
+    work = _Work()
+    for batch in rows.iter_slices(BATCH_ROWS):
+        conversations = _condition(store, batch, selected, conditioning)
+        done = tokenize(store, rule, {rule.token_key(text): text for text in conversations.values()})
+        work += _Work(batch.height, done.n_rows, done.n_tokens)
+    return work
+
+
+def _condition(store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning) -> dict[str, str]:
+    """condition_key -> canonical conditioned conversation."""
+    texts = dict(read_conversations(store, selected.raw, rows["base_key"]).rows())
+    wanted = set(rows["question_id"])
+    questions = {question.question_id: question for question in selected.questions if question.question_id in wanted}
+    made = {}
+    for key, base_key, question_id, class_name in rows.select("condition_key", "base_key", "question_id", "class").rows():
+        if base_key not in texts:
             raise StoreError(
-                f"rollout {row['rollout_key']}: selected, but it or its question {row['question_id']!r} is gone from "
-                f"the corpus; materialize training_selection again"
+                f"conversation {base_key} is gone from the store; run `negtraj verify --repair`, then materialize again"
             )
-        question = questions[row["question_id"]]
-        turns = conditioning.strategy.condition(conditioning.prompter, question, turns_of[row["rollout_key"]], row["class"])
-        text = conditioned_json(turns)
-        token_key = rule.token_key(text)
-        conversations[token_key] = text
-        rows.append({**{name: row[name] for name in ("rollout_key", "class", "weight", "repeat")}, "token_key": token_key})
-    return rows, conversations
+        turns: list[Turn] = json.loads(texts[base_key])
+        conditioned = conditioning.strategy.condition(conditioning.prompter, questions[question_id], turns, class_name)
+        made[key] = conditioned_json(conditioned)
+    return made
 
 
 INDEX_COLUMNS = ("position", "token_key", "rollout_key", "class", "weight", "repeat", "n_tokens", "n_trained")
 
 
-def _index(rows: Sequence[Mapping[str, Any]], tokenized: Tokenized) -> pl.DataFrame:
-    frame = pl.DataFrame(rows, schema_overrides={"weight": pl.Float32, "repeat": pl.Int32})
-    written = tokenized.rows.filter(pl.col("reason") == "").select("token_key", "n_tokens", "n_trained")
-    kept = frame.join(written, on="token_key", how="inner", maintain_order="left")
+def _index(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    written = known.filter(pl.col("reason") == "").select("token_key", "n_tokens", "n_trained")
+    kept = rows.join(written, on="token_key", how="inner", maintain_order="left")
     return kept.with_row_index("position").cast({"position": pl.Int64}).select(INDEX_COLUMNS)
 
 
-def _statistics(index: pl.DataFrame, tokenized: Tokenized, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _count_rejected(rows: pl.DataFrame, known: pl.DataFrame) -> dict[str, int]:
+    refused = rows.join(known.filter(pl.col("reason") != ""), on="token_key", how="inner")
+    return dict(refused["reason"].value_counts().sort(["count", "reason"], descending=[True, False]).rows())
+
+
+def _statistics(index: pl.DataFrame, rejected: Mapping[str, int]) -> dict[str, Any]:
     epoch = index.select(
         tokens=(pl.col("n_tokens") * pl.col("repeat")).sum(), trained=(pl.col("n_trained") * pl.col("repeat")).sum()
     ).row(0)
-    rejected = Counter(tokenized.rejected[row["token_key"]] for row in rows if row["token_key"] in tokenized.rejected)
     return {
         "n_rejected": sum(rejected.values()),
-        "rejected": dict(rejected.most_common()),
+        "rejected": dict(rejected),
         "rows_per_epoch": int(index["repeat"].sum()),
         "tokens_per_epoch": int(epoch[0]),
         "trained_tokens_per_epoch": int(epoch[1]),
@@ -161,10 +225,14 @@ def _statistics(index: pl.DataFrame, tokenized: Tokenized, rows: Sequence[Mappin
     }
 
 
-def _previews(index: pl.DataFrame, conversations: Mapping[str, str]) -> list[dict[str, Any]]:
+def _previews(
+    store: Store, index: pl.DataFrame, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning
+) -> list[dict[str, Any]]:
     """The first rows of each class as text, for people to look at."""
-    sample = index.group_by("class", maintain_order=True).head(N_PREVIEWS)
+    sample = index.group_by("class", maintain_order=True).head(N_PREVIEWS).select("rollout_key", "class")
+    wanted = sample.join(rows, on=["rollout_key", "class"], how="left", maintain_order="left")
+    conversations = _condition(store, wanted, selected, conditioning)
     return [
-        {"class": name, "rollout_key": key, **json.loads(conversations[token_key])}
-        for name, key, token_key in sample.select("class", "rollout_key", "token_key").rows()
+        {"class": name, "rollout_key": key, **json.loads(conversations[condition_key])}
+        for name, key, condition_key in wanted.select("class", "rollout_key", "condition_key").rows()
     ]

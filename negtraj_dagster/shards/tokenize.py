@@ -60,17 +60,19 @@ def token_rule(base_folder: Path, template: str, max_tokens: int, over_length: s
 
 
 @dataclass(frozen=True)
-class Tokenized:
-    """Where the wanted rows are: rejected keys with their reason, segments by name, and what was computed now."""
+class TokenWork:
+    """What one call computed."""
 
-    rejected: Mapping[str, str]
-    segments: Sequence[str]
-    rows: pl.DataFrame
-    n_tokenized: int
-    n_tokens_computed: int
+    n_rows: int = 0
+    n_tokens: int = 0
 
 
-def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) -> Tokenized:
+def token_table(rule: TokenRule) -> str:
+    """The segments' table of a token rule."""
+    return f"tokens/{rule.rule_key[:16]}"
+
+
+def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) -> TokenWork:
     """Make sure a token row (or a rejection) exists for every conversation.
 
     Args:
@@ -82,25 +84,23 @@ def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) ->
         MaskError: a new row fails its proof; nothing of it is published.
         SettingsError: trajtok refuses the tokenizer or the template.
     """
-    table = f"tokens/{rule.rule_key[:16]}"
-    with store.lock(f"segments/{table}"):  # two recipes that want the same rows make them once
-        known = {key for folder in store.segments(table) for key in _keys_of(folder)["token_key"]}
-        missing = {key: text for key, text in sorted(conversations.items()) if key not in known}
-        n_tokens = _tokenize_missing(store, table, rule, missing) if missing else 0
-    segments, frames, rejected = [], [], {}
-    for folder in store.segments(table):
-        keys = _keys_of(folder).filter(pl.col("token_key").is_in(list(conversations)))
-        if keys.height:
-            segments.append(f"{table}/{folder.name}")
-            frames.append(keys)
-    rows = pl.concat(frames) if frames else KEY_SCHEMA.to_frame()
-    rows = rows.unique("token_key", keep="first", maintain_order=True)
-    rejected = dict(rows.filter(pl.col("reason") != "").select("token_key", "reason").rows())
-    return Tokenized(rejected, segments, rows, len(missing), n_tokens)
+    if not conversations:
+        return TokenWork()
+    with store.lock(f"segments/{token_table(rule)}"):  # two recipes that want the same rows make them once
+        asked = pl.DataFrame({"token_key": sorted(conversations)})
+        new = asked.join(token_keys(store, rule), on="token_key", how="anti", maintain_order="left")["token_key"].to_list()
+        n_tokens = _tokenize_missing(store, rule, {key: conversations[key] for key in new}) if new else 0
+    return TokenWork(len(new), n_tokens)
 
 
-def _keys_of(segment: Path) -> pl.DataFrame:
-    return pl.read_parquet(segment / "keys.parquet", glob=False)
+def token_keys(store: Store, rule: TokenRule) -> pl.DataFrame:
+    """What is known of every conversation tokenized under the rule (`KEY_SCHEMA`), and its `segment`."""
+    frames = [
+        pl.read_parquet(folder / "keys.parquet", glob=False).with_columns(segment=pl.lit(store.name(folder)))
+        for folder in store.segments(token_table(rule), check=("keys.parquet",))
+    ]
+    rows = pl.concat(frames) if frames else KEY_SCHEMA.to_frame().with_columns(segment=pl.lit(""))
+    return rows.unique("token_key", keep="first", maintain_order=True)
 
 
 KEY_SCHEMA = pl.Schema(
@@ -109,7 +109,7 @@ KEY_SCHEMA = pl.Schema(
 """One row per tokenized or rejected conversation; `reason` is empty for a row that was written."""
 
 
-def _tokenize_missing(store: Store, table: str, rule: TokenRule, missing: Mapping[str, str]) -> int:
+def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str]) -> int:
     try:
         tokenizer = _trajtok.Tokenizer(
             rule.tokenizer_json, template=rule.template, max_tokens=rule.max_tokens, over_length=rule.over_length
@@ -133,7 +133,7 @@ def _tokenize_missing(store: Store, table: str, rule: TokenRule, missing: Mappin
         n_tokens += proof.n_tokens
         described = _describe_keys(batch, [*encoded.rejected, *proof.rejected])
         content = {"encoder": tokenizer.encoder, "n_straddling": encoded.n_straddling, **proof.counts()}
-        store.publish_segment(table, digest(*part), _segment_writer(batch, described, content))
+        store.publish_segment(token_table(rule), digest(*part), _segment_writer(batch, described, content))
     return n_tokens
 
 

@@ -27,9 +27,11 @@ QUESTION_SCHEMA = pl.Schema(QUESTION_TYPES)
 def build_question_sets(store: Store, settings: Settings) -> Published:
     """The questions of every task that has data here; the others are listed with what they need."""
     fingerprints = {name: task.fingerprint(settings) for name, task in sorted(TASKS.items())}
-    versions = {name: [task.version, QUESTION_SETS_VERSION] for name, task in sorted(TASKS.items())}
-    key = digest_json(["question_sets", fingerprints, versions])
-    return store.build("question_sets", key, lambda folder: _build(folder, settings, fingerprints))
+    made_of = {
+        "code": QUESTION_SETS_VERSION,
+        **{f"task/{name}": [task.version, digest_json(fingerprints[name])] for name, task in sorted(TASKS.items())},
+    }
+    return store.build("question_sets", made_of, lambda folder: _build(folder, settings, fingerprints))
 
 
 def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Built:
@@ -70,8 +72,7 @@ def _check_ids(task: str, questions: list[Question]) -> None:
 
 def read_questions(store: Store, published: Published, task: str) -> list[Question]:
     """A task's questions from the published table, in its order."""
-    store.verify(published.folder)
-    table = pl.read_parquet(published.folder / "questions.parquet", glob=False).filter(pl.col("task") == task)
+    table = pl.read_parquet(store.file(published.folder, "questions.parquet"), glob=False).filter(pl.col("task") == task)
     return [
         Question(row["task"], row["question_id"], row["split"], row["question"], row["answer"], tuple(row["facts"]))
         for row in table.iter_rows(named=True)

@@ -3,26 +3,32 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import duckdb
 import polars as pl
 
 from negtraj_dagster import sql
+from negtraj_dagster.conversations import read_conversations, read_index
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.schema import EVALUATION_SPLITS, digest, digest_json
+from negtraj_dagster.schema import EVALUATION_SPLITS
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.trajectories.score import (
-    VERDICT_SCHEMA,
-    TaskRule,
-    frame_digest,
-    judge,
-    label_rollouts,
-    load_tables,
-    set_wanted,
-)
+from negtraj_dagster.tables import frame_digest
+from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, TaskRule, filter_job, judge, rules_digest, verdict_rows
+from negtraj_dagster.trajectories.labels import label_rollouts, set_units
 
 CORPUS_VERSION = 1
+"""Rises when the corpus comes out differently from the same rollouts, verdicts and SQL."""
 ALWAYS_DROPPING = ("unknown_question", "evaluation_question")
 """Verdicts of this module; every profile drops them."""
+CORPUS_COLUMNS = (
+    "rollout_key",
+    "ingest_seq",
+    "question_id",
+    "split",
+    "question_hash",
+    "source",
+    "label",
+    "base_key",
+    "quality",
+)
 
 
 def build_corpus(store: Store, raw: Published, scored: Published, questions: Published, rule: TaskRule) -> Published:
@@ -40,16 +46,21 @@ def build_corpus(store: Store, raw: Published, scored: Published, questions: Pub
     """
     if scored.details["raw_version"] != raw.version:
         raise StoreError("scored_trajectories was made from other rollouts than the present ones; materialize it again first")
-    task = rule.task
-    asset = f"trajectory_corpus/{task}"
     filters = [filter_ for filter_ in sql.load_filters() if filter_.scope != "row"]
     quality = sql.load_one("scores/_quality.sql")
-    versions = [file.version for file in (*filters, quality)]
-    question_version = questions.content["tasks"].get(task, {}).get("rows", "none")
-    known_of_task = digest_json([rule.terminal_action, list(rule.allowed_actions)])
-    parts = (task, known_of_task, raw.version, scored.version, question_version)
-    key = digest("corpus", str(CORPUS_VERSION), *parts, *versions)
-    return store.build(asset, key, lambda folder: _build(store, folder, raw, scored, questions, rule, filters, quality))
+    made_of = {
+        "code": CORPUS_VERSION,
+        "raw_rollouts": raw.version,
+        "scored_trajectories": scored.version,
+        "questions": questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
+        "task": rules_digest([rule]),
+        **{f"sql/{file.name}": file.version for file in (*filters, quality)},
+    }
+
+    def write(folder: Path) -> Built:
+        return _build(store, folder, raw, scored, questions, rule, filters, quality)
+
+    return store.build(f"trajectory_corpus/{rule.task}", made_of, write)
 
 
 def _build(
@@ -62,49 +73,31 @@ def _build(
     filters: Sequence[sql.Filter],
     quality: sql.SqlFile,
 ) -> Built:
-    for input_ in (raw, scored, questions):
-        store.verify(input_.folder)
-    rollouts = pl.read_parquet(raw.folder / "rollouts.parquet", glob=False).filter(pl.col("task") == rule.task)
-    question_table = pl.read_parquet(questions.folder / "questions.parquet", glob=False).filter(pl.col("task") == rule.task)
+    rollouts = read_index(store, raw).filter(pl.col("task") == rule.task)
+    question_table = _read(store, questions, "questions").filter(pl.col("task") == rule.task)
     if rollouts.is_empty():
         return Built(content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed"})
     rollouts = label_rollouts(rollouts)
     keys = rollouts.select("rollout_key")
-    row_verdicts = pl.read_parquet(scored.folder / "verdicts.parquet", glob=False).join(keys, on="rollout_key", how="semi")
-    scores = pl.read_parquet(scored.folder / "scores.parquet", glob=False).join(keys, on="rollout_key", how="semi")
-    work, verdicts = {}, [row_verdicts, *_question_verdicts(rollouts, question_table)]
-    with sql.connect() as connection:
-        load_tables(connection, rollouts, [rule], question_table)
-        for filter_ in filters:
-            units = _units(filter_, rollouts, question_table, rule)
-            rows, work[f"judged_{filter_.name}"] = judge(store, connection, filter_, units)
-            verdicts.append(rows)
-        all_verdicts = pl.concat(verdicts).sort("rollout_key", "filter", "step", "earlier_key", "detail")
-        qualities = _qualities(connection, rollouts, all_verdicts, scores, quality)
-    corpus = _corpus_rows(rollouts, question_table, qualities)
-    corpus.write_parquet(folder / "corpus.parquet")
-    all_verdicts.write_parquet(folder / "verdicts.parquet")
-    rejected_samples(rollouts, all_verdicts).write_parquet(folder / "rejected_samples.parquet")
+    scores = _read(store, scored, "scores").join(keys, on="rollout_key", how="semi")
+    known_of_task = rules_digest([rule])
+    jobs = [filter_job(each, set_units(each.scope, rollouts, question_table, known_of_task)) for each in filters]
+    judged = judge(store, jobs, labelled=rollouts, raw=raw, rules=[rule], questions=question_table)
+    verdicts = [_read(store, scored, "verdicts").join(keys, on="rollout_key", how="semi")]
+    verdicts += _question_verdicts(rollouts, question_table)
+    verdicts += [verdict_rows(each, judged.answers[each.name], rollouts) for each in filters]
+    all_verdicts = pl.concat(verdicts).sort("rollout_key", "filter", "step", "earlier_key", "detail")
+    corpus = _corpus_rows(rollouts, question_table, _qualities(rollouts, all_verdicts, scores, quality))
+    samples = rejected_samples(store, raw, rollouts, all_verdicts)
+    for name, table in (("corpus", corpus), ("verdicts", all_verdicts), ("rejected_samples", samples)):
+        table.rechunk().write_parquet(folder / f"{name}.parquet")
     content = {"corpus": frame_digest(corpus), "verdicts": frame_digest(all_verdicts), "n_rollouts": corpus.height}
     details = {"funnel": _funnel(corpus, all_verdicts), "labels": _count_labels(corpus), **_quality_means(corpus)}
-    return Built(content=content, details=details, work=work)
+    return Built(content=content, details=details, work=judged.work, caches=tuple(judged.caches))
 
 
-def _units(filter_: sql.Filter, rollouts: pl.DataFrame, questions: pl.DataFrame, rule: TaskRule) -> pl.DataFrame:
-    """What a set-level verdict depends on: the group's rows in order, or the row's question beside the evaluation sets."""
-    asked = rollouts.join(questions.select("question_id", "question_hash"), on="question_id", how="left", maintain_order="left")
-    row = pl.concat_str("row_unit", pl.lit(" "), pl.col("question_hash").fill_null("?"))
-    reference = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])))
-    if filter_.scope == "group":
-        joined = row.str.join("|").over("task", "question_id", order_by="ingest_seq")
-    elif filter_.scope == "reference":
-        joined = pl.concat_str(row, pl.lit(f"|{reference}"))
-    else:
-        joined = row.str.join("|") + pl.lit(f"|{reference}")
-    frame = asked.select("rollout_key", "label", joined.alias("joined"))
-    known_of_task = digest_json([rule.terminal_action, list(rule.allowed_actions)])
-    unit_key = [digest(filter_.scope, known_of_task, joined) for joined in frame["joined"]]
-    return frame.select("rollout_key", "label", pl.Series("unit_key", unit_key, dtype=pl.String))
+def _read(store: Store, published: Published, name: str) -> pl.DataFrame:
+    return pl.read_parquet(store.file(published.folder, f"{name}.parquet"), glob=False)
 
 
 def _question_verdicts(rollouts: pl.DataFrame, questions: pl.DataFrame) -> list[pl.DataFrame]:
@@ -132,39 +125,21 @@ def _drop(rollouts: pl.DataFrame, name: str, reason: str) -> pl.DataFrame:
     return made.select(VERDICT_SCHEMA.names()).cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
 
 
-def _qualities(
-    connection: duckdb.DuckDBPyConnection,
-    rollouts: pl.DataFrame,
-    verdicts: pl.DataFrame,
-    scores: pl.DataFrame,
-    quality: sql.SqlFile,
-) -> pl.DataFrame:
-    set_wanted(connection, rollouts["rollout_key"])
-    for name, frame in (("verdicts", verdicts), ("scores", scores)):
-        connection.register(f"{name}_frame", frame.to_arrow())
-        connection.execute(f"create table {name} as select * from {name}_frame")
-        connection.unregister(f"{name}_frame")
-    return sql.select(connection, quality, expect={"rollout_key": "VARCHAR", "quality": "DOUBLE"})
+def _qualities(rollouts: pl.DataFrame, verdicts: pl.DataFrame, scores: pl.DataFrame, quality: sql.SqlFile) -> pl.DataFrame:
+    keys = rollouts.select("rollout_key")
+    with sql.connect() as connection:
+        for name, frame in (("rollouts", keys), ("verdicts", verdicts), ("scores", scores)):
+            connection.register(f"{name}_frame", frame.to_arrow())
+            connection.execute(f"create table {name} as select * from {name}_frame")
+            connection.unregister(f"{name}_frame")
+        sql.lock_down(connection)
+        return sql.select(connection, quality, expect={"rollout_key": "VARCHAR", "quality": "DOUBLE"})
 
 
 def _corpus_rows(rollouts: pl.DataFrame, questions: pl.DataFrame, qualities: pl.DataFrame) -> pl.DataFrame:
     asked = questions.select("question_id", "split", "question_hash").unique("question_id", keep="first")
-    return (
-        rollouts.join(asked, on="question_id", how="left")
-        .join(qualities, on="rollout_key", how="left")
-        .select(
-            "rollout_key",
-            "ingest_seq",
-            "question_id",
-            "split",
-            "question_hash",
-            "source",
-            "label",
-            "conversation",
-            "quality",
-        )
-        .sort("ingest_seq")
-    )
+    joined = rollouts.join(asked, on="question_id", how="left").join(qualities, on="rollout_key", how="left")
+    return joined.select(CORPUS_COLUMNS).sort("ingest_seq")
 
 
 def _funnel(corpus: pl.DataFrame, verdicts: pl.DataFrame) -> list[dict[str, object]]:
@@ -198,8 +173,13 @@ def _quality_means(corpus: pl.DataFrame) -> dict[str, float | None]:
     return means
 
 
-def rejected_samples(rollouts: pl.DataFrame, verdicts: pl.DataFrame, n_per_reason: int = 5) -> pl.DataFrame:
+def rejected_samples(
+    store: Store, raw: Published, rollouts: pl.DataFrame, verdicts: pl.DataFrame, n_per_reason: int = 5
+) -> pl.DataFrame:
     """Up to five rejected rollouts per filter, with the offending step, for people to look at."""
     drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first", maintain_order=True)
     sample = drops.group_by("filter", maintain_order=True).head(n_per_reason)
-    return sample.join(rollouts.select("rollout_key", "question_id", "label", "conversation"), on="rollout_key", how="left")
+    named = rollouts.select("rollout_key", "question_id", "label", "base_key")
+    rows = sample.join(named, on="rollout_key", how="left", maintain_order="left")
+    texts = read_conversations(store, raw, rows["base_key"])
+    return rows.join(texts, on="base_key", how="left", maintain_order="left").drop("base_key")

@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from negtraj_dagster import paths, sql
 from negtraj_dagster.errors import ContaminationError, SettingsError
-from negtraj_dagster.schema import digest, digest_json
+from negtraj_dagster.schema import digest_json
 from negtraj_dagster.settings import did_you_mean, read_toml
 from negtraj_dagster.store import Built, Published, Store
+from negtraj_dagster.tables import frame_digest
 from negtraj_dagster.trajectories.corpus import ALWAYS_DROPPING
-from negtraj_dagster.trajectories.score import frame_digest
 
 SELECTION_VERSION = 1
 WORD = re.compile(r"\w+")
@@ -72,29 +71,30 @@ def select_rollouts(store: Store, corpus: Published, questions: Published, rule:
     Raises:
         ContaminationError: a selected row asks a question of a gate or test split, and the recipe does not allow it.
     """
+    made_of = {
+        "code": SELECTION_VERSION,
+        "trajectory_corpus": corpus.version,
+        "questions": questions.content["tasks"].get(task, {}).get("rows", "none"),
+        "rule": rule.slice_digest(),
+    }
     asset = f"{rule.recipe}/training_selection"
-    asked = questions.content["tasks"].get(task, {}).get("rows", "none")
-    key = digest("selection", str(SELECTION_VERSION), corpus.version, asked, rule.slice_digest())
-    return store.build(asset, key, lambda folder: _select(store, folder, corpus, questions, rule, task))
+    return store.build(asset, made_of, lambda folder: _select(store, folder, corpus, questions, rule, task))
 
 
 def _select(store: Store, folder: Path, corpus: Published, questions: Published, rule: SelectionRule, task: str) -> Built:
     if corpus.is_empty:
         return Built(content=corpus.content)
-    store.verify(corpus.folder)
-    rows = pl.read_parquet(corpus.folder / "corpus.parquet", glob=False)
-    verdicts = pl.read_parquet(corpus.folder / "verdicts.parquet", glob=False)
-    why = _why_dropped(rows, verdicts, rule)
-    chosen = _choose(rows, why, rule)
-    n_contaminated = _check_contamination(
-        chosen, pl.read_parquet(questions.folder / "questions.parquet", glob=False), rule, task
-    )
-    chosen.write_parquet(folder / "selection.parquet")
+    rows = pl.read_parquet(store.file(corpus.folder, "corpus.parquet"), glob=False)
+    verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
+    asked = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
+    chosen = _choose(_why_dropped(rows, verdicts, rule), rule)
+    n_contaminated = _check_contamination(chosen, asked, rule, task)
+    chosen.rechunk().write_parquet(folder / "selection.parquet")
     selected = chosen.filter("selected")
     if selected.is_empty():
         raise SettingsError(
             f"recipe {rule.recipe}: no rollout of {rows.height} is selected under profile {rule.profile!r} and classes "
-            f"{rule.classes}; reasons: {dict(Counter(chosen['why_not']).most_common(5))}. Loosen the profile or the classes"
+            f"{rule.classes}; reasons: {_count_reasons(chosen)}. Loosen the profile or the classes"
         )
     counts = dict(selected["class"].value_counts().rows())
     return Built(
@@ -106,75 +106,90 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
         details={
             "n_by_class": {name: counts.get(name, 0) for name in rule.classes},
             "rows_per_epoch": int(selected["repeat"].sum()),
-            "why_not": dict(Counter(reason.split(":")[0] for reason in chosen["why_not"] if reason).most_common()),
+            "why_not": _count_reasons(chosen),
         },
         work={"rows_considered": rows.height},
     )
 
 
-def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> dict[str, str]:
-    """rollout_key -> the first reason it is dropped. A duplicate is dropped only while an earlier twin can be trained."""
-    dropping = dropping_filters(rule.profile)
-    hits = verdicts.filter((pl.col("severity") == "drop") & pl.col("filter").is_in(list(dropping)))
-    why = {
-        key: f"filter {name}"
-        for key, name in hits.filter(pl.col("earlier_key").is_null()).select("rollout_key", "filter").rows()
-    }
-    for row in rows.iter_rows(named=True):
-        if row["rollout_key"] not in why and (reason := _class_reason(row, rule)):
-            why[row["rollout_key"]] = reason
-    twins: dict[str, list[tuple[str, str]]] = {}
-    for key, name, earlier in hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key").rows():
-        twins.setdefault(key, []).append((name, earlier))
-    for key in rows.sort("ingest_seq")["rollout_key"]:
-        if key in why:
-            continue
-        for name, earlier in sorted(twins.get(key, ())):
-            if earlier not in why:
-                why[key] = f"filter {name}: of {earlier[:12]}"
-                break
-    return why
+def _count_reasons(chosen: pl.DataFrame) -> dict[str, int]:
+    """How many rows each reason leaves out, the particulars after its colon apart."""
+    counted = Counter(dict(chosen["why_not"].value_counts().rows()))
+    made: Counter[str] = Counter()
+    for reason, n in counted.items():
+        made[reason.split(":")[0]] += n
+    del made[""]
+    return dict(sorted(made.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _choose(rows: pl.DataFrame, why: Mapping[str, str], rule: SelectionRule) -> pl.DataFrame:
-    taken: Counter[str] = Counter()
-    made: list[dict[str, Any]] = []
-    for row in rows.sort("ingest_seq").iter_rows(named=True):
-        limit = rule.mix.max_per_class.get(row["label"])
-        is_enough = limit is not None and taken[row["label"]] >= limit
-        reason = why.get(row["rollout_key"], "") or (f"mix: {limit} {row['label']} rows are enough" if is_enough else "")
-        if not reason:
-            taken[row["label"]] += 1
-        made.append(
-            {
-                "rollout_key": row["rollout_key"],
-                "question_id": row["question_id"],
-                "class": row["label"],
-                "quality": row["quality"],
-                "weight": 1.0,
-                "repeat": rule.mix.repeat.get(row["label"], 1),
-                "selected": not reason,
-                "why_not": reason,
-            }
-        )
-    schema = {"weight": pl.Float32, "repeat": pl.Int32, "quality": pl.Float64, "selected": pl.Boolean}
-    return pl.DataFrame(made, schema_overrides=schema)
+def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
+    """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives.
+
+    A duplicate is dropped only while an earlier twin can be trained.
+    """
+    hits = verdicts.filter((pl.col("severity") == "drop") & pl.col("filter").is_in(list(dropping_filters(rule.profile))))
+    alone = hits.filter(pl.col("earlier_key").is_null()).unique("rollout_key", keep="last", maintain_order=True)
+    named = alone.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
+    class_reason = (
+        pl.when(~pl.col("label").is_in(list(rule.classes)))
+        .then(pl.concat_str(pl.lit("class "), "label", pl.lit(": not trained by this strategy")))
+        .when(pl.col("quality") < rule.min_quality)
+        .then(pl.lit(f"quality below {rule.min_quality}"))
+        .otherwise(pl.lit(""))
+    )
+    judged = rows.join(named, on="rollout_key", how="left", maintain_order="left")
+    judged = judged.with_columns(why=pl.coalesce("why", class_reason)).sort("ingest_seq")
+    twins = hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key")
+    return _drop_twins(judged, twins) if twins.height else judged
 
 
-def _class_reason(row: Mapping[str, Any], rule: SelectionRule) -> str:
-    label = row["label"]
-    if label not in rule.classes:
-        return f"class {label}: not trained by this strategy"
-    return f"quality below {rule.min_quality}" if row["quality"] < rule.min_quality else ""
+def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
+    """Drop every row that has a surviving earlier twin; asked in order of arrival, since a dropped twin admits the next."""
+    earlier: dict[str, list[tuple[str, str]]] = {}
+    for key, name, twin in twins.sort("rollout_key", "filter", "earlier_key").rows():
+        earlier.setdefault(key, []).append((name, twin))
+    survivors = set(judged.filter(pl.col("why") == "")["rollout_key"])
+    why: dict[str, str] = {}
+    for key in judged.filter(pl.col("rollout_key").is_in(list(earlier)))["rollout_key"]:
+        twin = next(((name, each) for name, each in earlier[key] if each in survivors), None)
+        if key in survivors and twin:
+            why[key] = f"filter {twin[0]}: of {twin[1][:12]}"
+            survivors.remove(key)
+    made = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
+    joined = judged.join(made, on="rollout_key", how="left", maintain_order="left")
+    return joined.with_columns(why=pl.coalesce("twin", "why")).drop("twin")
+
+
+def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
+    """All rows with what is selected: of the survivors, the first arrivals of each class up to its limit."""
+    survives = pl.col("why") == ""
+    limits = {label: limit for label, limit in rule.mix.max_per_class.items() if limit is not None}
+    limit = pl.col("label").replace_strict(limits, default=None, return_dtype=pl.Int64) if limits else pl.lit(None, pl.Int64)
+    repeat = pl.col("label").replace_strict(dict(rule.mix.repeat) or {"": 1}, default=1, return_dtype=pl.Int32)
+    enough = pl.concat_str(pl.lit("mix: "), limit.cast(pl.String), pl.lit(" "), "label", pl.lit(" rows are enough"))
+    is_enough = survives & limit.is_not_null() & (survives.cum_sum().over("label") > limit)
+    return judged.sort("ingest_seq").select(
+        "rollout_key",
+        "question_id",
+        pl.col("label").alias("class"),
+        "quality",
+        pl.lit(1.0, pl.Float32).alias("weight"),
+        repeat.alias("repeat"),
+        (survives & ~is_enough).alias("selected"),
+        pl.when(is_enough).then(enough).otherwise("why").alias("why_not"),
+    )
 
 
 def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> int:
     """Count selected rows that ask an evaluation question word for word; refuse them unless the recipe allows it."""
     mine = questions.filter(pl.col("task") == task)
+    selected = chosen.filter("selected")
+    held_out = pl.col("split").is_in(["gate", "test"])
+    mine = mine.filter(held_out | pl.col("question_id").is_in(selected["question_id"].unique().implode()))
     words = [" ".join(WORD.findall(text.lower())) for text in mine["question"]]
     mine = mine.with_columns(pl.Series("words", words, dtype=pl.String))
     forbidden = {split: set(mine.filter(pl.col("split") == split)["words"]) for split in ("gate", "test")}
-    asked = chosen.filter("selected").join(mine.select("question_id", "words", "split"), on="question_id", how="left")
+    asked = selected.join(mine.select("question_id", "words", "split"), on="question_id", how="left")
     in_gate = asked.filter(pl.col("words").is_in(list(forbidden["gate"])) | (pl.col("split") == "gate"))
     in_test = asked.filter(pl.col("words").is_in(list(forbidden["test"])) | (pl.col("split") == "test"))
     for split, rows, allowed in (("gate", in_gate, False), ("test", in_test, rule.allow_contaminated)):

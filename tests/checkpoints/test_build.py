@@ -14,7 +14,7 @@ def published_folder(store: Store, folder: Path) -> Published:
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"weights")
     content = {"model.safetensors": file_sha256(folder / "model.safetensors")}
-    return store.build("base_model/mine", "k", lambda _: Built(content=content, details={"folder": str(folder)}))
+    return store.build("base_model/mine", {"made": "here"}, lambda _: Built(content=content, details={"folder": str(folder)}))
 
 
 def test_a_local_model_that_changed_since_it_was_published_is_refused(store: Store, tmp_path: Path) -> None:
@@ -27,7 +27,9 @@ def test_a_local_model_that_changed_since_it_was_published_is_refused(store: Sto
 
 def test_a_recipe_without_data_starts_no_trainer(store: Store, tmp_path: Path) -> None:
     base = published_folder(store, tmp_path / "model")
-    shards = store.build("mine/tokenized_shards", "k", lambda _: Built(content={"status": "no_data", "reason": "none landed"}))
+    shards = store.build(
+        "mine/tokenized_shards", {"made": "here"}, lambda _: Built(content={"status": "no_data", "reason": "none landed"})
+    )
 
     def never(module: str, config: Path, ranks: int, threads: int) -> None:
         raise AssertionError("a child was started")

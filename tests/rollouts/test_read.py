@@ -6,7 +6,8 @@ import pytest
 
 from negtraj_dagster.errors import RolloutFormatError, SettingsError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
-from negtraj_dagster.rollouts.read import find_landed_files, read_landed_files
+from negtraj_dagster.rollouts.landing import find_landed_files
+from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Published, Store
 
@@ -27,16 +28,16 @@ def test_bad_records_go_to_quarantine_with_file_place_and_reason(store: Store, s
     raw = read_landed_files(store, settings)
     quarantine = [json.loads(row) for row in (raw.folder / "quarantine.jsonl").read_text().splitlines()]
     assert raw.content["n_rollouts"] == 2
-    assert [(row["file"], row["place"]) for row in quarantine] == [("a.jsonl", "line 2"), ("a.jsonl", "line 4")]
+    assert [(row["file"], row["place"]) for row in quarantine] == [("wordtraps/negtraj/a.jsonl", f"line {n}") for n in (2, 4)]
     assert "not JSON" in quarantine[0]["reason"]
     assert "key 'messages' is missing" in quarantine[1]["reason"]
 
 
 def test_a_second_run_reads_nothing(store: Store, settings: Settings) -> None:
     land(settings, "a.jsonl", line("q1"))
-    assert read_landed_files(store, settings).work == {"files_read": 1, "records_read": 1}
+    assert read_landed_files(store, settings).work == {"files_read": 1, "records_seen": 1, "records_read": 1}
     again = read_landed_files(store, settings)
-    assert (again.reused, again.work) == (True, {"files_read": 0, "records_read": 0})
+    assert (again.reused, again.work) == (True, {"files_read": 0, "records_seen": 0, "records_read": 0})
 
 
 def test_one_more_file_reads_that_file_alone(store: Store, settings: Settings) -> None:
@@ -44,7 +45,7 @@ def test_one_more_file_reads_that_file_alone(store: Store, settings: Settings) -
     first = read_landed_files(store, settings)
     land(settings, "b.jsonl", line("q2"))
     second = read_landed_files(store, settings)
-    assert second.work == {"files_read": 1, "records_read": 1}
+    assert second.work == {"files_read": 1, "records_seen": 1, "records_read": 1}
     assert second.version != first.version
 
 
@@ -105,12 +106,12 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
     store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = land(settings, "a.jsonl", line("q1"))
-    found = find_landed_files(settings)
+    found = find_landed_files(store, settings)
     path.write_text(line("q1") + line("q2"))
-    monkeypatch.setattr("negtraj_dagster.rollouts.read.find_landed_files", lambda _: found)
+    monkeypatch.setattr("negtraj_dagster.rollouts.read.find_landed_files", lambda *_: found)
     with pytest.raises(RolloutFormatError, match="changed while it was read"):
         read_landed_files(store, settings)
-    assert store.segments("rollouts") == []
+    assert not (store.home / "segments").exists()
 
 
 def test_hidden_files_are_no_one_s_business(store: Store, settings: Settings) -> None:

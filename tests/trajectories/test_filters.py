@@ -9,14 +9,18 @@ import pytest
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import SqlContractError, StoreError
-from negtraj_dagster.rollouts.read import ROLLOUT_SCHEMA, read_landed_files
+from negtraj_dagster.conversations import INDEX_SCHEMA
+from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Store
 from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA, build_question_sets
 from negtraj_dagster.trajectories.corpus import build_corpus
-from negtraj_dagster.trajectories.score import TaskRule, label_rollouts, load_tables, score_rollouts, set_wanted
+from negtraj_dagster.trajectories.judge import TaskRule, load_tables, set_wanted
+from negtraj_dagster.trajectories.labels import label_rollouts
+from negtraj_dagster.trajectories.score import score_rollouts
 
+ROW_SCHEMA = {**INDEX_SCHEMA, "conversation": pl.String}
 RULE = TaskRule("strategyqa", "finish", ("search", "finish"))
 SEARCH = "Thought: look.\nAction: search[x]"
 FINISH = "Thought: done.\nAction: finish[Yes]"
@@ -32,7 +36,7 @@ def rows(**conversations: list[str]) -> list[dict[str, Any]]:
             else {"role": "assistant", "content": text}
             for text in texts
         ]
-        row = dict.fromkeys(ROLLOUT_SCHEMA.names())
+        row = dict.fromkeys(ROW_SCHEMA)
         row |= {"rollout_key": name, "task": "strategyqa", "question_id": "q1", "source": "", "teacher": ""}
         row |= {"reward": not name.endswith("_neg"), "conversation": json.dumps(turns), "occurrence": 0}
         made.append({**row, "ingest_seq": sequence})
@@ -100,7 +104,7 @@ QUESTIONS = [
 
 def run(name: str, rollouts: list[dict[str, Any]], questions: list[tuple[Any, ...]] = QUESTIONS) -> pl.DataFrame:
     filter_ = next(each for each in sql.load_filters() if each.name == name)
-    frame = label_rollouts(pl.DataFrame(rollouts, schema={**ROLLOUT_SCHEMA, "ingest_seq": pl.UInt32}))
+    frame = label_rollouts(pl.DataFrame(rollouts, schema=ROW_SCHEMA))
     expect = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
     if filter_.scope == "group":
         expect["earlier_key"] = "VARCHAR"
@@ -196,7 +200,7 @@ def test_rollouts_of_held_out_and_of_unknown_questions_are_dropped_with_a_reason
         table.write_parquet(folder / "questions.parquet")
         return Built(content={"tasks": {"strategyqa": {"rows": "r"}}})
 
-    questions = store.build("question_sets", "k", write)
+    questions = store.build("question_sets", {"made": "here"}, write)
     land(settings, "a.jsonl", "q1", "q2", "nobody's")
     raw = read_landed_files(store, settings)
     corpus = build_corpus(store, raw, score_rollouts(store, raw, {"strategyqa": RULE}), questions, RULE)
@@ -225,7 +229,7 @@ def test_a_sql_file_that_breaks_the_contract_is_refused_by_name(tmp_path: Path, 
     path = tmp_path / "filters" / "900_x.sql"
     path.parent.mkdir()
     path.write_text(text)
-    frame = label_rollouts(pl.DataFrame(rows(a=[FINISH]), schema={**ROLLOUT_SCHEMA, "ingest_seq": pl.UInt32}))
+    frame = label_rollouts(pl.DataFrame(rows(a=[FINISH]), schema=ROW_SCHEMA))
     columns = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
     with sql.connect() as connection:
         load_tables(connection, frame, [RULE], None)

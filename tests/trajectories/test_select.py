@@ -7,7 +7,7 @@ from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
-from negtraj_dagster.trajectories.score import VERDICT_SCHEMA
+from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
 from negtraj_dagster.trajectories.select import Mix, SelectionRule, select_rollouts
 
 QUESTIONS = [("t", f"q{i}", "train", f"question {i}?", "1", [], f"h{i}") for i in range(9)]
@@ -61,8 +61,8 @@ def select(
         pl.DataFrame(questions, schema=QUESTION_SCHEMA, orient="row").write_parquet(folder / "questions.parquet")
         return Built(content={"tasks": {"t": {"rows": digest(str(questions))}}})
 
-    corpus = store.build("trajectory_corpus/t", digest(labels, str(verdicts)), write_corpus)
-    asked = store.build("question_sets", digest(str(questions)), write_questions)
+    corpus = store.build("trajectory_corpus/t", {"labels": labels, "verdicts": str(verdicts)}, write_corpus)
+    asked = store.build("question_sets", {"questions": str(questions)}, write_questions)
     return select_rollouts(store, corpus, asked, rule(**changes), "t")
 
 

@@ -1,0 +1,75 @@
+"""The columns of rollouts on disk, and how a stage gets at conversations: only those it needs, by key.
+
+The index of all rollouts is narrow and rewritten whenever something lands; conversations lie in append-only segments
+beside the records they were read from, and are never copied.
+"""
+
+import polars as pl
+
+from negtraj_dagster.store import Published, Store
+
+RECORD_SCHEMA = pl.Schema(
+    {
+        "record_key": pl.String,
+        "fault": pl.String,
+        "base_key": pl.String,
+        "rollout_key": pl.String,
+        "question_id": pl.String,
+        "source": pl.String,
+        "teacher": pl.String,
+        "reward": pl.Boolean,
+        "pred": pl.String,
+        "gold": pl.String,
+        "subject": pl.String,
+        "session": pl.String,
+        "licence": pl.String,
+        "origin_url": pl.String,
+    }
+)
+"""One record as it was read: a row, or a `fault` and nothing else. `rollout_key` is that of its first occurrence."""
+
+CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String})
+"""`conversation` is canonical JSON text of the turns."""
+
+INDEX_SCHEMA = pl.Schema(
+    {
+        "ingest_seq": pl.UInt32,
+        "rollout_key": pl.String,
+        "task": pl.String,
+        "question_id": pl.String,
+        "source": pl.String,
+        "teacher": pl.String,
+        "occurrence": pl.Int32,
+        "reward": pl.Boolean,
+        "pred": pl.String,
+        "gold": pl.String,
+        "subject": pl.String,
+        "session": pl.String,
+        "licence": pl.String,
+        "origin_url": pl.String,
+        "base_key": pl.String,
+        "origin_file": pl.String,
+        "origin_place": pl.String,
+    }
+)
+"""One rollout of `raw_rollouts`. `base_key` finds its conversation; `origin_place` says `line 3` of `origin_file`."""
+
+PLACES_SCHEMA = pl.Schema({"base_key": pl.String, "segment": pl.String})
+"""In which segment a conversation lies; depends on how the rollouts arrived, so it is no part of any version."""
+
+
+def read_index(store: Store, raw: Published) -> pl.DataFrame:
+    """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`)."""
+    return pl.read_parquet(store.file(raw.folder, "rollouts.parquet"), glob=False)
+
+
+def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl.DataFrame:
+    """The conversations of some rollouts (`CONVERSATION_SCHEMA`), from the segments that hold them."""
+    wanted = pl.DataFrame({"base_key": base_keys.unique()})
+    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
+    frames = []
+    for (segment,), mine in sorted(places.group_by("segment"), key=lambda pair: str(pair[0])):
+        path = store.file(store.folder(str(segment)), "conversations.parquet")
+        frames.append(pl.read_parquet(path, glob=False).join(mine, on="base_key", how="semi"))
+    rows = pl.concat(frames) if frames else CONVERSATION_SCHEMA.to_frame()
+    return rows.unique("base_key", keep="first", maintain_order=True)

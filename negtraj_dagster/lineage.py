@@ -1,0 +1,257 @@
+"""The lineage without Dagster: for every asset one method that hands its stage what it needs and returns what is published.
+
+The asset bodies in defs/ call these, and so does `negtraj plan`: what is planned is what runs.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from negtraj_dagster import base_models
+from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
+from negtraj_dagster.recipes import Recipe, load_recipes
+from negtraj_dagster.reports.build import build_report
+from negtraj_dagster.reports.compare import Arm, compare_arms, crown_champion
+from negtraj_dagster.rollouts.collect import land_teacher_rollouts
+from negtraj_dagster.rollouts.read import read_landed_files
+from negtraj_dagster.schema import Question, digest
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.shards.build import Conditioning, Selected, build_shards
+from negtraj_dagster.shards.tokenize import token_rule
+from negtraj_dagster.store import Published, Store, file_sha256
+from negtraj_dagster.strategies import STRATEGIES
+from negtraj_dagster.strategies.prompt_file import read_prompt_file
+from negtraj_dagster.tasks import TASKS, get_task
+from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions
+from negtraj_dagster.trajectories.corpus import build_corpus
+from negtraj_dagster.trajectories.judge import TaskRule
+from negtraj_dagster.trajectories.score import score_rollouts
+from negtraj_dagster.trajectories.select import Mix, SelectionRule, select_rollouts
+
+STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
+"""A recipe's four assets, in order."""
+
+
+class RunChild(Protocol):
+    """Runs `python -m module config` on some ranks until it has published its result; raises when it does not."""
+
+    def __call__(self, module: str, config: Path, ranks: int, threads: int) -> None:
+        """Run the child."""
+
+
+class Lineage:
+    """Every asset of one deployment.
+
+    Args:
+        store: where everything is published.
+        settings: the deployment's.
+        run_child: how trainers, evaluators and model makers are run.
+    """
+
+    def __init__(self, store: Store, settings: Settings, run_child: RunChild) -> None:
+        self.store, self.settings, self.run_child = store, settings, run_child
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """All recipes of the deployment."""
+        return dict(load_recipes(self.settings))
+
+    def build(self, asset: str) -> Published:
+        """Any asset by its key, `wordtraps_nat/checkpoint`; what it is made of must be materialized."""
+        head, _, tail = asset.partition("/")
+        if not tail:
+            return {
+                "question_sets": self.question_sets,
+                "raw_rollouts": self.raw_rollouts,
+                "scored_trajectories": self.scored_trajectories,
+            }[head]()
+        if head in ("base_model", "trajectory_corpus", "recipe_comparison", "champion"):
+            return {
+                "base_model": self.base_model,
+                "trajectory_corpus": self.trajectory_corpus,
+                "recipe_comparison": self.recipe_comparison,
+                "champion": self.champion,
+            }[head](tail)
+        recipe = self.recipes[head]
+        return {
+            "training_selection": self.training_selection,
+            "tokenized_shards": self.tokenized_shards,
+            "checkpoint": self.checkpoint,
+            "evaluation_report": self.evaluation_report,
+        }[tail](recipe)
+
+    def question_sets(self) -> Published:
+        """`question_sets`."""
+        return build_question_sets(self.store, self.settings)
+
+    def base_model(self, name: str) -> Published:
+        """`base_model/<name>`."""
+        return base_models.publish_base_model(
+            self.store, self.settings, name, lambda module, config: self.run_child(module, config, 1, 1)
+        )
+
+    def raw_rollouts(self) -> Published:
+        """`raw_rollouts`; the embedded teacher lands its file first."""
+        land_teacher_rollouts(self.settings)
+        return read_landed_files(self.store, self.settings)
+
+    def scored_trajectories(self) -> Published:
+        """`scored_trajectories`."""
+        return score_rollouts(self.store, self.store.require("raw_rollouts"), {name: _rule(name) for name in TASKS})
+
+    def trajectory_corpus(self, task: str) -> Published:
+        """`trajectory_corpus/<task>`."""
+        raw, scored = self.store.require("raw_rollouts"), self.store.require("scored_trajectories")
+        return build_corpus(self.store, raw, scored, self.store.require("question_sets"), _rule(task))
+
+    def training_selection(self, recipe: Recipe) -> Published:
+        """`<recipe>/training_selection`."""
+        corpus, questions = self.store.require(f"trajectory_corpus/{recipe.task}"), self.store.require("question_sets")
+        return select_rollouts(self.store, corpus, questions, selection_rule(recipe), recipe.task)
+
+    def tokenized_shards(self, recipe: Recipe) -> Published:
+        """`<recipe>/tokenized_shards`."""
+        store, shards = self.store, recipe.shards
+        selected = Selected(
+            selection=store.require(f"{recipe.name}/training_selection"),
+            corpus=store.require(f"trajectory_corpus/{recipe.task}"),
+            raw=store.require("raw_rollouts"),
+            questions=self._questions(recipe),
+        )
+        base = model_folder(store.require(f"base_model/{recipe.base_model}"))
+        rule = token_rule(base, shards.chat_template, shards.max_tokens, shards.over_length)
+        made_with = conditioning(recipe, self.settings)
+        return build_shards(store, recipe.name, selected=selected, conditioning=made_with, rule=rule)
+
+    def checkpoint(self, recipe: Recipe) -> Published:
+        """`<recipe>/checkpoint`."""
+        shards = self.store.require(f"{recipe.name}/tokenized_shards")
+        card = {
+            "task": recipe.task,
+            "strategy": recipe.strategy.model_dump(mode="json"),
+            "conditioning": conditioning(recipe, self.settings).identity,
+            "chat_template": recipe.shards.chat_template,
+            "n_contaminated": shards.content.get("n_contaminated", 0),
+        }
+        return build_checkpoint(
+            self.store,
+            recipe.name,
+            shards=shards,
+            base=self.store.require(f"base_model/{recipe.base_model}"),
+            training=recipe.training.model_dump(mode="json", exclude={"warm_start"}),
+            card=card,
+            run_child=self.run_child,
+            warm_start=_warm_start(recipe),
+        )
+
+    def suite(self, recipe: Recipe) -> list[Question]:
+        """The questions the recipe's checkpoint is evaluated on."""
+        of_split = [question for question in self._questions(recipe) if question.split == recipe.evaluation.split]
+        return of_split[: recipe.evaluation.max_questions]
+
+    def evaluation_report(self, recipe: Recipe) -> Published:
+        """`<recipe>/evaluation_report`."""
+        limits, made_with = recipe.evaluation, conditioning(recipe, self.settings)
+        agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
+        agent |= {"max_turns": limits.max_turns or get_task(recipe.task).max_turns, "template": recipe.shards.chat_template}
+        return build_report(
+            self.store,
+            recipe.name,
+            checkpoint=self.store.require(f"{recipe.name}/checkpoint"),
+            task=recipe.task,
+            questions=self.suite(recipe),
+            passages=[fact for question in self._questions(recipe) if question.split == "train" for fact in question.facts],
+            prompt=lambda question: made_with.strategy.inference_turns(made_with.prompter, question),
+            prompt_identity=made_with.identity,
+            agent=agent,
+            run_child=self.run_child,
+        )
+
+    def recipe_comparison(self, line: str) -> Published:
+        """`recipe_comparison/<line>`."""
+        recipes = [recipe for recipe in self.recipes.values() if recipe.line == line]
+        stages = ("evaluation_report", "checkpoint", "training_selection")
+        arms = [
+            Arm(recipe.name, recipe.role, *(self.store.require(f"{recipe.name}/{stage}") for stage in stages))
+            for recipe in recipes
+        ]
+        return compare_arms(self.store, line, arms, comparison_notes(recipes))
+
+    def champion(self, line: str) -> Published:
+        """`champion/<line>`."""
+        return crown_champion(self.store, line, self.store.require(f"recipe_comparison/{line}"))
+
+    def _questions(self, recipe: Recipe) -> list[Question]:
+        return read_questions(self.store, self.store.require("question_sets"), recipe.task)
+
+
+def upstream_assets(recipe: Recipe) -> list[str]:
+    """Keys of everything a recipe's shards are made of, in an order that can be built."""
+    return [
+        "question_sets",
+        f"base_model/{recipe.base_model}",
+        "raw_rollouts",
+        "scored_trajectories",
+        f"trajectory_corpus/{recipe.task}",
+    ]
+
+
+def lineage_assets(recipes: Sequence[Recipe]) -> list[str]:
+    """Keys of everything these recipes and their lines need, in an order that can be built, each once."""
+    keys = [key for recipe in recipes for key in upstream_assets(recipe)]
+    keys += [f"{recipe.name}/{stage}" for recipe in recipes for stage in STAGES]
+    for line in dict.fromkeys(recipe.line for recipe in recipes):
+        keys.append(f"recipe_comparison/{line}")
+        if any(recipe.line == line and recipe.role == "candidate" for recipe in recipes):
+            keys.append(f"champion/{line}")
+    return list(dict.fromkeys(keys))
+
+
+def _rule(name: str) -> TaskRule:
+    task = get_task(name)
+    return TaskRule(task.name, task.terminal_action, task.allowed_actions)
+
+
+def selection_rule(recipe: Recipe) -> SelectionRule:
+    """The recipe's slice for the selection stage."""
+    chosen = recipe.selection
+    limits = {"positive": chosen.max_positives, "negative": chosen.max_negatives}
+    repeat = {"positive": chosen.repeat_positives, "negative": chosen.repeat_negatives}
+    classes = STRATEGIES[recipe.strategy.name].classes
+    mix = Mix(limits, repeat)
+    return SelectionRule(recipe.name, chosen.profile, classes, mix, chosen.min_quality, chosen.allow_contaminated)
+
+
+def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
+    """The recipe's strategy with our wording, or with that of the prompt file it names."""
+    strategy = STRATEGIES[recipe.strategy.name]
+    instruction = get_task(recipe.task).instruction
+    file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
+    if file is None:
+        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))
+    if settings.nat_dir is None and not file.is_absolute():  # the task has no data either, so nothing will be asked
+        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), "no prompt file"))
+    path = (settings.nat_dir or Path()) / file
+    return Conditioning(strategy, read_prompt_file(path, entry), digest(strategy.identity(), file_sha256(path), entry))
+
+
+def _warm_start(recipe: Recipe) -> str | None:
+    name = recipe.training.warm_start
+    if name is None:
+        return None
+    return f"champion/{recipe.line}" if name == "champion" else f"{name}/checkpoint"
+
+
+def comparison_notes(recipes: Sequence[Recipe]) -> list[str]:
+    """What a reader of the comparison has to know of how the arms were made."""
+    notes = []
+    repeats = {recipe.name: recipe.selection.repeat_positives for recipe in recipes}
+    for times in sorted({times for times in repeats.values() if times > 1}):
+        names = ", ".join(name for name, own in repeats.items() if own == times)
+        notes.append(f"Every positive rollout stands {times} times in an epoch of {names}.")
+    if len({recipe.training.steps for recipe in recipes}) == 1 and len(recipes) > 1:
+        notes.append("All arms take the same number of optimiser steps; epochs differ.")
+    seeds = sorted({recipe.training.seed for recipe in recipes})
+    notes.append(f"Training seed {', '.join(map(str, seeds))}: one run per arm, so the intervals leave out training noise.")
+    return notes

@@ -1,0 +1,40 @@
+"""Content-addressed store: objects that are complete or absent, and per asset a pointer to its current object.
+
+Layout under NEGTRAJ_HOME (stated in full in docs/shard_format.md):
+
+    objects/<asset>/<key>/…            files, and MANIFEST.json written last inside a folder renamed into place
+    segments/<table>/<key>/…           append-only pieces of row caches, published the same way
+    current/<asset>.json               which object is the asset's present state, and which were before
+
+An object's `key` is computed from what it is made of, so work is skipped by asking whether the key exists. Its
+`version` is computed from what it holds (`content`): two objects made differently with equal content have one version.
+"""
+
+from negtraj_dagster.store.core import Published, Store, set_aside
+from negtraj_dagster.store.files import (
+    file_lock,
+    file_sha256,
+    machine_lock,
+    read_json_lines,
+    replace_text,
+    write_text_durably,
+)
+from negtraj_dagster.store.manifest import MANIFEST, STORE_VERSION, Built, find_faults, load_manifest, object_key
+
+__all__ = [
+    "MANIFEST",
+    "STORE_VERSION",
+    "Built",
+    "Published",
+    "Store",
+    "file_lock",
+    "file_sha256",
+    "find_faults",
+    "load_manifest",
+    "machine_lock",
+    "object_key",
+    "read_json_lines",
+    "replace_text",
+    "set_aside",
+    "write_text_durably",
+]

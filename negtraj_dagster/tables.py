@@ -1,0 +1,136 @@
+"""Tables that stages keep by key: digests of rows and frames, and append-only caches that answer a key once.
+
+Only sha256 is stored, over bytes that do not depend on how a file was written.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from negtraj_dagster.schema import digest
+from negtraj_dagster.store import Built, Store, load_manifest
+
+LOG = logging.getLogger(__name__)
+MAX_SEGMENTS = 48
+"""From here on a cache's segments are merged into one: a run opens few files, however many nights went before."""
+
+
+def digest_rows(frame: pl.DataFrame, *, prefix: str) -> pl.Series:
+    """sha256 of every row: its values as text with their lengths before them, null unlike any text.
+
+    Args:
+        frame: columns that decide, in a fixed order; strings, integers, booleans.
+        prefix: names what the digest is for.
+    """
+    parts = [pl.lit(f"{len(prefix)}:{prefix}")]
+    for name in frame.columns:
+        text = pl.col(name).cast(pl.String)
+        parts.append(pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text).fill_null("-"))
+    texts = frame.select(pl.concat_str(parts)).to_series() if frame.height else pl.Series([], dtype=pl.String)
+    return pl.Series("digest", [hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=pl.String)
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """sha256 of a table's column names, types and values, in order, whatever file it is stored in."""
+    hasher = hashlib.sha256(str(frame.height).encode())
+    for series in frame.rechunk().get_columns():
+        hasher.update(digest(series.name, str(series.dtype)).encode())
+        hasher.update(series.is_null().cast(pl.UInt8).to_numpy().tobytes())
+        for raw in _column_bytes(series):
+            hasher.update(len(raw).to_bytes(8, "little"))
+            hasher.update(raw)
+    return hasher.hexdigest()
+
+
+def _column_bytes(series: pl.Series) -> list[bytes | memoryview]:
+    if series.dtype == pl.String:
+        array = series.fill_null("").to_arrow().cast(pa.large_string())
+        _, offsets, values = array.buffers()
+        places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+        text = memoryview(values)[places[0] : places[-1]] if values is not None and len(places) else b""
+        return [(places - places[:1]).tobytes(), text]
+    if series.dtype.is_integer() or series.dtype == pl.Boolean:
+        return [series.cast(pl.Int64).fill_null(0).to_numpy().tobytes()]
+    if series.dtype.is_float():
+        return [series.cast(pl.Float64).fill_null(0.0).to_numpy().tobytes()]
+    raise TypeError(f"column {series.name}: no digest for {series.dtype}; expected text, integers, booleans or floats")
+
+
+class RowCache:
+    """An append-only table of rows by key: every key is answered once, with any number of rows, none included.
+
+    Each segment holds `keys.parquet` (all keys it answers) and named row tables (`rows.parquet`), each with the key column.
+
+    Args:
+        store: where the segments are.
+        table: the table's name; whatever changes the answers belongs into it.
+        key: name of the key column.
+        schema: of `rows.parquet`, the key column first.
+    """
+
+    def __init__(self, store: Store, table: str, key: str, schema: pl.Schema) -> None:
+        self.store, self.table, self.key, self.schema = store, table, key, schema
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held between asking what is missing and adding it: two runs that want the same rows make them once."""
+        return self.store.lock(f"segments/{self.table}")
+
+    def segments(self) -> list[Path]:
+        """Folders of the present segments, those that a merged one stands for left out."""
+        folders = self.store.segments(self.table, check=("keys.parquet", "rows.parquet"))
+        replaced = {name for folder in folders for name in self._content(folder).get("replaces", ())}
+        return [folder for folder in folders if folder.name not in replaced]
+
+    def missing(self, wanted: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `wanted` whose key the cache cannot answer; reads key files only."""
+        if not wanted.height:
+            return wanted
+        return wanted.join(self.keys(), on=self.key, how="anti", maintain_order="left")
+
+    def keys(self) -> pl.DataFrame:
+        """All keys, one column."""
+        frames = [pl.read_parquet(folder / "keys.parquet", glob=False) for folder in self.segments()]
+        return pl.concat(frames).unique() if frames else pl.DataFrame(schema={self.key: pl.String})
+
+    def rows(self, wanted: pl.DataFrame | None = None) -> pl.DataFrame:
+        """Rows of the wanted keys (all, when None), each once, in an order that does not depend on the segments."""
+        frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in self.segments()]
+        rows = pl.concat(frames) if frames else self.schema.to_frame()
+        if wanted is not None:
+            rows = rows.join(wanted.select(self.key).unique(), on=self.key, how="semi")
+        return rows.unique().sort(self.schema.names())
+
+    def add(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame] | None = None) -> Path:
+        """Publish one segment.
+
+        Args:
+            keys: every key it answers.
+            rows: with `schema`.
+            more: further tables by file name, not merged and not read here.
+        """
+        if more is None and len(folders := self.segments()) >= MAX_SEGMENTS:
+            self._merge(folders)
+        return self._publish(keys.unique().sort(), rows, more or {}, ())
+
+    def _merge(self, folders: Sequence[Path]) -> None:
+        LOG.info("%s: merging %d segments", self.table, len(folders))
+        self._publish(self.keys()[self.key].sort(), self.rows(), {}, tuple(folder.name for folder in folders))
+
+    def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
+        tables = {"keys.parquet": pl.DataFrame({self.key: keys}), "rows.parquet": rows.cast(self.schema), **more}  # type: ignore[arg-type]
+
+        def write(folder: Path) -> Built:
+            for name, frame in tables.items():
+                frame.rechunk().write_parquet(folder / name)
+            return Built({"n_keys": len(keys), "n_rows": rows.height, "replaces": sorted(replaces)})
+
+        return self.store.publish_segment(self.table, digest(*keys), write)
+
+    def _content(self, folder: Path) -> dict[str, list[str]]:
+        return dict(load_manifest(folder, f"segments/{self.table}", folder.name)["content"])
