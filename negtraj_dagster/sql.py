@@ -46,8 +46,14 @@ class SqlFile:
     def version(self) -> str:
         """Hash of the SQL, its parameters' values, what the header says of its effect, and the model it reads."""
         effect = {key: self.header.get(key) for key in ("reason", "scope", "severity", "applies_to")}
-        model = "" if self.path.parent.name == "model" else model_digest()
+        model = model_digest(self.reads_model())
         return digest_json([self.name, self.normalised, dict(self.parameters), effect, model])
+
+    def reads_model(self) -> tuple[str, ...]:
+        """The files of sql/model that decide what this one sees."""
+        if self.path.parent.name == "model":
+            return () if self.name == "steps" else ("steps",)
+        return ("steps",) if self.header.get("scope", "row") == "row" else ("steps", "signatures")
 
     @property
     def body(self) -> str:
@@ -71,9 +77,9 @@ class SqlFile:
         return SqlFile(self.path, self.name, self.header, self.text, {**self.parameters, **values})
 
 
-def model_digest() -> str:
-    """Hash of sql/model: what filters and scores see of a rollout depends on it."""
-    return digest_json([load_one("model/steps.sql").version])
+def model_digest(names: tuple[str, ...]) -> str:
+    """Hash of some files of sql/model: what filters and scores see of a rollout depends on them."""
+    return digest_json([load_one(f"model/{name}.sql").version for name in names]) if names else ""
 
 
 @dataclass(frozen=True)

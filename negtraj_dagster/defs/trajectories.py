@@ -14,7 +14,7 @@ from negtraj_dagster.trajectories.score import SCORED_VERSION
 
 def _sql_versions(*, rows: bool) -> list[str]:
     filters = [filter_.version for filter_ in sql.load_filters() if (filter_.scope == "row") == rows]
-    scores = sql.load_scores() if rows else [sql.load_one("scores/_quality.sql")]
+    scores = [*sql.load_scores(), sql.load_one("model/signatures.sql")] if rows else [sql.load_one("scores/_quality.sql")]
     return [*filters, *(score.version for score in scores)]
 
 

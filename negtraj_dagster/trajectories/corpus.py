@@ -11,7 +11,7 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.schema import EVALUATION_SPLITS
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, TaskRule, filter_job, judge, rules_digest, verdict_rows
+from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, TaskRule, filter_job, judge_sets, rules_digest, verdict_rows
 from negtraj_dagster.trajectories.labels import label_rollouts, set_units
 
 CORPUS_VERSION = 1
@@ -82,7 +82,8 @@ def _build(
     scores = _read(store, scored, "scores").join(keys, on="rollout_key", how="semi")
     known_of_task = rules_digest([rule])
     jobs = [filter_job(each, set_units(each.scope, rollouts, question_table, known_of_task)) for each in filters]
-    judged = judge(store, jobs, labelled=rollouts, raw=raw, rules=[rule], questions=question_table)
+    signatures = _read(store, scored, "signatures").join(keys, on="rollout_key", how="semi")
+    judged = judge_sets(store, jobs, labelled=rollouts, signatures=signatures, rule=rule, questions=question_table)
     verdicts = [_read(store, scored, "verdicts").join(keys, on="rollout_key", how="semi")]
     verdicts += _question_verdicts(rollouts, question_table)
     verdicts += [verdict_rows(each, judged.answers[each.name], rollouts) for each in filters]

@@ -1,11 +1,13 @@
-"""Runs SQL filters and scores over the rows they have not judged yet, and over no others.
+"""Runs SQL files over the rows they have not answered yet, and over no others.
 
 Every file has *units* (labels.py) and a cache of its answers per version of the file: a unit is judged once per version.
-Only rows that some file has to judge, with the earlier rows of their question for group filters, are loaded at all.
+Row files see conversations, of the new rows only. Set-level filters see narrow rows and signatures, so that a new row is
+compared with old ones that are not read again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import duckdb
 import polars as pl
@@ -24,6 +26,7 @@ HIT_SCHEMA = pl.Schema(
     {"unit_key": pl.String, "rollout_key": pl.String, "step": pl.Int32, "detail": pl.String, "earlier_key": pl.String}
 )
 SCORE_SCHEMA = pl.Schema({"unit_key": pl.String, "rollout_key": pl.String, "score": pl.Float64})
+SIGNATURE_SCHEMA = pl.Schema({"unit_key": pl.String, "rollout_key": pl.String, "said": pl.String, "actions": pl.String})
 VERDICT_SCHEMA = pl.Schema(
     {
         "rollout_key": pl.String,
@@ -36,7 +39,6 @@ VERDICT_SCHEMA = pl.Schema(
         "earlier_key": pl.String,
     }
 )
-HIT_COLUMNS = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
 ROLLOUT_VIEW = ("rollout_key", "task", "question_id", "source", "teacher", "occurrence", "label", "reward", "pred", "gold")
 
 
@@ -55,27 +57,33 @@ def rules_digest(rules: Sequence[TaskRule]) -> str:
     return digest_json(rows)
 
 
+Kind = Literal["verdicts", "scores", "signatures"]
+SCHEMAS: dict[Kind, pl.Schema] = {"verdicts": HIT_SCHEMA, "scores": SCORE_SCHEMA, "signatures": SIGNATURE_SCHEMA}
+COUNTS: dict[Kind, str] = {"verdicts": "judged", "scores": "scored", "signatures": "signed"}
+EXPECTED: dict[Kind, dict[str, str]] = {
+    "verdicts": {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"},
+    "scores": {"rollout_key": "VARCHAR", "score": "DOUBLE"},
+    "signatures": {"rollout_key": "VARCHAR", "said": "VARCHAR", "actions": "VARCHAR"},
+}
+
+
 @dataclass(frozen=True)
 class Job:
     """One SQL file over its units: columns rollout_key, label, unit_key."""
 
+    kind: Kind
     file: sql.SqlFile
     units: pl.DataFrame
 
     @property
     def scope(self) -> str:
-        """row for scores, too."""
+        """Of a filter; row for scores and signatures."""
         return str(self.file.header.get("scope", "row"))
-
-    @property
-    def schema(self) -> pl.Schema:
-        """Of the cached answers."""
-        return HIT_SCHEMA if isinstance(self.file, sql.Filter) else SCORE_SCHEMA
 
     def cache(self, store: Store) -> RowCache:
         """Answers of this version of the file."""
-        kind = "verdicts" if isinstance(self.file, sql.Filter) else "scores"
-        return RowCache(store, f"{kind}/{self.file.name}/{self.file.version[:16]}", "unit_key", self.schema)
+        table = f"{self.kind}/{self.file.name}/{self.file.version[:16]}"
+        return RowCache(store, table, "unit_key", SCHEMAS[self.kind])
 
 
 @dataclass
@@ -89,38 +97,72 @@ class Judged:
 
 def filter_job(filter_: sql.Filter, units: pl.DataFrame) -> Job:
     """A filter over the units it judges."""
-    return Job(filter_, filter_units(filter_, units))
+    return Job("verdicts", filter_, filter_units(filter_, units))
 
 
-def judge(
-    store: Store,
-    jobs: Sequence[Job],
-    *,
-    labelled: pl.DataFrame,
-    raw: Published,
-    rules: Sequence[TaskRule],
-    questions: pl.DataFrame | None = None,
+def judge_rows(
+    store: Store, jobs: Sequence[Job], *, labelled: pl.DataFrame, raw: Published, rules: Sequence[TaskRule]
 ) -> Judged:
-    """All answers of all files, computing those that are missing.
+    """All answers of row files, computing those that are missing.
 
     Args:
         store: keeps the answers.
         jobs: what to run.
-        labelled: the rollouts concerned in order of arrival, with labels.
+        labelled: all rollouts in order of arrival, with labels.
         raw: where their conversations are found.
-        rules: of the tasks concerned.
-        questions: `QUESTION_COLUMNS`, or None where no file may see them.
+        rules: one per task.
     """
     missing = {job.file.name: job.cache(store).missing(job.units) for job in jobs}
-    needed = _needed(jobs, missing, labelled)
-    for chunk in _chunks(jobs, needed):
-        _judge_chunk(store, jobs, missing, chunk, raw, rules, questions)
-    judged = Judged(work={"conversations_read": needed.height})
+    wanted = pl.concat([frame.select("rollout_key") for frame in missing.values()]).unique()
+    needed = labelled.join(wanted, on="rollout_key", how="semi", maintain_order="left")
+    for chunk in needed.iter_slices(CHUNK_ROWS) if needed.height else ():
+        conversations = read_conversations(store, raw, chunk["base_key"])
+        rollouts = chunk.join(conversations, on="base_key", how="left", maintain_order="left")
+        with sql.connect() as connection:
+            load_row_tables(connection, rollouts, rules)
+            for job in jobs:
+                mine = missing[job.file.name].join(chunk.select("rollout_key"), on="rollout_key", how="semi")
+                if mine.height:
+                    job.cache(store).add(mine["unit_key"], _run(connection, job, mine, mine["rollout_key"]))
+    return _collect(store, jobs, missing, {"conversations_read": needed.height})
+
+
+def judge_sets(
+    store: Store,
+    jobs: Sequence[Job],
+    *,
+    labelled: pl.DataFrame,
+    signatures: pl.DataFrame,
+    rule: TaskRule,
+    questions: pl.DataFrame,
+) -> Judged:
+    """All answers of set-level filters, computing those that are missing.
+
+    Args:
+        store: keeps the answers.
+        jobs: what to run.
+        labelled: one task's rollouts in order of arrival, with labels.
+        signatures: rollout_key, said, actions.
+        rule: of the task.
+        questions: of the task (`QUESTION_COLUMNS`).
+    """
+    missing = {job.file.name: job.cache(store).missing(job.units) for job in jobs}
+    if any(frame.height for frame in missing.values()):
+        with sql.connect() as connection:
+            load_set_tables(connection, labelled, signatures, rule, questions)
+            for job in jobs:
+                if (mine := missing[job.file.name]).height:
+                    job.cache(store).add(mine["unit_key"], _run(connection, job, mine, _visible(job, mine, labelled)))
+    return _collect(store, jobs, missing, {})
+
+
+def _collect(store: Store, jobs: Sequence[Job], missing: Mapping[str, pl.DataFrame], work: dict[str, int]) -> Judged:
+    judged = Judged(work=work)
     for job in jobs:
         name, cache = job.file.name, job.cache(store)
         judged.answers[name] = cache.rows(job.units)
         judged.caches += [store.name(folder) for folder in cache.segments()]
-        judged.work[f"{'judged' if isinstance(job.file, sql.Filter) else 'scored'}_{name}"] = missing[name].height
+        judged.work[f"{COUNTS[job.kind]}_{name}"] = missing[name].height
     return judged
 
 
@@ -142,119 +184,81 @@ def verdict_rows(filter_: sql.Filter, hits: pl.DataFrame, units: pl.DataFrame) -
     return made.cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
 
 
-def _needed(jobs: Sequence[Job], missing: Mapping[str, pl.DataFrame], labelled: pl.DataFrame) -> pl.DataFrame:
-    """Rows to load: those to be judged, and for group filters the rows of their questions."""
-    keys = [missing[job.file.name].select("rollout_key") for job in jobs]
-    wanted = pl.concat(keys).unique() if keys else pl.DataFrame(schema={"rollout_key": pl.String})
-    rows = labelled.join(wanted, on="rollout_key", how="semi", maintain_order="left")
-    grouped = [missing[job.file.name].select("rollout_key") for job in jobs if job.scope == "group"]
-    if any(frame.height for frame in grouped):
-        asked = labelled.join(pl.concat(grouped).unique(), on="rollout_key", how="semi").select("task", "question_id").unique()
-        beside = labelled.join(asked, on=["task", "question_id"], how="semi")
-        rows = pl.concat([rows, beside]).unique("rollout_key").sort("ingest_seq")
-    if any(job.scope == "corpus" and missing[job.file.name].height for job in jobs):
-        rows = labelled
-    return rows
-
-
-def _chunks(jobs: Sequence[Job], needed: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The rows in parts, a question's rows together; one part where a filter has to see everything."""
-    if not needed.height:
-        return
-    if any(job.scope == "corpus" for job in jobs):
-        yield needed
-        return
-    sizes = needed.group_by("task", "question_id", maintain_order=True).len("n_rows")
-    sizes = sizes.with_columns(part=(pl.col("n_rows").cum_sum() - 1) // CHUNK_ROWS)
-    parts = needed.join(sizes.select("task", "question_id", "part"), on=["task", "question_id"], maintain_order="left")
-    for part in sorted(parts["part"].unique()):
-        yield parts.filter(pl.col("part") == part).drop("part")
-
-
-def _judge_chunk(
-    store: Store,
-    jobs: Sequence[Job],
-    missing: Mapping[str, pl.DataFrame],
-    chunk: pl.DataFrame,
-    raw: Published,
-    rules: Sequence[TaskRule],
-    questions: pl.DataFrame | None,
-) -> None:
-    conversations = read_conversations(store, raw, chunk["base_key"])
-    rollouts = chunk.join(conversations, on="base_key", how="left", maintain_order="left")
-    with sql.connect() as connection:
-        load_tables(connection, rollouts, rules, questions)
-        for job in jobs:
-            mine = missing[job.file.name].join(chunk.select("rollout_key"), on="rollout_key", how="semi")
-            if mine.height:
-                visible = _visible(job, mine, chunk)
-                job.cache(store).add(mine["unit_key"], _run(connection, job, mine, visible))
-
-
-def _visible(job: Job, mine: pl.DataFrame, chunk: pl.DataFrame) -> pl.Series:
-    if job.scope not in ("group", "corpus"):
-        return mine["rollout_key"]
+def _visible(job: Job, mine: pl.DataFrame, labelled: pl.DataFrame) -> pl.Series:
+    """What a set-level filter sees: rows to be judged, for group filters with all rows of their questions."""
     if job.scope == "corpus":
-        return chunk["rollout_key"]
-    asked = chunk.join(mine.select("rollout_key"), on="rollout_key", how="semi").select("task", "question_id").unique()
-    return chunk.join(asked, on=["task", "question_id"], how="semi")["rollout_key"]
+        return labelled["rollout_key"]
+    if job.scope != "group":
+        return mine["rollout_key"]
+    asked = labelled.join(mine.select("rollout_key"), on="rollout_key", how="semi").select("task", "question_id").unique()
+    return labelled.join(asked, on=["task", "question_id"], how="semi")["rollout_key"]
 
 
 def _run(connection: duckdb.DuckDBPyConnection, job: Job, mine: pl.DataFrame, visible: pl.Series) -> pl.DataFrame:
     set_wanted(connection, visible)
-    if not isinstance(job.file, sql.Filter):
-        rows = sql.select(connection, job.file, expect={"rollout_key": "VARCHAR", "score": "DOUBLE"})
-    else:
-        has_earlier = job.scope in ("group", "corpus")
-        expect = {**HIT_COLUMNS, **({"earlier_key": "VARCHAR"} if has_earlier else {})}
-        rows = sql.select(connection, job.file, expect=expect)
-        if not has_earlier:
-            rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias("earlier_key"))
+    expect, names = EXPECTED[job.kind], SCHEMAS[job.kind].names()
+    if job.kind == "verdicts" and job.scope in ("group", "corpus"):
+        expect = {**expect, "earlier_key": "VARCHAR"}
+    rows = sql.select(connection, job.file, expect=expect)
+    if job.kind == "verdicts" and "earlier_key" not in expect:
+        rows = rows.with_columns(pl.lit(None, dtype=pl.String).alias("earlier_key"))
     rows = rows.join(mine.select("rollout_key", "unit_key"), on="rollout_key", how="inner")
-    return rows.select(job.schema.names()).cast(job.schema)  # type: ignore[arg-type]
+    return rows.select(names).cast(SCHEMAS[job.kind])  # type: ignore[arg-type]
 
 
-def load_tables(
-    connection: duckdb.DuckDBPyConnection,
-    rollouts: pl.DataFrame,
-    rules: Sequence[TaskRule],
-    questions: pl.DataFrame | None,
-) -> None:
-    """Load the documented tables (sql/README.md) as `all_rollouts`, `all_steps`, `tasks`, `questions`.
+def load_row_tables(connection: duckdb.DuckDBPyConnection, rollouts: pl.DataFrame, rules: Sequence[TaskRule]) -> None:
+    """Load what row files see (sql/README.md): `rollouts` with conversations, `steps`, `tasks`.
 
     Args:
         connection: a fresh one.
         rollouts: labelled rows with their conversation.
         rules: one per task that has rollouts.
-        questions: `QUESTION_COLUMNS`, or None where no filter in this stage may see them.
     """
-    connection.register("rollouts_frame", rollouts.select(*ROLLOUT_VIEW, "ingest_seq", "conversation").to_arrow())
+    _load(connection, "rollouts_frame", rollouts.select(*ROLLOUT_VIEW, "ingest_seq", "conversation"))
     connection.execute(
         f"""create table all_rollouts as
         select * exclude (conversation), from_json(conversation, '{TURNS_JSON}') as conversation
         from rollouts_frame order by ingest_seq"""
     )
-    tasks = pl.DataFrame(
+    _load(connection, "tasks", _task_table(rules))
+    connection.execute("create view rollouts as select * from all_rollouts")
+    connection.execute(f"create table all_steps as {sql.load_one('model/steps.sql').body}")
+    connection.execute("create table wanted_keys (rollout_key varchar)")
+    for name, table in (("rollouts", "all_rollouts"), ("steps", "all_steps")):
+        connection.execute(f"create or replace view {name} as select * from {table} semi join wanted_keys using (rollout_key)")
+    sql.lock_down(connection)
+
+
+def load_set_tables(
+    connection: duckdb.DuckDBPyConnection,
+    rollouts: pl.DataFrame,
+    signatures: pl.DataFrame,
+    rule: TaskRule,
+    questions: pl.DataFrame,
+) -> None:
+    """Load what set-level filters see: `rollouts` without conversations, `signatures`, `tasks`, `questions`."""
+    _load(connection, "all_rollouts", rollouts.select(*ROLLOUT_VIEW, "ingest_seq").sort("ingest_seq"))
+    _load(connection, "all_signatures", signatures.select("rollout_key", "said", "actions"))
+    _load(connection, "tasks", _task_table([rule]))
+    _load(connection, "questions", questions)
+    connection.execute("create table wanted_keys (rollout_key varchar)")
+    for name in ("rollouts", "signatures"):
+        connection.execute(f"create view {name} as select * from all_{name} semi join wanted_keys using (rollout_key)")
+    sql.lock_down(connection)
+
+
+def _load(connection: duckdb.DuckDBPyConnection, name: str, frame: pl.DataFrame) -> None:
+    connection.register("incoming", frame.to_arrow())
+    connection.execute(f"create table {name} as select * from incoming")
+    connection.unregister("incoming")
+
+
+def _task_table(rules: Sequence[TaskRule]) -> pl.DataFrame:
+    return pl.DataFrame(
         [(rule.task, rule.terminal_action, list(rule.allowed_actions)) for rule in rules],
         schema={"task": pl.String, "terminal_action": pl.String, "allowed_actions": pl.List(pl.String)},
         orient="row",
     )
-    connection.register("tasks_frame", tasks.to_arrow())
-    connection.execute("create table tasks as select * from tasks_frame")
-    if questions is not None:
-        connection.register("questions_frame", questions.to_arrow())
-        connection.execute("create table questions as select * from questions_frame")
-    connection.execute("create view rollouts as select * from all_rollouts")
-    steps = sql.load_one("model/steps.sql")
-    connection.execute(f"create table all_steps as {steps.body}")
-    for name in ("rollouts_frame", "tasks_frame", *(["questions_frame"] if questions is not None else [])):
-        connection.unregister(name)
-    connection.execute("create table wanted_keys (rollout_key varchar)")
-    connection.execute(
-        "create or replace view rollouts as select * from all_rollouts semi join wanted_keys using (rollout_key)"
-    )
-    connection.execute("create view steps as select * from all_steps semi join wanted_keys using (rollout_key)")
-    sql.lock_down(connection)
 
 
 def set_wanted(connection: duckdb.DuckDBPyConnection, keys: pl.Series) -> None:

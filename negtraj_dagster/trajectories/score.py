@@ -9,7 +9,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.conversations import read_index
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.judge import Job, TaskRule, filter_job, judge, rules_digest, verdict_rows
+from negtraj_dagster.trajectories.judge import Job, TaskRule, filter_job, judge_rows, rules_digest, verdict_rows
 from negtraj_dagster.trajectories.labels import SCORER, SCORER_VERSION, label_rollouts, row_units
 
 SCORED_VERSION = 1
@@ -32,7 +32,7 @@ def score_rollouts(store: Store, raw: Published, rules: Mapping[str, TaskRule]) 
         "raw_rollouts": raw.version,
         "scorer": [SCORER, SCORER_VERSION],
         "tasks": known_of_tasks,
-        **{f"sql/{file.name}": file.version for file in (*filters, *scores)},
+        **{f"sql/{file.name}": file.version for file in (*filters, *scores, sql.load_one("model/signatures.sql"))},
     }
 
     def write(folder: Path) -> Built:
@@ -52,8 +52,10 @@ def _score(
 ) -> Built:
     labelled = label_rollouts(read_index(store, raw))
     units = row_units(labelled, known_of_tasks)
-    jobs = [*(filter_job(filter_, units) for filter_ in filters), *(Job(file, units) for file in scores)]
-    judged = judge(store, jobs, labelled=labelled, raw=raw, rules=rules)
+    signatures = sql.load_one("model/signatures.sql")
+    jobs = [filter_job(filter_, units) for filter_ in filters]
+    jobs += [*(Job("scores", file, units) for file in scores), Job("signatures", signatures, units)]
+    judged = judge_rows(store, jobs, labelled=labelled, raw=raw, rules=rules)
     verdicts = pl.concat([verdict_rows(filter_, judged.answers[filter_.name], units) for filter_ in filters])
     score_rows = [
         judged.answers[file.name].select("rollout_key", pl.lit(file.name).alias("score_name"), "score") for file in scores
@@ -61,6 +63,7 @@ def _score(
     tables = {
         "verdicts": verdicts.sort("rollout_key", "filter", "step", "detail"),
         "scores": pl.concat(score_rows).sort("rollout_key", "score_name"),
+        "signatures": judged.answers[signatures.name].drop("unit_key").sort("rollout_key"),
         "labels": labelled.select(
             "rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label"
         ),

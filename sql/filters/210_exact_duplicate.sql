@@ -9,23 +9,15 @@ The agent's turns equal those of an earlier rollout of the same question. Every 
 the first re-admits the next. Example: the same failure sampled at two temperatures is caught once.
 """
 */
-with traces as (
-    select
-        rollout_key,
-        string_agg(content, chr(30) order by step) as trace
-    from steps
-    group by rollout_key
-),
-
-candidates as (
+with candidates as (
     select
         rollouts.rollout_key,
         rollouts.task,
         rollouts.question_id,
         rollouts.ingest_seq,
-        traces.trace
+        signatures.said
     from rollouts
-    inner join traces on rollouts.rollout_key = traces.rollout_key
+    inner join signatures on rollouts.rollout_key = signatures.rollout_key
     where rollouts.label != 'unknown'
 )
 
@@ -39,6 +31,6 @@ inner join candidates as earlier
     on
         later.task = earlier.task
         and later.question_id = earlier.question_id
-        and later.trace = earlier.trace
+        and later.said = earlier.said
         and later.ingest_seq > earlier.ingest_seq
 order by later.rollout_key, earlier.rollout_key

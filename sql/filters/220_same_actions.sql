@@ -10,23 +10,15 @@ Every earlier twin is named, so that dropping the first re-admits the next. Exam
 same words and finish alike, with other Thoughts, are caught once.
 """
 */
-with traces as (
-    select
-        rollout_key,
-        string_agg(coalesce(action_type, '?') || '[' || lower(coalesce(action_arg, '')) || ']', chr(30) order by step) as trace
-    from steps
-    group by rollout_key
-),
-
-candidates as (
+with candidates as (
     select
         rollouts.rollout_key,
         rollouts.task,
         rollouts.question_id,
         rollouts.ingest_seq,
-        traces.trace
+        signatures.actions
     from rollouts
-    inner join traces on rollouts.rollout_key = traces.rollout_key
+    inner join signatures on rollouts.rollout_key = signatures.rollout_key
     where rollouts.label = 'negative'
 )
 
@@ -40,6 +32,6 @@ inner join candidates as earlier
     on
         later.task = earlier.task
         and later.question_id = earlier.question_id
-        and later.trace = earlier.trace
+        and later.actions = earlier.actions
         and later.ingest_seq > earlier.ingest_seq
 order by later.rollout_key, earlier.rollout_key

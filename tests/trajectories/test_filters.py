@@ -8,15 +8,15 @@ import polars as pl
 import pytest
 
 from negtraj_dagster import sql
-from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.conversations import INDEX_SCHEMA
+from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Store
 from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA, build_question_sets
 from negtraj_dagster.trajectories.corpus import build_corpus
-from negtraj_dagster.trajectories.judge import TaskRule, load_tables, set_wanted
+from negtraj_dagster.trajectories.judge import TaskRule, load_row_tables, load_set_tables, set_wanted
 from negtraj_dagster.trajectories.labels import label_rollouts
 from negtraj_dagster.trajectories.score import score_rollouts
 
@@ -109,7 +109,15 @@ def run(name: str, rollouts: list[dict[str, Any]], questions: list[tuple[Any, ..
     if filter_.scope == "group":
         expect["earlier_key"] = "VARCHAR"
     with sql.connect() as connection:
-        load_tables(connection, frame, [RULE], pl.DataFrame(questions, schema=QUESTION_SCHEMA, orient="row"))
+        load_row_tables(connection, frame, [RULE])
+        set_wanted(connection, frame["rollout_key"])
+        if filter_.scope == "row":
+            return sql.select(connection, filter_, expect=expect)
+        expect_signatures = {"rollout_key": "VARCHAR", "said": "VARCHAR", "actions": "VARCHAR"}
+        signatures = sql.select(connection, sql.load_one("model/signatures.sql"), expect=expect_signatures)
+    with sql.connect() as connection:
+        asked = pl.DataFrame(questions, schema=QUESTION_SCHEMA, orient="row")
+        load_set_tables(connection, frame, signatures, RULE, asked)
         set_wanted(connection, frame["rollout_key"])
         return sql.select(connection, filter_, expect=expect)
 
@@ -189,7 +197,7 @@ def test_new_rows_are_judged_alone_and_an_edited_model_judges_all_again(
     land(settings, "b.jsonl", "q4")
     raw = read_landed_files(store, settings)
     assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 1
-    monkeypatch.setattr(sql, "model_digest", lambda: "another model")
+    monkeypatch.setattr(sql, "model_digest", lambda _: "another model")
     assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 4
 
 
@@ -232,7 +240,7 @@ def test_a_sql_file_that_breaks_the_contract_is_refused_by_name(tmp_path: Path, 
     frame = label_rollouts(pl.DataFrame(rows(a=[FINISH]), schema=ROW_SCHEMA))
     columns = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
     with sql.connect() as connection:
-        load_tables(connection, frame, [RULE], None)
+        load_row_tables(connection, frame, [RULE])
         with pytest.raises(SqlContractError, match=message) as caught:
             sql.select(connection, sql.load_sql(path), expect=columns)
     assert "900_x.sql" in str(caught.value)
