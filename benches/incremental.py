@@ -38,30 +38,14 @@ role = "candidate"
 line = "bench"
 [strategy]
 name = "nat"
+[shards]
+max_tokens = 4096
 [training]
 steps = 1
 """
-WORDS = tuple(
-    [
-        "first",
-        "then",
-        "now",
-        "next",
-        "so",
-        "well",
-        "right",
-        "okay",
-        "carefully",
-        "slowly",
-        "again",
-        "simply",
-        "maybe",
-        "surely",
-        "clearly",
-        "hence",
-        "thus",
-    ]
-)
+WORDS = "first then now next so well right okay carefully slowly again simply maybe surely clearly hence".split()  # noqa: SIM905
+N_WORDS = 250
+"""Added to a rollout: about 2 kB each then, as in NAT's StrategyQA files."""
 
 
 def settings_of(home: Path, n_questions: int) -> Settings:
@@ -93,11 +77,12 @@ def run_plainly(module: str, config: Path, ranks: int, threads: int) -> None:
 
 
 def reworded(episode: dict, sample: int) -> dict:
-    """The same episode told in other words: another rollout, not a duplicate."""
+    """The same episode in other words and with another first action: another rollout, not a duplicate."""
     rng = random.Random(f"{episode['question_id']} {sample}")
-    said = " ".join(rng.choices(WORDS, k=12))
+    said = " ".join(rng.choices(WORDS, k=N_WORDS))
     first, *rest = episode["messages"]
-    changed = {**first, "content": first["content"].replace("Thought: ", f"Thought: {said}. ", 1)}
+    content = first["content"].replace("Thought: ", f"Thought: {said}. ", 1).replace("]", f"+{sample}-{sample}]")
+    changed = {**first, "content": content}
     return {**episode, "source": f"sampler-{sample}", "messages": [changed, *rest]}
 
 

@@ -97,6 +97,11 @@ class Filter(SqlFile):
         return self.header["severity"]  # type: ignore[no-any-return]
 
     @property
+    def names_nearest_twin(self) -> bool:
+        """Whether `earlier_key` is the nearest earlier twin, whose own twins are this row's as well; else each is named."""
+        return bool(self.header.get("twins", "all") == "nearest")
+
+    @property
     def applies_to(self) -> str:
         """both | positive | negative."""
         return str(self.header["applies_to"])
@@ -154,15 +159,17 @@ def load_one(relative: str) -> SqlFile:
 
 def _check_filter(file: Filter) -> None:
     allowed = {"scope": ("row", "group", "reference", "corpus"), "severity": ("drop", "flag")}
-    allowed["applies_to"] = ("both", "positive", "negative")
+    allowed |= {"applies_to": ("both", "positive", "negative"), "twins": ("nearest", "all")}
     if missing := sorted(FILTER_KEYS - file.header.keys()):
         raise SqlContractError(f"{file.path}: the header lacks {missing}")
-    if unknown := sorted(file.header.keys() - FILTER_KEYS - {"params"}):
-        raise SqlContractError(f"{file.path}: unknown header keys {unknown}; known: {sorted(FILTER_KEYS | {'params'})}")
+    if unknown := sorted(file.header.keys() - FILTER_KEYS - {"params", "twins"}):
+        raise SqlContractError(
+            f"{file.path}: unknown header keys {unknown}; known: {sorted(FILTER_KEYS | {'params', 'twins'})}"
+        )
     if match := RESERVED.search(file.body):
         raise SqlContractError(f"{file.path}: reads {match[0]}, which is the runner's; read rollouts and steps instead")
     for key, values in allowed.items():
-        if file.header[key] not in values:
+        if file.header.get(key, values[-1]) not in values:
             raise SqlContractError(f"{file.path}: {key} = {file.header[key]!r}, expected one of {values}")
 
 

@@ -96,15 +96,18 @@ class RowCache:
     def keys(self) -> pl.DataFrame:
         """All keys, one column."""
         frames = [pl.read_parquet(folder / "keys.parquet", glob=False) for folder in self.segments()]
-        return pl.concat(frames).unique() if frames else pl.DataFrame(schema={self.key: pl.String})
+        return pl.concat(frames) if frames else pl.DataFrame(schema={self.key: pl.String})
 
     def rows(self, wanted: pl.DataFrame | None = None) -> pl.DataFrame:
-        """Rows of the wanted keys (all, when None), each once, in an order that does not depend on the segments."""
+        """Rows of the wanted keys (all, when None), in no particular order.
+
+        Each stands once as long as what was missing was asked for and added by one run at a time (`lock`, or a build's own).
+        """
         frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in self.segments()]
         rows = pl.concat(frames) if frames else self.schema.to_frame()
         if wanted is not None:
             rows = rows.join(wanted.select(self.key).unique(), on=self.key, how="semi")
-        return rows.unique().sort(self.schema.names())
+        return rows
 
     def add(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame] | None = None) -> Path:
         """Publish one segment.
@@ -120,7 +123,7 @@ class RowCache:
 
     def _merge(self, folders: Sequence[Path]) -> None:
         LOG.info("%s: merging %d segments", self.table, len(folders))
-        self._publish(self.keys()[self.key].sort(), self.rows(), {}, tuple(folder.name for folder in folders))
+        self._publish(self.keys()[self.key].unique().sort(), self.rows().unique(), {}, tuple(folder.name for folder in folders))
 
     def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
         tables = {"keys.parquet": pl.DataFrame({self.key: keys}), "rows.parquet": rows.cast(self.schema), **more}  # type: ignore[arg-type]

@@ -40,8 +40,9 @@ def write_index(
     placed, segments, pieces = _placed_records(store, files)
     bad = placed.filter(pl.col("fault") != "")
     rows = _with_occurrences(placed.filter(pl.col("fault") == ""))
-    n_read, n_conflicts = rows.unique(["file", "rollout_key"]).height, _count_conflicts(rows)
-    rows = _one_row_a_key(rows)
+    n_read, n_conflicts = rows.height, 0  # occurrences are numbered: a file has each key once
+    if rows["rollout_key"].n_unique() < rows.height:
+        n_conflicts, rows = _count_conflicts(rows), _one_row_a_key(rows)
     refused = rows.filter(is_refused(tombstones))
     rows = rows.filter(~is_refused(tombstones)).with_row_index("ingest_seq")
     index = rows.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA).rechunk()  # type: ignore[arg-type]
@@ -109,6 +110,8 @@ def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataF
 
 def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:
     """Number equal conversations within a file, and key each: the same file twice adds nothing, twins in one file stay two."""
+    if not rows.select(pl.struct("file", "base_key").is_duplicated().any()).item():
+        return rows.with_columns(occurrence=pl.lit(0, dtype=pl.Int32))
     numbered = rows.with_columns(occurrence=pl.int_range(pl.len(), dtype=pl.Int32).over("file", "base_key"))
     twins = numbered.filter(pl.col("occurrence") > 0).select("base_key", "occurrence").unique()
     keys = [digest("rollout", base_key, str(occurrence)) for base_key, occurrence in twins.rows()]

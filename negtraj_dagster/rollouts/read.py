@@ -94,9 +94,13 @@ def _read_file(store: Store, cache: RowCache, known: set[str], file: LandedFile,
         raise RolloutFormatError(f"{file.path}: changed while it was read; land files by rename, and run again")
     places: list[tuple[str, str, str]] = []
     new: dict[str, Slice] = {}
-    prefix = file.table.encode()
+    prefix = hashlib.sha256(f"record {file.table}\n".encode())
     for part in iter_slices(raw):
-        key = digest(prefix, part.raw) if part.raw is not None else ""
+        key = ""
+        if part.raw is not None:
+            hasher = prefix.copy()
+            hasher.update(part.raw)
+            key = hasher.hexdigest()
         places.append((key, part.place, part.fault))
         if key and key not in known:
             new[key] = part

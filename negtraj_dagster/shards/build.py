@@ -71,7 +71,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     rows = _read_rows(store, selected, conditioning)
     cache = RowCache(store, f"conditioned/{rule.rule_key[:16]}", "condition_key", CONDITIONED_SCHEMA)
     work = _condition_missing(store, cache, rows, selected, conditioning, rule)
-    rows = rows.join(cache.rows(rows), on="condition_key", how="left", maintain_order="left")
+    rows = rows.join(cache.rows(rows).unique("condition_key"), on="condition_key", how="left", maintain_order="left")
     known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
     if lost := known.filter(pl.col("segment").is_null())["token_key"].to_list():
         work += _condition_again(store, rows.filter(pl.col("token_key").is_in(lost)), selected, conditioning, rule)

@@ -70,6 +70,7 @@ class Store:
         self._base = base
         self._remote = Remote(remote) if remote else None
         self._verified: set[tuple[Path, int, int]] = set()
+        self._manifests: dict[tuple[Path, int, int], dict[str, Any]] = {}
 
     def build(self, asset: str, made_of: Mapping[str, Any], write: Callable[[Path], Built]) -> Published:
         """Make the asset's object unless it exists, and make it current.
@@ -338,7 +339,11 @@ class Store:
         return folder.relative_to(root).as_posix()
 
     def _manifest(self, folder: Path) -> dict[str, Any]:
-        return load_manifest(folder, *_asset_and_key(self.name(folder)))
+        path = folder / MANIFEST
+        stamp = _stamp(path) if path.is_file() else (path, 0, 0)
+        if stamp not in self._manifests:
+            self._manifests[stamp] = load_manifest(folder, *_asset_and_key(self.name(folder)))
+        return self._manifests[stamp]
 
     def _is_verified(self, path: Path) -> bool:
         return path.is_file() and _stamp(path) in self._verified

@@ -12,7 +12,7 @@ from negtraj_dagster.schema import EVALUATION_SPLITS
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, TaskRule, filter_job, judge_sets, rules_digest, verdict_rows
-from negtraj_dagster.trajectories.labels import label_rollouts, set_units
+from negtraj_dagster.trajectories.labels import set_units
 
 CORPUS_VERSION = 1
 """Rises when the corpus comes out differently from the same rollouts, verdicts and SQL."""
@@ -77,11 +77,13 @@ def _build(
     question_table = _read(store, questions, "questions").filter(pl.col("task") == rule.task)
     if rollouts.is_empty():
         return Built(content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed"})
-    rollouts = label_rollouts(rollouts)
+    labels = _read(store, scored, "labels").select("rollout_key", "label", "row_unit")
+    rollouts = rollouts.join(labels, on="rollout_key", how="left", maintain_order="left")
     keys = rollouts.select("rollout_key")
     scores = _read(store, scored, "scores").join(keys, on="rollout_key", how="semi")
     known_of_task = rules_digest([rule])
-    jobs = [filter_job(each, set_units(each.scope, rollouts, question_table, known_of_task)) for each in filters]
+    units = set_units((each.scope for each in filters), rollouts, question_table, known_of_task)
+    jobs = [filter_job(each, units[each.scope]) for each in filters]
     signatures = _read(store, scored, "signatures").join(keys, on="rollout_key", how="semi")
     judged = judge_sets(store, jobs, labelled=rollouts, signatures=signatures, rule=rule, questions=question_table)
     verdicts = [_read(store, scored, "verdicts").join(keys, on="rollout_key", how="semi")]

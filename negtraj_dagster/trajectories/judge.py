@@ -14,10 +14,10 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import read_conversations
-from negtraj_dagster.schema import digest_json
+from negtraj_dagster.schema import digest, digest_json
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.tables import RowCache
-from negtraj_dagster.trajectories.labels import filter_units
+from negtraj_dagster.trajectories.labels import Units, filter_units
 
 CHUNK_ROWS = 20_000
 """Rows in DuckDB at a time: bounds memory, whatever the corpus."""
@@ -69,11 +69,11 @@ EXPECTED: dict[Kind, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One SQL file over its units: columns rollout_key, label, unit_key."""
+    """One SQL file over its units."""
 
     kind: Kind
     file: sql.SqlFile
-    units: pl.DataFrame
+    units: Units
 
     @property
     def scope(self) -> str:
@@ -82,7 +82,7 @@ class Job:
 
     def cache(self, store: Store) -> RowCache:
         """Answers of this version of the file."""
-        table = f"{self.kind}/{self.file.name}/{self.file.version[:16]}"
+        table = f"{self.kind}/{self.file.name}/{digest(self.file.version, self.units.context)[:16]}"
         return RowCache(store, table, "unit_key", SCHEMAS[self.kind])
 
 
@@ -95,7 +95,7 @@ class Judged:
     caches: list[str] = field(default_factory=list)
 
 
-def filter_job(filter_: sql.Filter, units: pl.DataFrame) -> Job:
+def filter_job(filter_: sql.Filter, units: Units) -> Job:
     """A filter over the units it judges."""
     return Job("verdicts", filter_, filter_units(filter_, units))
 
@@ -112,7 +112,7 @@ def judge_rows(
         raw: where their conversations are found.
         rules: one per task.
     """
-    missing = {job.file.name: job.cache(store).missing(job.units) for job in jobs}
+    missing = {job.file.name: job.cache(store).missing(job.units.keys) for job in jobs}
     wanted = pl.concat([frame.select("rollout_key") for frame in missing.values()]).unique()
     needed = labelled.join(wanted, on="rollout_key", how="semi", maintain_order="left")
     for chunk in needed.iter_slices(CHUNK_ROWS) if needed.height else ():
@@ -146,7 +146,7 @@ def judge_sets(
         rule: of the task.
         questions: of the task (`QUESTION_COLUMNS`).
     """
-    missing = {job.file.name: job.cache(store).missing(job.units) for job in jobs}
+    missing = {job.file.name: job.cache(store).missing(job.units.keys) for job in jobs}
     if any(frame.height for frame in missing.values()):
         with sql.connect() as connection:
             load_set_tables(connection, labelled, signatures, rule, questions)
@@ -160,7 +160,7 @@ def _collect(store: Store, jobs: Sequence[Job], missing: Mapping[str, pl.DataFra
     judged = Judged(work=work)
     for job in jobs:
         name, cache = job.file.name, job.cache(store)
-        judged.answers[name] = cache.rows(job.units)
+        judged.answers[name] = cache.rows(job.units.keys)
         judged.caches += [store.name(folder) for folder in cache.segments()]
         judged.work[f"{COUNTS[job.kind]}_{name}"] = missing[name].height
     return judged

@@ -1,11 +1,13 @@
 """Labels by the recorded reward, and per filter scope the key of all that a verdict on a row depends on."""
 
 import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.schema import Label
+from negtraj_dagster.schema import Label, digest
 from negtraj_dagster.tables import digest_rows, frame_digest
 
 SCORER = "recorded_reward"
@@ -29,51 +31,61 @@ def label_rollouts(rollouts: pl.DataFrame) -> pl.DataFrame:
     return labelled.with_columns(units.alias("row_unit"))
 
 
-def row_units(labelled: pl.DataFrame, rules: str) -> pl.DataFrame:
-    """Units of row filters and scores: the row itself under what the filters know of its task."""
-    return _units(labelled, pl.Series("row_unit", labelled["row_unit"]), rules)
+@dataclass(frozen=True)
+class Units:
+    """What verdicts are kept by: `keys` (rollout_key, label, unit_key), and the `context` all of them depend on."""
+
+    keys: pl.DataFrame
+    context: str
 
 
-def set_units(scope: str, labelled: pl.DataFrame, questions: pl.DataFrame, rules: str) -> pl.DataFrame:
-    """Units of set-level filters.
+def row_units(labelled: pl.DataFrame, rules: str) -> Units:
+    """Units of row filters and scores: the row itself, under what the filters know of the tasks."""
+    return Units(labelled.select("rollout_key", "label", unit_key="row_unit"), rules)
+
+
+def set_units(scopes: Iterable[str], labelled: pl.DataFrame, questions: pl.DataFrame, rules: str) -> dict[str, Units]:
+    """Units of set-level filters by scope.
 
     group: the row and the earlier rows of its question, so that a later row is a unit of its own and changes no other.
-    reference: the row, its question and all gate and test questions. corpus: everything there is.
+    reference: the row and its question, beside all gate and test questions. corpus: the row beside everything there is.
 
     Args:
-        scope: of the filter.
+        scopes: those in use.
         labelled: one task's rows in order of arrival, with `row_unit`.
         questions: the task's questions.
         rules: digest of what filters know of the task.
     """
+    wanted = set(scopes)
     asked = labelled.join(questions.select("question_id", "question_hash"), on="question_id", how="left", maintain_order="left")
-    row = digest_rows(asked.select("row_unit", "question_hash"), prefix=scope)
-    reference = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])).drop("facts"))
-    if scope == "group":
-        return _units(labelled, _chained(labelled, row), rules)
-    if scope == "reference":
-        return _units(labelled, row, f"{rules} {reference}")
-    return _units(labelled, row, f"{rules} {reference} {frame_digest(pl.DataFrame({'row': row}))}")
+    row = digest_rows(asked.select("row_unit", "question_hash"), prefix="question")
+    held_out = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])).drop("facts"))
+    made = {"reference": Units(_keyed(labelled, row), digest(rules, held_out))}
+    if "group" in wanted:
+        made["group"] = Units(_keyed(labelled, _chained(labelled, row)), rules)
+    if "corpus" in wanted:
+        made["corpus"] = Units(_keyed(labelled, row), digest(rules, held_out, frame_digest(pl.DataFrame({"row": row}))))
+    return made
+
+
+def _keyed(labelled: pl.DataFrame, unit_key: pl.Series) -> pl.DataFrame:
+    return labelled.select("rollout_key", "label").with_columns(unit_key.alias("unit_key"))
 
 
 def _chained(labelled: pl.DataFrame, row: pl.Series) -> pl.Series:
     """Per row the digest of its question's rows up to it."""
-    last: dict[tuple[str, str], str] = {}
+    groups = labelled.select(pl.struct("task", "question_id").rank("dense")).to_series().to_list()
+    last: dict[int, str] = {}
     made = []
-    for task, question_id, unit in zip(labelled["task"], labelled["question_id"], row, strict=True):
-        chain = hashlib.sha256(f"{last.get((task, question_id), '')} {unit}".encode()).hexdigest()
-        last[task, question_id] = chain
+    for group, unit in zip(groups, row.to_list(), strict=True):
+        chain = hashlib.sha256((last.get(group, "") + unit).encode()).hexdigest()
+        last[group] = chain
         made.append(chain)
     return pl.Series("chain", made, dtype=pl.String)
 
 
-def _units(labelled: pl.DataFrame, unit: pl.Series, context: str) -> pl.DataFrame:
-    keys = digest_rows(pl.DataFrame({"unit": unit}), prefix=f"unit {context}")
-    return labelled.select("rollout_key", "label").with_columns(keys.alias("unit_key"))
-
-
-def filter_units(filter_: sql.Filter, units: pl.DataFrame) -> pl.DataFrame:
+def filter_units(filter_: sql.Filter, units: Units) -> Units:
     """The units a filter judges: a row filter for one class leaves the other class alone."""
     if filter_.applies_to == "both" or filter_.scope != "row":
         return units
-    return units.filter(pl.col("label") == filter_.applies_to)
+    return Units(units.keys.filter(pl.col("label") == filter_.applies_to), units.context)

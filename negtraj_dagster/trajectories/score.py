@@ -56,7 +56,7 @@ def _score(
     jobs = [filter_job(filter_, units) for filter_ in filters]
     jobs += [*(Job("scores", file, units) for file in scores), Job("signatures", signatures, units)]
     judged = judge_rows(store, jobs, labelled=labelled, raw=raw, rules=rules)
-    verdicts = pl.concat([verdict_rows(filter_, judged.answers[filter_.name], units) for filter_ in filters])
+    verdicts = pl.concat([verdict_rows(filter_, judged.answers[filter_.name], labelled) for filter_ in filters])
     score_rows = [
         judged.answers[file.name].select("rollout_key", pl.lit(file.name).alias("score_name"), "score") for file in scores
     ]
@@ -65,7 +65,7 @@ def _score(
         "scores": pl.concat(score_rows).sort("rollout_key", "score_name"),
         "signatures": judged.answers[signatures.name].drop("unit_key").sort("rollout_key"),
         "labels": labelled.select(
-            "rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label"
+            "rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label", "row_unit"
         ),
     }
     for name, table in tables.items():

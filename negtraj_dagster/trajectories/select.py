@@ -145,16 +145,22 @@ def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule
 
 def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
     """Drop every row that has a surviving earlier twin; asked in order of arrival, since a dropped twin admits the next."""
+    is_nearest = {filter_.name: filter_.names_nearest_twin for filter_ in sql.load_filters()}
     earlier: dict[str, list[tuple[str, str]]] = {}
     for key, name, twin in twins.sort("rollout_key", "filter", "earlier_key").rows():
         earlier.setdefault(key, []).append((name, twin))
-    survivors = set(judged.filter(pl.col("why") == "")["rollout_key"])
+    survivors = set(judged.filter(pl.col("why") == "")["rollout_key"].to_list())
+    surviving: dict[tuple[str, str], str] = {}  # (filter, row) -> the nearest survivor among it and its earlier twins
     why: dict[str, str] = {}
-    for key in judged.filter(pl.col("rollout_key").is_in(list(earlier)))["rollout_key"]:
-        twin = next(((name, each) for name, each in earlier[key] if each in survivors), None)
-        if key in survivors and twin:
-            why[key] = f"filter {twin[0]}: of {twin[1][:12]}"
-            survivors.remove(key)
+    concerned = pl.DataFrame({"rollout_key": list(earlier)})
+    for key in judged.join(concerned, on="rollout_key", how="semi", maintain_order="left")["rollout_key"].to_list():
+        for name, twin in earlier[key]:
+            first = surviving.get((name, twin)) or (twin if twin in survivors else "")
+            if first and key in survivors:
+                why[key] = f"filter {name}: of {first[:12]}"
+                survivors.remove(key)
+            if first and is_nearest.get(name):
+                surviving[name, key] = first
     made = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
     joined = judged.join(made, on="rollout_key", how="left", maintain_order="left")
     return joined.with_columns(why=pl.coalesce("twin", "why")).drop("twin")

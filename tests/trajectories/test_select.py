@@ -89,9 +89,18 @@ def test_a_dropped_row_says_which_filter_dropped_it(store: Store) -> None:
 
 
 def test_a_duplicate_is_admitted_again_when_its_earlier_twin_is_dropped(store: Store) -> None:
-    twins = [("r1", "exact_duplicate", "r0"), ("r2", "exact_duplicate", "r0"), ("r2", "exact_duplicate", "r1")]
-    assert chosen(select(store, "nnn", twins)) == ["r0"]
-    assert chosen(select(store, "nnn", [*twins, ("r0", "no_finish", None)])) == ["r1"]
+    twins = [("r1", "exact_duplicate", "r0"), ("r2", "exact_duplicate", "r1"), ("r3", "exact_duplicate", "r2")]
+    assert chosen(select(store, "nnnn", twins)) == ["r0"]
+    assert chosen(select(store, "nnnn", [*twins, ("r0", "no_finish", None)])) == ["r1"]
+    assert chosen(select(store, "nnnn", [*twins, ("r1", "no_finish", None)])) == ["r0"]
+    assert reasons(select(store, "nnnn", [*twins, ("r1", "no_finish", None)]))["r3"] == "filter exact_duplicate: of r0"
+
+
+def test_a_filter_that_names_all_twins_drops_by_those_alone(store: Store) -> None:
+    twins = [("r1", "near", "r0"), ("r2", "near", "r1")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("negtraj_dagster.trajectories.select.dropping_filters", lambda _: frozenset({"near"}))
+        assert chosen(select(store, "nnn", twins)) == ["r0", "r2"]
 
 
 def test_the_paper_profile_ignores_all_filters_but_the_empty_one(store: Store) -> None:

@@ -1,0 +1,220 @@
+"""Looks after a home: `verify` hashes everything again, `gc` drops what no kept object needs."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_faults, load_manifest, set_aside
+
+KEEP_LAST = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something in a home that is not as it should be; `name` is its path there, `remedy` what puts it right."""
+
+    name: str
+    what: str
+    remedy: str
+
+
+@dataclass
+class Verified:
+    """What was looked at, and what was found."""
+
+    n_folders: int = 0
+    n_bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
+
+
+def verify_home(home: Path, *, repair: bool = False) -> Verified:
+    """Hash every file of every object and segment again, and follow every pointer and reference.
+
+    Args:
+        home: NEGTRAJ_HOME.
+        repair: set damaged folders aside under damaged/, and drop pointers that lead nowhere; the next materialization
+            makes again what is missing.
+    """
+    found = Verified()
+    damaged: set[str] = set()
+    for name in _folders(home):
+        found.n_folders += 1
+        if what := _folder_fault(home, name, found):
+            damaged.add(name)
+            found.faults.append(Fault(name, what, "set aside, and made again by the next materialization"))
+    for name, what in _broken_references(home, damaged):
+        damaged.add(name)
+        found.faults.append(Fault(name, what, "dropped, and made again by the next materialization"))
+    pointers = list(_broken_pointers(home, damaged))
+    found.faults += [Fault(name, what, "dropped; materialize the asset again") for name, what in pointers]
+    if repair:
+        for name in sorted(damaged):
+            set_aside(home, name)
+        for name, _ in pointers:
+            (home / name).unlink(missing_ok=True)
+        found.repaired = [*sorted(damaged), *(name for name, _ in pointers)]
+    return found
+
+
+def _folders(home: Path) -> Iterator[str]:
+    """Names of all objects and segments: folders named by a key, whatever they hold."""
+    for root in ("objects", "segments"):
+        for path in sorted((home / root).rglob("*")) if (home / root).is_dir() else ():
+            if path.is_dir() and len(path.name) == 64 and set(path.name) <= set("0123456789abcdef"):
+                yield path.relative_to(home).as_posix()
+
+
+def _folder_fault(home: Path, name: str, found: Verified) -> str:
+    path, key = name.rsplit("/", 1)
+    try:
+        manifest = load_manifest(home / name, path.removeprefix("objects/"), key)
+    except StoreError as error:
+        return str(error)
+    found.n_bytes += sum(entry["size_bytes"] for entry in manifest["files"].values())
+    return "; ".join(find_faults(home / name, manifest, deep=True))
+
+
+def _broken_references(home: Path, damaged: set[str]) -> Iterator[tuple[str, str]]:
+    for name in _folders(home):
+        if name in damaged or not name.startswith("objects/"):
+            continue
+        for other, sha256 in _manifest(home, name)["refers"].items():
+            if other in damaged or not (home / other / MANIFEST).is_file():
+                yield name, f"refers to {other}, which is missing or damaged"
+                break
+            if file_sha256(home / other / MANIFEST) != sha256:
+                yield name, f"refers to {other}, whose manifest is not the one it was made with"
+                break
+
+
+def _broken_pointers(home: Path, damaged: set[str]) -> Iterator[tuple[str, str]]:
+    for path in sorted((home / "current").rglob("*.json")):
+        name, asset = path.relative_to(home).as_posix(), path.relative_to(home / "current").with_suffix("").as_posix()
+        try:
+            pointer = json.loads(path.read_text(encoding="utf-8"))
+            target, version = f"objects/{pointer['asset']}/{pointer['key']}", pointer["version"]
+        except (ValueError, KeyError, TypeError) as error:
+            yield name, f"not a pointer ({error})"
+            continue
+        if pointer["asset"] != asset:
+            yield name, f"points to an object of {pointer['asset']}, expected {asset}"
+        elif target in damaged or not (home / target / MANIFEST).is_file():
+            yield name, f"points to {target}, which is missing or damaged"
+        elif _manifest(home, target)["version"] != version:
+            yield name, f"says version {version[:12]}, the object has {_manifest(home, target)['version'][:12]}"
+
+
+def _manifest(home: Path, name: str) -> dict[str, Any]:
+    return dict(json.loads((home / name / MANIFEST).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What `gc` drops, by name with its size, and how much it keeps."""
+
+    dropped: dict[str, int]
+    n_kept: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all that is dropped."""
+        return sum(self.dropped.values())
+
+
+def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = False) -> Garbage:
+    """Drop objects that are neither present nor remembered, and segments that no kept object needs.
+
+    Kept: per asset the present object and the `keep_last - 1` before it; whatever a line's champion, its previous champion
+    and its `anchor.json` name; checkpoints that a warm start is pinned to; and all that these refer to.
+
+    Args:
+        home: NEGTRAJ_HOME.
+        keep_last: states of each asset that can be gone back to, the present one included.
+        delete: without it nothing is changed.
+
+    Raises:
+        StoreError: a run is at work in this home, or a manifest cannot be read.
+    """
+    try:
+        with file_lock(home / "locks" / "gc.lock", wait=False):
+            names = list(_folders(home))
+            kept = _reachable(home, _roots(home, names, keep_last))
+            dropped = {name: _size(home / name) for name in names if name not in kept}
+            if delete:
+                for name in dropped:
+                    _drop(home / name)
+                for left in home.rglob(".*.dropped"):  # by one that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            return Garbage(dropped, len(names) - len(dropped))
+    except BlockingIOError as error:
+        raise StoreError(f"{home}: a run is at work; collect garbage when it has ended") from error
+
+
+def _roots(home: Path, names: Iterable[str], keep_last: int) -> set[str]:
+    kept = set()
+    for path in sorted((home / "current").rglob("*.json")):
+        pointer = json.loads(path.read_text(encoding="utf-8"))
+        kept |= {f"objects/{pointer['asset']}/{key}" for key in pointer["history"][: max(keep_last, 1)]}
+    for path in sorted((home / "pins").rglob("*.json")):
+        pin = json.loads(path.read_text(encoding="utf-8"))
+        if pin["key"]:
+            kept.add(f"objects/{pin['asset']}/{pin['key']}")
+    named = _registered_checkpoints(home)
+    for name in names:
+        asset = name.removeprefix("objects/").rsplit("/", 1)[0]
+        if asset.endswith("/checkpoint") and _manifest(home, name)["version"] in named:
+            kept.add(name)
+    return kept
+
+
+def _registered_checkpoints(home: Path) -> set[str]:
+    """Versions of the checkpoints that the registry names: champions, their predecessors, anchors."""
+    versions = set()
+    for path in sorted((home / "registry").glob("*/*.json")):
+        versions.add(json.loads(path.read_text(encoding="utf-8")).get("checkpoint"))
+    for path in sorted((home / "registry").glob("*/promotions.jsonl")):
+        lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+        last = json.loads(lines[-1]) if lines else {}
+        versions |= {(last.get(name) or {}).get("checkpoint") for name in ("champion", "previous")}
+    return versions - {None}
+
+
+def _reachable(home: Path, roots: set[str]) -> set[str]:
+    kept: set[str] = set()
+    waiting = sorted(roots)
+    while waiting:
+        name = waiting.pop()
+        if name in kept or not (home / name / MANIFEST).is_file():
+            continue
+        kept.add(name)
+        manifest = _manifest(home, name)
+        waiting += [*manifest["refers"], *manifest["caches"]]
+    return kept
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _drop(folder: Path) -> None:
+    """Rename first: a reader finds the whole folder or none, whenever this is killed."""
+    doomed = folder.with_name(f".{folder.name}.dropped")
+    os.rename(folder, doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def open_store(home: Path) -> Store:
+    """The store of a home that must exist.
+
+    Raises:
+        StoreError: it does not.
+    """
+    if not home.is_dir():
+        raise StoreError(f"{home}: no such home; set NEGTRAJ_HOME to one, or run `negtraj demo` to make one")
+    return Store(home)
