@@ -1,4 +1,4 @@
-"""The `negtraj` command: `demo` runs the embedded line and prints its table, `ui` starts the Dagster web UI."""
+"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `verify` and `gc` look after a home."""
 
 import argparse
 import contextlib
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import NegtrajError, SettingsError
+from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.settings import did_you_mean, load_settings
 
 DEFAULT_PORT = 3000
 UI_GRACE_S = 5.0
@@ -27,9 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; a user's mistake ends with a message and exit code 1, never a traceback."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "demo":
-            return _demo(options.line)
-        return _ui(options.port)
+        return int(options.run(options))
     except NegtrajError as error:
         print(f"negtraj: {error}", file=sys.stderr)
         return 1
@@ -40,9 +40,69 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="bring a line up to date and print its comparison")
     demo.add_argument("--line", default="wordtraps", help="which line (default: wordtraps)")
+    demo.set_defaults(run=lambda options: _demo(options.line))
     ui = commands.add_parser("ui", help="start the Dagster web UI on 127.0.0.1")
     ui.add_argument("--port", type=int, default=DEFAULT_PORT)
+    ui.set_defaults(run=lambda options: _ui(options.port))
+    plan = commands.add_parser("plan", help="say what a run would recompute, and why; changes nothing")
+    plan.add_argument("recipe", nargs="*", help="recipes to plan")
+    plan.add_argument("--all", action="store_true", help="plan every recipe")
+    plan.add_argument("--check", action="store_true", help="end with exit code 3 where anything is stale")
+    plan.add_argument("--json", action="store_true", help="one JSON object a line")
+    plan.set_defaults(run=_plan)
+    verify = commands.add_parser("verify", help="hash every stored file again and follow every reference")
+    verify.add_argument("--repair", action="store_true", help="set damaged folders aside, so that they are made again")
+    verify.set_defaults(run=_verify)
+    gc = commands.add_parser("gc", help="say what no kept object needs; --delete drops it")
+    gc.add_argument("--keep-last", type=int, default=3, metavar="K", help="states of each asset to keep (default: 3)")
+    gc.add_argument("--delete", action="store_true", help="drop it; without this nothing is changed")
+    gc.set_defaults(run=_gc)
     return parser
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from negtraj_dagster.plan import describe, plan_recipes
+    from negtraj_dagster.recipes import load_recipes
+    from negtraj_dagster.reports.summarize import text_table
+
+    settings = load_settings()
+    recipes = load_recipes(settings)
+    for name in options.recipe:
+        if name not in recipes:
+            raise SettingsError(f"no recipe {name!r}{did_you_mean(name, recipes)}")
+    if not options.recipe and not options.all:
+        raise SettingsError(f"name a recipe, or --all; recipes: {', '.join(recipes)}")
+    chosen = list(recipes.values()) if options.all else [recipes[name] for name in options.recipe]
+    planned = plan_recipes(settings, chosen)
+    if options.json:
+        for each in planned:
+            print(canonical_json(vars(each)))
+    else:
+        print(text_table(describe(planned)))
+        print(f"\n{sum(each.is_stale for each in planned)} of {len(planned)} assets are stale; nothing was changed")
+    return 3 if options.check and any(each.is_stale for each in planned) else 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from negtraj_dagster.upkeep import existing_home, verify_home
+
+    home = existing_home(paths.home())
+    found = verify_home(home, repair=options.repair)
+    for fault in found.faults:
+        print(f"{fault.name}: {fault.what}; {fault.remedy if options.repair else 'run `negtraj verify --repair`'}")
+    print(f"{found.n_folders} objects and segments, {found.n_bytes / 1e6:.1f} MB hashed: {len(found.faults)} faults")
+    return 0 if options.repair or not found.faults else 1
+
+
+def _gc(options: argparse.Namespace) -> int:
+    from negtraj_dagster.upkeep import collect_garbage, existing_home
+
+    garbage = collect_garbage(existing_home(paths.home()), keep_last=options.keep_last, delete=options.delete)
+    for name, n_bytes in garbage.dropped.items():
+        print(f"{n_bytes:>12}  {name}")
+    did = "dropped" if options.delete else "would be dropped (--delete does it)"
+    print(f"{len(garbage.dropped)} of {len(garbage.dropped) + garbage.n_kept}, {garbage.n_bytes / 1e6:.1f} MB, {did}")
+    return 0
 
 
 def prepare_dagster_home() -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import SettingsError
@@ -60,11 +60,17 @@ class Settings(Strict):
     max_quarantined_share: float = 0.05
     landing_dir: Path | None = None
     store_url: str | None = None
+    planned_landing: Path | None = Field(None, exclude=True)
 
     @property
     def landing(self) -> Path:
         """Where new rollouts are dropped: landing/<task>/<format>/**/*.json or *.jsonl."""
         return self.landing_dir or self.home / "landing"
+
+    @property
+    def landings(self) -> tuple[Path, ...]:
+        """The landing folder, and where `negtraj plan` puts what a run would land itself."""
+        return (self.landing, *([self.planned_landing] if self.planned_landing else []))
 
 
 def load_settings() -> Settings:

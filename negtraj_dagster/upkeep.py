@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_faults, load_manifest, set_aside
+from negtraj_dagster.store import MANIFEST, file_lock, file_sha256, find_faults, load_manifest, set_aside
 
 KEEP_LAST = 3
 
@@ -209,12 +209,12 @@ def _drop(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def open_store(home: Path) -> Store:
-    """The store of a home that must exist.
+def existing_home(home: Path) -> Path:
+    """A home that is there.
 
     Raises:
-        StoreError: it does not.
+        StoreError: it is not.
     """
     if not home.is_dir():
         raise StoreError(f"{home}: no such home; set NEGTRAJ_HOME to one, or run `negtraj demo` to make one")
-    return Store(home)
+    return home

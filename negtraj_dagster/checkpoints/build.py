@@ -7,7 +7,7 @@ from typing import Any
 
 from negtraj_dagster.errors import ModelError, TrainingError
 from negtraj_dagster.schema import canonical_json, digest, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, object_key, read_json_lines
+from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
 TRAIN_VERSION = 1
 """Rises when the trainer gives other weights from the same inputs."""
@@ -59,8 +59,7 @@ def build_checkpoint(
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
-        with machine_lock("trainer"):
-            return _train(store, folder, shards, base, training, card, run_child, parent)
+        return _train(store, folder, shards, base, training, card, run_child, parent)
 
     return store.build(asset, made_of, write)
 

@@ -12,7 +12,7 @@ from negtraj_dagster.errors import ChildRunError
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage, RunChild
 from negtraj_dagster.settings import Settings, load_settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.store import Store, machine_lock
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -59,13 +59,14 @@ class TrainerClient(dg.ConfigurableResource):  # type: ignore[type-arg]
             with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
                 result_path = Path(json.loads(config.read_text())["out_dir"]) / "result.json"
                 try:
-                    run_child(
-                        module,
-                        config,
-                        ranks=ranks,
-                        threads=threads,
-                        extra_env=session.get_bootstrap_env_vars(),
-                        result_path=result_path,
-                    )
+                    with machine_lock("trainer"):
+                        run_child(
+                            module,
+                            config,
+                            ranks=ranks,
+                            threads=threads,
+                            extra_env=session.get_bootstrap_env_vars(),
+                            result_path=result_path,
+                        )
                 except ChildRunError as error:
                     raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -8,7 +8,7 @@ from typing import Any
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, machine_lock, read_json_lines
+from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
 
 EVALUATE_VERSION = 1
 """Rises when the evaluator plays other episodes from the same inputs."""
@@ -68,8 +68,7 @@ def build_report(
     def write(folder: Path) -> Built:
         if checkpoint.is_empty:
             return Built(content=checkpoint.content)
-        with machine_lock("trainer"):
-            _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
+        _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
         return _describe(folder, recipe, checkpoint, suite, contaminated)
 
     return store.build(asset, made_of, write)

@@ -96,10 +96,12 @@ def land_teacher_rollouts(settings: Settings) -> Path | None:
     if not settings.wordtraps.enabled:
         return None
     key = teacher_key(settings)
-    path = settings.landing / "wordtraps" / "negtraj" / f"teacher-seed{settings.wordtraps.seed}-{key[:12]}.jsonl"
-    if not path.exists():
-        replace_text(path, "".join(f"{line}\n" for line in _teacher_lines(settings)))
-    return path
+    name = f"teacher-seed{settings.wordtraps.seed}-{key[:12]}.jsonl"
+    paths = [landing / "wordtraps" / "negtraj" / name for landing in settings.landings]
+    if landed := next((path for path in paths if path.exists()), None):
+        return landed
+    replace_text(paths[-1], "".join(f"{line}\n" for line in _teacher_lines(settings)))
+    return paths[-1]
 
 
 def _teacher_lines(settings: Settings) -> list[str]:

@@ -75,17 +75,17 @@ def find_landed_files(store: Store, settings: Settings) -> tuple[list[LandedFile
                 continue
             files.append(LandedFile(task, format_name, path, name, hashes.sha256(path), path.stat().st_size))
     hashes.save()
-    return files, ignored
+    return sorted(files, key=lambda file: file.place), ignored
 
 
 def _folders(settings: Settings) -> Iterator[tuple[str, str, Path, str]]:
-    landing = settings.landing
-    for folder in sorted(landing.glob("*/*")):
-        if folder.is_dir() and not folder.name.startswith("."):
-            yield (*_known(folder.parent.name, folder.name, str(folder)), folder, "**/*")
-    loose = (*landing.glob("[!.]*"), *landing.glob("*/[!.]*"))
-    if stray := sorted(path for path in loose if path.is_file()):
-        raise SettingsError(f"{stray[0]}: files belong in {landing}/<task>/<format>/; move it there")
+    for landing in settings.landings:
+        for folder in sorted(landing.glob("*/*")):
+            if folder.is_dir() and not folder.name.startswith("."):
+                yield (*_known(folder.parent.name, folder.name, str(folder)), folder, "**/*")
+        loose = (*landing.glob("[!.]*"), *landing.glob("*/[!.]*"))
+        if stray := sorted(path for path in loose if path.is_file()):
+            raise SettingsError(f"{stray[0]}: files belong in {landing}/<task>/<format>/; move it there")
     if settings.nat_dir is not None:
         folder = settings.nat_dir / "strategyqa"
         if not any(any(folder.glob(pattern)) for pattern in NAT_PATTERNS):

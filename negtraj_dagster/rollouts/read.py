@@ -6,7 +6,7 @@ and the index of all rollouts. Conversations stay with their records; the index 
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,10 @@ def read_new_files(store: Store, files: Sequence[LandedFile]) -> ReadWork:
             known = {path.name for path in store.segments(f"pieces/{table}")}
             new = {file.piece_key: file for file in files if file.table == table and file.piece_key not in known}
             if new:
-                cache = record_cache(store, table)
-                keys = set(cache.keys()["record_key"])
+                reader = _Reader(store, table, work)
                 for file in new.values():
-                    _read_file(store, cache, keys, file, work)
+                    reader.read(file)
+                reader.flush()
     return work
 
 
@@ -88,53 +88,70 @@ def record_cache(store: Store, table: str) -> RowCache:
     return RowCache(store, table, "record_key", RECORD_SCHEMA)
 
 
-def _read_file(store: Store, cache: RowCache, known: set[str], file: LandedFile, work: ReadWork) -> None:
-    raw = file.path.read_bytes()
-    if hashlib.sha256(raw).hexdigest() != file.sha256:
-        raise RolloutFormatError(f"{file.path}: changed while it was read; land files by rename, and run again")
-    places: list[tuple[str, str, str]] = []
-    new: dict[str, Slice] = {}
-    prefix = hashlib.sha256(f"record {file.table}\n".encode())
-    for part in iter_slices(raw):
-        key = ""
-        if part.raw is not None:
-            hasher = prefix.copy()
-            hasher.update(part.raw)
-            key = hasher.hexdigest()
-        places.append((key, part.place, part.fault))
-        if key and key not in known:
-            new[key] = part
-            known.add(key)
-        if len(new) >= BATCH_RECORDS:
-            work.records_read += _publish_records(cache, file, new)
-            new = {}
-    if new:
-        work.records_read += _publish_records(cache, file, new)
-    piece = pl.DataFrame(places, schema=PIECE_SCHEMA, orient="row")
+class _Reader:
+    """Reads files of one table in batches of new records. A file's piece follows its records, so it never names lost ones."""
 
+    def __init__(self, store: Store, table: str, work: ReadWork) -> None:
+        self._store, self._table, self._work = store, table, work
+        self._cache = record_cache(store, table)
+        self._known = set(self._cache.keys()["record_key"].to_list())
+        self._new: dict[str, tuple[LandedFile, Slice]] = {}
+        self._pieces: dict[str, pl.DataFrame] = {}
+
+    def read(self, file: LandedFile) -> None:
+        """Take in one file."""
+        raw = file.path.read_bytes()
+        if hashlib.sha256(raw).hexdigest() != file.sha256:
+            raise RolloutFormatError(f"{file.path}: changed while it was read; land files by rename, and run again")
+        places: list[tuple[str, str, str]] = []
+        prefix = hashlib.sha256(f"record {self._table}\n".encode())
+        for part in iter_slices(raw):
+            key = ""
+            if part.raw is not None:
+                hasher = prefix.copy()
+                hasher.update(part.raw)
+                key = hasher.hexdigest()
+            places.append((key, part.place, part.fault))
+            if key and key not in self._known:
+                self._new[key] = (file, part)
+                self._known.add(key)
+            if len(self._new) >= BATCH_RECORDS:
+                self._publish_records()
+        self._pieces[file.piece_key] = pl.DataFrame(places, schema=PIECE_SCHEMA, orient="row")
+        self._work.files_read += 1
+        self._work.records_seen += len(places)
+
+    def flush(self) -> None:
+        """Publish what is still to be published."""
+        self._publish_records()
+
+    def _publish_records(self) -> None:
+        if self._new:
+            rows, conversations = [], {}
+            for row, conversation in _read_records(self._new):
+                rows.append(row)
+                if not row["fault"]:
+                    conversations[row["base_key"]] = conversation
+            table = pl.DataFrame(rows, schema=RECORD_SCHEMA)
+            texts = pl.DataFrame(sorted(conversations.items()), schema=CONVERSATION_SCHEMA, orient="row")
+            self._cache.add(table["record_key"], table, {"conversations.parquet": texts})
+            self._work.records_read += len(rows)
+            self._new = {}
+        for key, piece in self._pieces.items():
+            self._store.publish_segment(f"pieces/{self._table}", key, _piece_writer(piece))
+        self._pieces = {}
+
+
+def _piece_writer(piece: pl.DataFrame) -> Callable[[Path], Built]:
     def write(folder: Path) -> Built:
         piece.write_parquet(folder / "records.parquet")
         return Built({"n_records": piece.height})
 
-    store.publish_segment(f"pieces/{file.table}", file.piece_key, write)
-    work.files_read += 1
-    work.records_seen += piece.height
+    return write
 
 
-def _publish_records(cache: RowCache, file: LandedFile, new: dict[str, Slice]) -> int:
-    rows, conversations = [], {}
-    for row, conversation in _read_records(file, new):
-        rows.append(row)
-        if not row["fault"]:
-            conversations[row["base_key"]] = conversation
-    table = pl.DataFrame(rows, schema=RECORD_SCHEMA)
-    texts = pl.DataFrame(sorted(conversations.items()), schema=CONVERSATION_SCHEMA, orient="row")
-    cache.add(table["record_key"], table, {"conversations.parquet": texts})
-    return len(rows)
-
-
-def _read_records(file: LandedFile, new: dict[str, Slice]) -> Iterator[tuple[dict[str, Any], str]]:
-    for key, part in new.items():
+def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], str]]:
+    for key, (file, part) in new.items():
         assert part.raw is not None
         record = parse_record(part.raw, part.place)
         try:

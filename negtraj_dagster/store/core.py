@@ -70,6 +70,7 @@ class Store:
         self._base = base
         self._remote = Remote(remote) if remote else None
         self._verified: set[tuple[Path, int, int]] = set()
+        self.last_why: dict[str, tuple[str, ...]] = {}
         self._manifests: dict[tuple[Path, int, int], dict[str, Any]] = {}
 
     def build(self, asset: str, made_of: Mapping[str, Any], write: Callable[[Path], Built]) -> Published:
@@ -85,6 +86,7 @@ class Store:
         key = object_key(made_of)
         name, work = f"objects/{asset}/{key}", {}
         why = self._why(asset, key, made_of)
+        self.last_why[asset] = why
         with self.in_use():
             reused = self._is_reusable(name)
             if not reused:

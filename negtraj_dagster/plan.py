@@ -1,0 +1,122 @@
+"""What a run would recompute, and why, without changing anything: the very stages, over a store that writes elsewhere.
+
+Reading, judging and tokenizing of what is new is done for real into a throw-away folder, so the counts are exact and not an
+estimate that drifts from the code. Training and evaluation are not done: where they would be, the plan says how much.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from negtraj_dagster.errors import NegtrajError
+from negtraj_dagster.launch import run_child
+from negtraj_dagster.lineage import Lineage, lineage_assets
+from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.store import Store
+
+MAKES_MODELS = "negtraj_dagster.modeling"
+"""The one child a plan runs: a tiny base model is made in seconds, and without its tokenizer nothing can be counted."""
+
+
+class _WouldRunError(NegtrajError):
+    """A trainer or evaluator would be started here."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one asset would do: `is_stale` with the reasons, and what would be computed by name.
+
+    `is_run` is False where the work was not done, so that what lies below cannot be known yet.
+    """
+
+    asset: str
+    is_stale: bool
+    why: tuple[str, ...] = ()
+    work: dict[str, int] = field(default_factory=dict)
+    is_run: bool = True
+
+
+def plan_recipes(settings: Settings, recipes: Sequence[Recipe]) -> list[Planned]:
+    """Every asset of some recipes, from question sets to comparison, in the order they would be built.
+
+    Args:
+        settings: the deployment's; its home is read and never written.
+        recipes: which to plan. The comparison of a line is planned over those of its recipes that are given.
+    """
+    with tempfile.TemporaryDirectory(prefix="negtraj-plan-") as folder:
+        lineage = _dry_lineage(settings, Path(folder))
+        planned: dict[str, Planned] = {}
+        for asset in lineage_assets(recipes):
+            planned[asset] = _plan(lineage, asset, planned)
+        return list(planned.values())
+
+
+def _dry_lineage(settings: Settings, folder: Path) -> Lineage:
+    """The stages over a store that sees the home and writes into `folder`, landing folder included."""
+    dry = settings.model_copy(update={"planned_landing": folder / "landing"})
+    return Lineage(Store(folder, base=settings.home, remote=settings.store_url), dry, _run_models_only)
+
+
+def _run_models_only(module: str, config: Path, ranks: int, threads: int) -> None:
+    if module != MAKES_MODELS:
+        raise _WouldRunError(module)
+    run_child(module, config, ranks=ranks, threads=threads)
+
+
+def _plan(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> Planned:
+    waits = [each for each in upstream(lineage, asset) if each in planned and not planned[each].is_run]
+    if waits:
+        return Planned(asset, True, (f"waits for {', '.join(waits)}",), _expected_work(lineage, asset), is_run=False)
+    try:
+        published = lineage.build(asset)
+    except _WouldRunError:
+        return Planned(asset, True, lineage.store.last_why[asset], _expected_work(lineage, asset), is_run=False)
+    return Planned(asset, not published.reused, published.why, {name: n for name, n in published.work.items() if n})
+
+
+def upstream(lineage: Lineage, asset: str) -> list[str]:
+    """Assets whose content is not known before they have run, of those an asset is made of."""
+    head, _, tail = asset.partition("/")
+    if tail == "evaluation_report":
+        return [f"{head}/checkpoint"]
+    if head == "recipe_comparison":
+        return [f"{recipe.name}/evaluation_report" for recipe in lineage.recipes.values() if recipe.line == tail]
+    return [f"recipe_comparison/{tail}"] if head == "champion" else []
+
+
+def _expected_work(lineage: Lineage, asset: str) -> dict[str, int]:
+    head, _, tail = asset.partition("/")
+    if tail == "checkpoint":
+        return {"steps_trained": lineage.recipes[head].training.steps}
+    if tail == "evaluation_report":
+        return {"questions_evaluated": len(lineage.suite(lineage.recipes[head]))}
+    return {}
+
+
+def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:
+    """Rows for a table: what would be done, and why."""
+    return [
+        {
+            "asset": each.asset,
+            "state": "stale" if each.is_stale else "up to date",
+            "would compute": ", ".join(f"{n} {_words(name)}" for name, n in sorted(_shown(each.work).items())) or "-",
+            "why": "; ".join(each.why) or "-",
+        }
+        for each in planned
+    ]
+
+
+VERDICTS = ("judged_", "scored_", "signed_")
+
+
+def _shown(work: dict[str, int]) -> dict[str, int]:
+    """Counts worth a reader's time: verdicts are told by the largest count of any filter."""
+    judged = [n for name, n in work.items() if name.startswith(VERDICTS)]
+    shown = {name: n for name, n in work.items() if n and not name.startswith(VERDICTS)}
+    return {**shown, **({"rows_judged": max(judged)} if any(judged) else {})}
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
