@@ -34,11 +34,12 @@ build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv
 	@touch $(VENV)/.built
 
-check: setup ## ruff, format, types, stub, cargo fmt, clippy
+check: setup ## ruff, format, types, stub, floors, cargo fmt, clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest negtraj_dagster._trajtok
+	$(BIN)/lint-imports --no-logo
 	cd rust/trajtok && cargo fmt --check
 	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
 	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings
