@@ -34,13 +34,14 @@ build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv
 	@touch $(VENV)/.built
 
-check: setup ## ruff, format, types, stub, floors, SQL, cargo fmt, clippy
+check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest negtraj_dagster._trajtok
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/sqlfluff lint -q sql
+	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py
 	cd rust/trajtok && cargo fmt --check
 	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
 	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings
