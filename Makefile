@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
 RUST_SOURCES := $(wildcard rust/trajtok/src/*.rs) rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 
-.PHONY: help setup build check format test test-all demo ui clean
+.PHONY: help setup build check format test test-all ci-smoke demo ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -34,11 +34,14 @@ build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv
 	@touch $(VENV)/.built
 
-check: setup ## ruff, format, types, stub, cargo fmt, clippy
+check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, clippy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest negtraj_dagster._trajtok
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/sqlfluff lint -q sql
+	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py
 	cd rust/trajtok && cargo fmt --check
 	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
 	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings
@@ -55,6 +58,9 @@ test: setup ## every test that needs no GPU, network or model hub
 test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked -q
 	$(BIN)/python -m pytest -m "not gpu"
+
+ci-smoke: setup ## two tiny arms through Dagster, twice: the second run recomputes nothing (examples/ci)
+	@examples/ci/smoke.sh
 
 demo: setup ## the whole wordtraps line on the CPU, then its table; a second run recomputes nothing
 	@$(BIN)/negtraj demo

@@ -109,7 +109,7 @@ class TransformersPolicy:
 
 def chat_encoder(tokenizer_json: Path, *, template: str, max_tokens: int) -> PromptEncoder:
     """The encoder the shards were made with: control tokens come from the template only, never from a turn's text."""
-    from negtraj_dagster._trajtok import Tokenizer as TrajtokTokenizer
+    from negtraj_dagster._trajtok import Tokenizer as TrajtokTokenizer  # noqa: TID251 - the served prompt's ids
 
     encoder = TrajtokTokenizer(str(tokenizer_json), template=template, max_tokens=max_tokens)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 from tokenizers import Tokenizer as HfTokenizer
 
-from negtraj_dagster import _trajtok
+from negtraj_dagster import _trajtok  # noqa: TID251 - decodes what it proves
 from negtraj_dagster.chat_templates.chatml import ChatTemplate
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from negtraj_dagster import _trajtok
+from negtraj_dagster import _trajtok  # noqa: TID251 - the tokenizing stage
 from negtraj_dagster.chat_templates import TEMPLATES
 from negtraj_dagster.errors import ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest

@@ -6,7 +6,8 @@ severity = "flag"
 applies_to = "negative"
 doc = """
 The same action with the same argument (case ignored) twice or more in one rollout. In a success it teaches dithering and
-here, in a failure, it is only marked: being stuck is what failures look like. Example: search[a], search[A] is caught; search[a], search[b] is not.
+here, in a failure, it is only marked: being stuck is what failures look like. Example: search[a], search[A] is caught;
+search[a], search[b] is not.
 """
 
 [params]
