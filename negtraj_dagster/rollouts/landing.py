@@ -124,7 +124,8 @@ class FileHashes:
         stamp = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
         entry = self._known.get(str(path))
         if not (isinstance(entry, dict) and entry.get("stamp") == stamp):
-            is_settled = time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+            now_ns = time.time_ns()  # noqa: TID251 - only decides whether a hash may be remembered, never what it is
+            is_settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
             entry = {"stamp": stamp if is_settled else None, "sha256": file_sha256(path)}
         self._seen[str(path)] = entry
         return str(entry["sha256"])
