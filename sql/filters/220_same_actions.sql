@@ -7,8 +7,8 @@ severity = "drop"
 applies_to = "negative"
 doc = """
 A failure that takes the same actions with the same arguments as an earlier failure of its question adds no new mistake.
-The nearest earlier twin is named, and it names its own, so that dropping the first re-admits the next. Example: two failures that both search the
-same words and finish alike, with other Thoughts, are caught once.
+The nearest earlier twin is named, and it names its own, so that dropping the first re-admits the next. Example: two failures
+that both search the same words and finish alike, with other Thoughts, are caught once.
 """
 */
 with candidates as (
