@@ -1,0 +1,242 @@
+"""What a killed run and damaged files do to a home: nothing incomplete is seen, nothing acknowledged is lost, all is named.
+
+`make test` kills a few times; `make test-all` 200 times (docs/faults.md has the figures).
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.store import MANIFEST, load_manifest
+from negtraj_dagster.upkeep import verify_home
+from tests.support import deployment as dep
+
+PROJECT = Path(__file__).resolve().parents[1]
+BUILD = """
+import sys
+sys.path.insert(0, {project!r})
+from negtraj_dagster.rollouts import read
+from negtraj_dagster.shards import build, tokenize
+from negtraj_dagster.trajectories import judge
+from tests.support import deployment as dep
+read.BATCH_RECORDS = build.BATCH_ROWS = 20     # many publications: many places to be killed at
+tokenize.BATCH_ROWS, judge.CHUNK_ROWS = 10, 60
+from negtraj_dagster.lineage import Lineage, lineage_assets
+from negtraj_dagster.settings import load_settings
+from negtraj_dagster.store import Store
+settings = load_settings()
+lineage = Lineage(Store(settings.home), settings, dep.counting_child)
+recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
+print("ready", flush=True)
+for asset in lineage_assets(recipes):
+    made = lineage.build(asset)
+    print(asset, made.key, made.version, flush=True)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    make_base_model("bytes", folder, texts=[], format_strings=[])
+    return folder
+
+
+@pytest.fixture
+def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = dep.make_deployment(tmp_path / "d", base_model)
+    for name, value in dep.environment(made).items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def run_and_kill(root: Path, rng: random.Random, whole_s: float) -> tuple[list[str], float, bool]:
+    """One run that is killed at a random time after its imports: what it had acknowledged, its time, whether it had ended."""
+    command = [sys.executable, "-c", BUILD.format(project=str(PROJECT))]
+    process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready", process.stderr.read() if process.stderr else ""
+    started = time.monotonic()
+    if whole_s:
+        time.sleep(rng.uniform(0, whole_s))
+        process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate(timeout=120)
+    took_s = time.monotonic() - started
+    lines = [line for line in said.split("\n") if line.endswith("done") or len(line.split()) == 3]
+    return [line for line in lines if line != "done"], took_s, "done" in lines
+
+
+@pytest.mark.parametrize("n_kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
+    root: Path, tmp_path: Path, n_kills: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(n_kills)
+    home, n_incomplete, n_lost, n_unlike, n_ended, n_acknowledged = root / "home", 0, 0, 0, 0, 0
+    acknowledged, whole_s, is_done = run_and_kill(root, rng, 0)
+    assert is_done
+    reference = dict(line.rsplit(" ", 2)[::2] for line in acknowledged)
+    wipe(home)
+    promised: list[str] = []
+    for _ in range(n_kills):
+        acknowledged, _, is_done = run_and_kill(root, rng, whole_s * 0.95)
+        promised += acknowledged
+        n_acknowledged += len(acknowledged)
+        n_ended += is_done
+        n_incomplete += len(verify_home(home).faults)
+        n_lost += sum(not holds(home, line) for line in promised)
+        if is_done:  # a killed run is continued by the next; a whole one makes way for a build from nothing
+            wipe(home)
+            promised = []
+    final, _, is_done = run_and_kill(root, rng, 0)
+    assert is_done
+    n_unlike = sum(reference[asset] != version for asset, _, version in (line.split() for line in final))
+    left = [path.name for path in (home / "tmp").iterdir()] if (home / "tmp").is_dir() else []
+    with capsys.disabled():
+        print(
+            f"\n{n_kills} kills ({n_ended} came after the end), {n_acknowledged} objects acknowledged: {n_incomplete} incomplete "
+            f"visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike a build that was never killed"
+        )
+    assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])
+    assert n_ended < n_kills
+
+
+def wipe(home: Path) -> None:
+    """Back to what landed."""
+    for name in ("objects", "segments", "current", "pins", "registry"):
+        shutil.rmtree(home / name, ignore_errors=True)
+
+
+def holds(home: Path, line: str) -> bool:
+    """Whether an acknowledged object is still there as it was acknowledged."""
+    asset, key, version = line.split()
+    try:
+        return bool(load_manifest(home / "objects" / asset / key, asset, key)["version"] == version)
+    except StoreError:
+        return False
+
+
+def flip_a_bit(path: Path, _: Path) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+def truncate(path: Path, _: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def remove(path: Path, _: Path) -> None:
+    path.unlink()
+
+
+def swap(path: Path, other: Path) -> None:
+    mine, theirs = path.read_bytes(), other.read_bytes()
+    path.write_bytes(theirs)
+    other.write_bytes(mine)
+
+
+def age(path: Path, _: Path) -> None:
+    """The manifest of an older store."""
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    (path.parent / MANIFEST).write_text(json.dumps({**manifest, "store_version": 1}))
+
+
+def empty(path: Path, _: Path) -> None:
+    path.write_bytes(b"")
+
+
+def duplicate(path: Path, _: Path) -> None:
+    """The whole folder once more, under a key that is not its own."""
+    shutil.copytree(path.parent, path.parent.with_name("0" * 64))
+
+
+def take_over(path: Path, other: Path) -> None:
+    """Another object's folder under this one's name."""
+    shutil.rmtree(path.parent)
+    shutil.copytree(other.parent, path.parent)
+
+
+DAMAGE: dict[str, Callable[[Path, Path], None]] = {
+    "flipped bit": flip_a_bit,
+    "truncation": truncate,
+    "missing": remove,
+    "swapped": swap,
+    "stale version": age,
+    "empty": empty,
+    "duplicate": duplicate,
+    "wrong owner of a name": take_over,
+}
+PLACES = {
+    "shards": ("objects/tiny_nat/tokenized_shards/*/index.parquet", "objects/tiny_nat/training_selection/*/selection.parquet"),
+    "tokens": ("segments/tokens/*/*/rows.arrow", "segments/verdicts/no_finish/*/*/rows.parquet"),
+    "verdicts": ("segments/verdicts/bad_format/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/keys.parquet"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """A built deployment and its fingerprints."""
+    root = dep.make_deployment(tmp_path_factory.mktemp("whole") / "d", base_model)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in dep.environment(root).items():
+            patch.setenv(name, value)
+        made = dep.fingerprints(root, dep.run(root, dep.counting_child))
+    shutil.copytree(root, root.with_name("saved"))
+    return root, made
+
+
+@pytest.fixture
+def damaged(
+    whole: tuple[Path, dict[str, object]], kind: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, str, dict[str, object]]:
+    root, made = whole
+    shutil.rmtree(root)
+    shutil.copytree(root.with_name("saved"), root)
+    for name, value in dep.environment(root).items():
+        monkeypatch.setenv(name, value)
+    target, other = (next(iter(sorted((root / "home").glob(pattern)))) for pattern in PLACES[place])
+    DAMAGE[kind](target, other)
+    name = target.parent.relative_to(root / "home").as_posix()
+    return root, f"{name.rsplit('/', 1)[0]}/{'0' * 64}" if kind == "duplicate" else name, made
+
+
+@pytest.mark.parametrize("place", sorted(PLACES))
+@pytest.mark.parametrize("kind", sorted(DAMAGE))
+def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str, dict[str, object]]) -> None:
+    root, name, made = damaged
+    home = root / "home"
+    assert name in {fault.name for fault in verify_home(home).faults}
+    assert verify_home(home, repair=True).repaired
+    assert dep.fingerprints(root, dep.run(root, dep.counting_child)) == made
+    assert verify_home(home).faults == []
+
+
+@pytest.mark.parametrize("place", sorted(PLACES))
+@pytest.mark.parametrize("kind", sorted(DAMAGE))
+def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, str, dict[str, object]]) -> None:
+    """Something new makes the run read what was damaged: it is repaired on the way, or the run stops and names it."""
+    root, name, made = damaged
+    (root / "recipes" / "tiny_twin.toml").write_text(dep.RECIPE.format(name="twin", seed=1))
+    shutil.rmtree(root / "home" / "objects" / "tiny_nat" / "checkpoint")
+    shutil.rmtree(root / "home" / "objects" / "scored_trajectories")
+    refusal, found = None, made
+    try:
+        found = dep.fingerprints(root, dep.run(root, dep.counting_child))
+    except StoreError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert name in refusal
+        assert "negtraj verify --repair" in refusal
+    unlike = {asset for asset, value in made.items() if found[asset] != value}
+    assert unlike <= {"recipe_comparison/tiny", "champion/tiny"}  # they have one more arm
