@@ -104,7 +104,7 @@ def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
     left = [path.name for path in (home / "tmp").iterdir()] if (home / "tmp").is_dir() else []
     with capsys.disabled():
         print(
-            f"\n{n_kills} kills ({n_ended} came after the end), {n_acknowledged} objects acknowledged: {n_incomplete} incomplete "
+            f"\n{n_kills} kills ({n_ended} after the end), {n_acknowledged} objects acknowledged: {n_incomplete} incomplete "
             f"visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike a build that was never killed"
         )
     assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])

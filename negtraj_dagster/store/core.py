@@ -221,10 +221,11 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a small mutable file in one step; left alone when it holds this text."""
-        if self.read_text(name) != text:
+        path = next((root / name for root in self._roots() if (root / name).is_file()), None)
+        if path is None or path.read_text(encoding="utf-8") != text:
             replace_text(self.home / name, text)
-            if self._remote:
-                self._remote.write_text(name, text)
+        if self._remote and self._remote.read_text(name) != text:
+            self._remote.write_text(name, text)
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """An OS file lock of this home: one holder per name, freed when the process ends however it ends."""

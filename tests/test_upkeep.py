@@ -1,0 +1,208 @@
+"""Planning, collecting garbage, tombstones and a shared copy: on a small deployment whose trainer counts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from negtraj_dagster import cli
+from negtraj_dagster.errors import SettingsError, StoreError
+from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.plan import Planned, plan_recipes
+from negtraj_dagster.recipes import load_recipes
+from negtraj_dagster.settings import load_settings
+from negtraj_dagster.store import Store
+from negtraj_dagster.upkeep import collect_garbage, verify_home
+from tests.support import deployment as dep
+
+
+@pytest.fixture(scope="module")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    make_base_model("bytes", folder, texts=[], format_strings=[])
+    return folder
+
+
+@pytest.fixture
+def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = dep.make_deployment(tmp_path / "d", base_model)
+    for name, value in dep.environment(made).items():
+        monkeypatch.setenv(name, value)
+    return made
+
+
+def run(root: Path) -> dep.Ran:
+    return dep.run(root, dep.counting_child)
+
+
+def plan() -> dict[str, Planned]:
+    settings = load_settings()
+    recipes = [recipe for recipe in load_recipes(settings).values() if recipe.line == "tiny"]
+    return {each.asset: each for each in plan_recipes(settings, recipes)}
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def touch_three(root: Path) -> None:
+    dep.write_lines(dep.landed(root)[0].with_name("late.jsonl"), [dep.rollout(n, 9) for n in range(3)])
+
+
+@pytest.mark.parametrize("change", [None, touch_three], ids=["first run", "three new rollouts"])
+def test_a_plan_foresees_what_the_run_then_does_and_changes_nothing(root: Path, change) -> None:
+    if change:
+        run(root)
+        change(root)
+    before = tree(root)
+    planned = plan()
+    assert tree(root) == before
+    ran = run(root)
+    assert [asset for asset, each in planned.items() if each.is_stale] == ran.rebuilt
+    for asset, each in ran.published.items():
+        work = {name: n for name, n in each.work.items() if n and name not in ("arms_compared", "champions_chosen")}
+        assert planned[asset].work == work, asset
+
+
+def test_a_plan_says_why(root: Path) -> None:
+    assert plan()["raw_rollouts"].why == ("never materialized here",)
+    run(root)
+    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=7))
+    planned = plan()
+    assert planned["tiny_nat/checkpoint"].why == ("training/seed",)
+    assert planned["tiny_nat/evaluation_report"].why == ("waits for tiny_nat/checkpoint",)
+    assert not planned["tiny_nat/tokenized_shards"].is_stale
+
+
+def test_the_plan_command_prints_a_table_and_can_end_with_a_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "tiny_nat", "--check"]) == 3
+    run(root)
+    capsys.readouterr()
+    assert cli.main(["plan", "tiny_nat", "--check"]) == 0
+    assert "0 of 11 assets are stale" in capsys.readouterr().out
+    assert cli.main(["plan", "tiny_net"]) == 1
+    assert "did you mean 'tiny_nat'" in capsys.readouterr().err
+
+
+def test_garbage_is_named_first_and_dropped_when_asked(root: Path) -> None:
+    for seed in range(4):
+        (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
+        run(root)
+    home = root / "home"
+    named = collect_garbage(home, keep_last=2)
+    checkpoints = sorted((home / "objects" / "tiny_nat" / "checkpoint").iterdir())
+    assert len(checkpoints) == 4
+    assert sum(name.startswith("objects/tiny_nat/checkpoint/") for name in named.dropped) <= 2
+    assert collect_garbage(home, keep_last=2, delete=True).dropped == named.dropped
+    assert collect_garbage(home, keep_last=2).dropped == {}
+    assert verify_home(home).faults == []
+    assert run(root).rebuilt == []
+
+
+def test_the_champion_its_predecessor_and_the_anchor_outlive_their_turn(root: Path) -> None:
+    home, versions = root / "home", []
+    for seed in range(5):
+        (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
+        versions.append(run(root).published["tiny_nat/checkpoint"].version)
+    registry = home / "registry" / "tiny"
+    chosen = {"recipe": "tiny_nat", "checkpoint": versions[0], "accuracy": 1.0, "why": ""}
+    (registry / "champion.json").write_text(json.dumps(chosen))
+    (registry / "promotions.jsonl").write_text(json.dumps({"champion": chosen, "previous": {"checkpoint": versions[1]}}) + "\n")
+    (registry / "anchor.json").write_text(json.dumps({"checkpoint": versions[2]}))
+    collect_garbage(home, keep_last=1, delete=True)
+    store = Store(home)
+    kept = [store.find("tiny_nat/checkpoint", version) is not None for version in versions]
+    assert kept == [True, True, True, False, True]
+
+
+def test_garbage_is_left_alone_while_a_run_is_at_work(root: Path) -> None:
+    run(root)
+    with Store(root / "home").in_use(), pytest.raises(StoreError, match="a run is at work"):
+        collect_garbage(root / "home")
+
+
+def test_a_warm_start_keeps_its_parent_until_its_own_inputs_change(root: Path) -> None:
+    recipe = root / "recipes" / "tiny_warm.toml"
+    run(root)
+    recipe.write_text(dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "tiny_nat"'))
+    first = run(root)
+    parent = first.published["tiny_nat/checkpoint"]
+    child = first.published["tiny_warm/checkpoint"]
+    assert child.made_of["warm_start"] == ["tiny_nat/checkpoint", parent.version]
+    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=8))  # another parent now
+    second = run(root)
+    assert "tiny_nat/checkpoint" in second.rebuilt
+    assert "tiny_warm/checkpoint" not in second.rebuilt
+    collect_garbage(root / "home", keep_last=1, delete=True)
+    assert run(root).rebuilt == []
+    touch_three(root)
+    third = run(root).published["tiny_warm/checkpoint"]
+    newest = Store(root / "home").require("tiny_nat/checkpoint")
+    assert third.made_of["warm_start"] == ["tiny_nat/checkpoint", newest.version]
+    assert newest.version != parent.version
+
+
+def test_a_tombstone_keeps_its_rollouts_out_whatever_file_brings_them(root: Path) -> None:
+    first = run(root)
+    home = root / "home"
+    entry = {"field": "source", "value": "sample-1", "why": "asked to be forgotten"}
+    (home / "tombstones.jsonl").write_text(json.dumps(entry) + "\n")
+    ran = run(root)
+    raw = ran.published["raw_rollouts"]
+    assert raw.details["n_refused_by_tombstones"] == dep.N_QUESTIONS
+    assert raw.content["n_rollouts"] == first.published["raw_rollouts"].content["n_rollouts"] - dep.N_QUESTIONS
+    shutil.copy(dep.landed(root)[1], dep.landed(root)[1].with_name("again.jsonl"))
+    again = run(root).published["raw_rollouts"]
+    assert "sample-1" not in pl.read_parquet(again.folder / "rollouts.parquet")["source"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"field": "subject"}', "expected texts for field, value and why"),
+        ('{"field": "subjekt", "value": "x", "why": "y"}', r"unknown field 'subjekt'; did you mean 'subject'\?"),
+    ],
+    ids=["json", "keys", "field"],
+)
+def test_a_tombstone_that_cannot_be_read_stops_the_run(root: Path, line: str, message: str) -> None:
+    (root / "home" / "tombstones.jsonl").write_text(line)
+    with pytest.raises(SettingsError, match=message):
+        run(root)
+
+
+def test_machines_that_share_a_copy_recompute_nothing_of_each_other(root: Path, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/shared"
+    settings = load_settings().model_copy(update={"store_url": url})
+    recipe = load_recipes(settings)["tiny_nat"]
+
+    def shards_on(home: Path) -> tuple[dict[str, int], str]:
+        lineage = Lineage(Store(home, remote=url), settings.model_copy(update={"home": home}), dep.counting_child)
+        assets = ("question_sets", "base_model/tiny", "raw_rollouts", "scored_trajectories", "trajectory_corpus/strategyqa")
+        made = [lineage.build(asset) for asset in (*assets, "tiny_nat/training_selection", "tiny_nat/tokenized_shards")]
+        return {name: n for each in made for name, n in each.work.items() if n}, made[-1].version
+
+    work, version = shards_on(root / "home")
+    assert work["rows_tokenized"] == dep.N_QUESTIONS * dep.N_SAMPLES
+    shutil.copytree(root / "home" / "landing", root / "second" / "landing")
+    assert shards_on(root / "second") == ({}, version)
+    assert dep.rows_digest(root / "second", recipe.name) == dep.rows_digest(root / "home", recipe.name)
+    assert verify_home(root / "second").faults == []
+
+
+def test_a_damaged_shared_copy_is_refused_by_name(tmp_path: Path) -> None:
+    from negtraj_dagster.store import Built
+
+    url = f"file://{tmp_path}/shared"
+
+    def write(folder: Path) -> Built:
+        (folder / "hello.txt").write_text("hello")
+        return Built({"said": "hello"})
+
+    made = Store(tmp_path / "one", remote=url).build("greeting", {"n": 1}, write)
+    (tmp_path / "shared" / "objects" / "greeting" / made.key / "hello.txt").write_text("hallo")
+    with pytest.raises(StoreError, match=r"greeting.*hello\.txt: bytes differ"):
+        Store(tmp_path / "two", remote=url).build("greeting", {"n": 1}, write)
