@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -18,10 +19,8 @@ from negtraj_dagster.reports.summarize import format_arm, format_pair, text_tabl
 from negtraj_dagster.settings import did_you_mean, load_settings
 from negtraj_dagster.store import Store
 
-NOMINAL_S = {"__checkpoint": 60.0, "__evaluation_report": 12.0, "base_model__": 10.0}
-"""Rough seconds per kind of step, only to weigh what is left; the scale is taken from the steps already done."""
-OTHER_NOMINAL_S = 0.5
 POLL_S = 0.25
+INDENT = " " * 18
 HEADLINE_WORK = {
     "rows_tokenized": "rows tokenized",
     "steps_trained": "steps trained",
@@ -33,7 +32,7 @@ def run_line(line: str) -> int:
     """Bring a line up to date and print its comparison.
 
     Returns:
-        0 when every step succeeded, 1 otherwise.
+        0 when the run succeeded, even where a check that blocks nothing failed (it is printed); 1 otherwise.
 
     Raises:
         SettingsError: there is no such line.
@@ -47,31 +46,38 @@ def run_line(line: str) -> int:
     os.environ["NEGTRAJ_PROGRESS"] = "1"
     job = definitions.resolve_job_def(f"line_{line}")
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with dg.DagsterInstance.get() as instance, _Progress(instance, [node.name for node in job.nodes]) as progress:
+    assets = {"__".join(key.path): key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+    with dg.DagsterInstance.get() as instance, _Progress(instance, assets) as progress:
         outcome = job.execute_in_process(instance=instance, run_id=progress.run_id, run_config=quiet, raise_on_error=False)
     if not outcome.success:
-        failed = ", ".join(progress.failed) or "see the lines above"
+        failed = ", ".join(dict.fromkeys(progress.failed)) or "see the lines above"
         print(f"\nThe run failed: {failed}. Mend it and run the same command again: finished steps are kept.", file=sys.stderr)
         return 1
     _print_result(line, _count_work(outcome), time.monotonic() - started)
+    for text in progress.failed_checks:
+        print(f"\nFailed check, though the run went on: {text}")
     return 0
 
 
 class _Progress:
-    """Follows a run's event log from a thread and prints when a step starts and ends: which, how far, how long, what is left.
+    """Follows a run's event log from a thread: a line per asset when it starts, and one for all that fails.
 
-    It writes to a copy of stderr, because Dagster redirects the descriptor itself while a step runs.
+    How long the rest will take is not said: that depends on what is reused, which only the assets themselves find out. A
+    trainer says its own time left. It writes to a copy of stderr, because Dagster redirects the descriptor itself while a
+    step runs.
+
+    Args:
+        instance: where the run's events go.
+        assets: asset keys as people write them, by the name of their step. Other steps are checks.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, steps: list[str]) -> None:
+    def __init__(self, instance: dg.DagsterInstance, assets: Mapping[str, str]) -> None:
         self.run_id = str(uuid.uuid4())
         self.failed: list[str] = []
-        self._instance = instance
+        self.failed_checks: list[str] = []
+        self._instance, self._assets = instance, assets
         self._out = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
-        self._left = {name: _nominal(name) for name in steps}
-        self._n_steps, self._n_started = len(steps), 0
-        self._started: dict[str, float] = {}
-        self._spent_s, self._spent_nominal_s = 0.0, 0.0
+        self._began_s, self._n_started = time.time(), 0  # noqa: TID251 - compared with Dagster's event times, shown and not stored
         self._cursor: str | None = None
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -98,40 +104,39 @@ class _Progress:
             event = entry.dagster_event
             if event is None or event.step_key is None:
                 continue
-            if event.event_type_value == "STEP_START":
-                self._start(event.step_key, entry.timestamp)
-            elif event.event_type_value in ("STEP_SUCCESS", "STEP_FAILURE"):
-                self._end(event.step_key, entry.timestamp, event)
+            if event.event_type_value == "STEP_START" and event.step_key in self._assets:
+                self._n_started += 1
+                count, clock = f"[{self._n_started:2}/{len(self._assets)}]", clock_text(entry.timestamp - self._began_s)
+                self._out.write(f"{count} {clock:>7}  {self._assets[event.step_key]}\n")
+            elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+                self._judge(event.asset_check_evaluation_data)
+            elif event.event_type_value == "STEP_FAILURE":
+                self._fail(event)
 
-    def _start(self, step: str, when_s: float) -> None:
-        self._n_started += 1
-        self._started[step] = when_s
-        left = ""
-        if self._spent_nominal_s >= min(NOMINAL_S.values()) and self._spent_s > 1:
-            seconds = sum(self._left.values()) * self._spent_s / self._spent_nominal_s
-            left = f"   about {clock_text(seconds)} left in all"
-        self._out.write(f"[{self._n_started:2}/{self._n_steps}] {_asset(step)}{left}\n")
+    def _judge(self, check: dg.AssetCheckEvaluation) -> None:
+        if check.passed:
+            return
+        text = check_text(check)
+        if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+            self.failed.append(f"check {check.check_name} of {check.asset_key.to_user_string()}")
+        else:
+            self.failed_checks.append(text)
+        self._out.write(f"{INDENT}check failed: {text}\n")
 
-    def _end(self, step: str, when_s: float, event: Any) -> None:
-        seconds = when_s - self._started.get(step, when_s)
-        self._spent_s += seconds
-        self._spent_nominal_s += self._left.pop(step, 0.0)
-        if event.event_type_value == "STEP_FAILURE":
-            self.failed.append(_asset(step))
-            error = event.event_specific_data.error
-            cause = error.cause or error if error else None
-            self._out.write(f"        failed after {seconds:.1f} s: {cause.message.strip() if cause else event.message}\n")
-        elif seconds > 1:
-            self._out.write(f"        done in {seconds:.1f} s\n")
-
-
-def _nominal(step: str) -> float:
-    return next((seconds for kind, seconds in NOMINAL_S.items() if kind in step), OTHER_NOMINAL_S)
+    def _fail(self, event: Any) -> None:
+        error = event.event_specific_data.error
+        cause = error.cause or error if error else None
+        if cause and cause.cls_name == "DagsterAssetCheckFailedError":
+            return  # the check's own event has said it
+        self.failed.append(self._assets.get(event.step_key, event.step_key))
+        self._out.write(f"{INDENT}failed: {cause.message.strip() if cause else event.message}\n")
 
 
-def _asset(step: str) -> str:
-    """`recipe__stage` as Dagster names a step -> `recipe/stage` as people name the asset."""
-    return step.replace("__", "/")
+def check_text(check: dg.AssetCheckEvaluation) -> str:
+    """`few_quarantined of raw_rollouts (n_quarantined = 3, share = 0.06, limit = 0.05)`."""
+    values = ((name, value.value) for name, value in check.metadata.items())
+    facts = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values)
+    return f"{check.check_name} of {check.asset_key.to_user_string()} ({facts or 'no metadata'})"
 
 
 def _count_work(outcome: dg.ExecuteInProcessResult) -> Counter[str]:

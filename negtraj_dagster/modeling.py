@@ -7,7 +7,7 @@ torch, transformers and tokenizers are imported inside the functions that a chil
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,10 @@ CHAT_TEMPLATE = (
 MAX_VOCABULARY = 1024
 """Above what wordtraps' words and numbers need (about 630), so that training ends with every one of them a token."""
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+
+MAX_HEADER_BYTES = 100_000_000
+"""What the safetensors library reads at most (safetensors README, section Format)."""
 
 
 @dataclass(frozen=True)
@@ -92,26 +95,118 @@ def make_base_model(spec_name: str, out_dir: Path, *, texts: Iterable[str], form
 def check_base_model(folder: Path) -> None:
     """Check that a folder holds a model this project can read (safetensors only: no pickles from outside).
 
+    Reads two JSON files and the headers of the weights, never the weights: a fault shows here in milliseconds instead of
+    in a trainer that took seconds to start.
+
     Raises:
-        ModelError: lists every missing file and what to do.
+        ModelError: lists every missing file, or names the first file that is not what it should be; and what to do.
     """
     if not folder.is_dir():
         raise ModelError(f"base model folder {folder} does not exist; correct its path under [base_models] in negtraj.toml")
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        missing.append("model.safetensors (or model.safetensors.index.json)")
+    if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
+        missing.append(f"{WEIGHTS} (or {WEIGHTS_INDEX})")
     if missing:
         found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise ModelError(
             f"base model folder {folder}: missing {', '.join(missing)}; found {found}; save the model there in "
             "Hugging Face layout with save_pretrained (model and fast tokenizer, safetensors) and try again"
         )
+    _check_config(folder / "config.json")
+    _check_tokenizer(folder / "tokenizer.json")
+    tensors = {path.name: _read_tensor_names(path) for path in sorted(folder.glob("[!.]*.safetensors"))}
+    if (folder / WEIGHTS_INDEX).is_file():
+        _check_weights_index(folder / WEIGHTS_INDEX, tensors)
+
+
+def _check_config(path: Path) -> None:
+    config = _read_json_object(path)
+    if not isinstance(kind := config.get("model_type"), str) or not kind:
+        raise _refusal(path, f"model_type = {kind!r}", "the architecture's name, such as 'llama'")
+    size = config.get("vocab_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise _refusal(path, f"vocab_size = {size!r}", "a number of tokens above 0 (a text-only causal model)")
+
+
+def _check_tokenizer(path: Path) -> None:
+    tokenizer = _read_json_object(path)
+    if not isinstance(tokenizer.get("model"), dict):
+        found = ", ".join(sorted(tokenizer)) or "no keys"
+        raise _refusal(path, f"{found[:200]}, without an object `model`", "a fast tokenizer's file", "its tokenizer")
+
+
+def _check_weights_index(path: Path, tensors: Mapping[str, Set[str]]) -> None:
+    """Every tensor stands in a shard of this very folder: only these are hashed."""
+    places = _read_json_object(path).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(shard, str) for shard in places.values()):
+        raise _refusal(path, f"weight_map = {repr(places)[:80]}", "an object that gives each tensor's file")
+    shards = sorted(set(places.values()))
+    if absent := [shard for shard in shards if shard not in tensors]:
+        there = f"{len(absent)} of {len(shards)} shards it names are not beside it ({', '.join(absent[:8])})"
+        raise _refusal(path, there, "every shard in the same folder, named *.safetensors")
+    if lost := sorted(name for name, shard in places.items() if name not in tensors[shard]):
+        there = f"{places[lost[0]]} does not hold {lost[0]!r} ({len(lost)} tensors in all)"
+        raise _refusal(path, there, "every tensor in the shard the index gives")
+
+
+def _read_tensor_names(path: Path) -> Set[str]:
+    """Names from a safetensors header: 8 bytes of its length (little-endian), then JSON; the data must fill the rest."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        n_header = int.from_bytes(start, "little")
+        if len(start) < 8 or not 2 <= n_header <= min(size_bytes - 8, MAX_HEADER_BYTES):
+            raise _refusal(path, f"{size_bytes} bytes that begin with {start!r}", "safetensors: a header's length, the header")
+        raw = file.read(n_header)
+    header = _parse_json_object(path, raw, "its header is")
+    ranges = sorted(_data_range(path, name, entry) for name, entry in header.items() if name != "__metadata__")
+    end_before = 0
+    for begin, end in ranges:
+        if begin != end_before:
+            raise _refusal(path, f"a tensor's data begins at byte {begin}, after byte {end_before}", "no gap, no overlap")
+        end_before = end
+    n_data = size_bytes - 8 - n_header
+    if end_before != n_data:
+        what = "the file is cut" if end_before > n_data else "something was appended"
+        raise _refusal(path, f"{n_data} bytes of data ({what})", f"{end_before}, as its header says")
+    if not ranges:
+        raise _refusal(path, "no tensors", "the model's weights")
+    return header.keys()
+
+
+def _data_range(path: Path, name: str, entry: object) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    match offsets:
+        case [int(begin), int(end)] if 0 <= begin <= end:
+            return begin, end
+    raise _refusal(path, f"tensor {name!r} with data_offsets {repr(offsets)[:80]}", "two byte places, the second not smaller")
+
+
+def _read_json_object(path: Path) -> dict[str, Any]:
+    return _parse_json_object(path, path.read_bytes(), "it is")
+
+
+def _parse_json_object(path: Path, raw: bytes, subject: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, f"{subject} not JSON ({error}) and begins with {raw[:40]!r}", "a JSON object") from None
+    if not isinstance(value, dict):
+        raise _refusal(path, f"{subject} a JSON {type(value).__name__}", "a JSON object")
+    return value
+
+
+def _refusal(path: Path, found: str, expected: str, part: str = "the model") -> ModelError:
+    return ModelError(
+        f"base model file {path}: {found}; expected {expected}; copy the file again, or save {part} anew with "
+        "save_pretrained (safetensors, fast tokenizer), and try again"
+    )
 
 
 def train_bpe(texts: Iterable[str], format_strings: Sequence[str]) -> Any:
     """A byte-level BPE whose pre-tokens are format strings, words, runs of digits, runs of space, and the rest.
 
-    Whole numbers as tokens are what a model this small needs (docs/effect.md, "what mattered").
+    A whole number is one token, so that a model this small copies it in one step.
 
     Returns:
         tokenizers.Tokenizer
@@ -218,6 +313,9 @@ def _write_weights(spec: BaseModelSpec, out_dir: Path, *, vocab_size: int) -> No
 
 def main(config_path: Path) -> None:
     """Make what a config file asks for: {"spec", "out_dir", "texts_file" (JSON lines of strings), "format_strings"}."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would draw "Writing model shards" into the run's own lines
     config = json.loads(config_path.read_text(encoding="utf-8"))
     make_base_model(
         config["spec"],

@@ -6,6 +6,7 @@ never a recipe. Folders in NEGTRAJ_RECIPES add recipes and override shipped ones
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,8 @@ class ShardsSettings(Strict):
 class TrainingSettings(Strict):
     """Optimiser, schedule and DeepSpeed settings. `batch_size` counts rows per optimiser step over all ranks.
 
+    `micro_batch_size` bounds the rows of one forward pass; any value trains the same rows with the same weights, so it
+    need neither divide `batch_size` nor stay below it.
     `warm_start` names whose weights training starts from: a recipe (its own name, too) or `champion`, the line's. The very
     checkpoint is chosen when the shards, the base model or this table change, and kept until they change again.
     """
@@ -128,16 +131,19 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
     path = files[name]
     if not NAME.match(name):
         raise SettingsError(f"{path}: a recipe's name has lower-case letters, digits and _ only; rename the file")
-    recipe = parse(Recipe, {**_merged(name, files, ()), "name": name}, path)
-    words: list[tuple[str, str, Any]] = [
-        ("task", recipe.task, TASKS),
-        ("strategy.name", recipe.strategy.name, STRATEGIES),
-        ("shards.chat_template", recipe.shards.chat_template, TEMPLATES),
-        ("base_model", recipe.base_model, [*SCRATCH_NAMES, *settings.base_models]),
-    ]
-    for place, found, known in words:
+    words: dict[str, tuple[str, list[str]]] = {
+        "task": ("task", sorted(TASKS)),
+        "base_model": ("base model", [*SCRATCH_NAMES, *settings.base_models]),
+        "selection.profile": ("quality profile", sorted(file.stem for file in paths.shipped("sql/profiles").glob("*.toml"))),
+        "strategy.name": ("strategy", sorted(STRATEGIES)),
+        "shards.chat_template": ("chat template", sorted(TEMPLATES)),
+    }
+    known_words = {place: known for place, (_, known) in words.items()}
+    recipe = parse(Recipe, {**_merged(name, files, ()), "name": name}, path, words=known_words)
+    for place, (noun, known) in words.items():
+        found = attrgetter(place)(recipe)
         if found not in known:
-            raise SettingsError(f"{path}: {place} = {found!r} is unknown{did_you_mean(found, known)}")
+            raise SettingsError(f"{path}: {place} = {found!r}: unknown {noun}{did_you_mean(found, known)}")
     if not NAME.match(recipe.line):
         raise SettingsError(f"{path}: line = {recipe.line!r}: lower-case letters, digits and _ only")
     return recipe
@@ -154,6 +160,8 @@ def _merged(name: str, files: Mapping[str, Path], seen: tuple[str, ...]) -> dict
         raise SettingsError(f"{files[name]}: extends itself: {' -> '.join((*seen, name))}")
     values = read_toml(files[name])
     parent = values.pop("extends", None)
+    if parent is not None and not isinstance(parent, str):
+        raise SettingsError(f"{files[name]}: extends = {parent!r}: expected one recipe's name as a text")
     return _overlay(_merged(parent, files, (*seen, name)), values) if parent else values
 
 

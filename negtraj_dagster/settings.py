@@ -7,9 +7,9 @@ What a single recipe sets is in `recipes.py`.
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,9 +115,20 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_LISTED_WORDS = 6
+"""So many known words are listed beside the nearest one: a reader takes them in at a glance."""
+MAX_SHOWN_CHARS = 80
+TYPE_WORDS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
 
-def parse(model: type[M], values: dict[str, Any], file: Path) -> M:
+
+def parse(model: type[M], values: dict[str, Any], file: Path, *, words: Mapping[str, Iterable[str]] | None = None) -> M:
     """Validate values into a model, every fault in one message.
+
+    Args:
+        model: what the file describes.
+        values: the file's tables and keys.
+        file: named in the message.
+        words: by place (`strategy.name`), what may stand there; for the message of a missing key.
 
     Raises:
         SettingsError: lists each wrong key with its place, what was found, what is expected, and the nearest known key.
@@ -125,28 +136,69 @@ def parse(model: type[M], values: dict[str, Any], file: Path) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_describe(model, fault) for fault in error.errors()]
-        raise SettingsError(f"{file}:\n  " + "\n  ".join(lines)) from error
+        lines = [_describe(model, fault, words or {}) for fault in error.errors()]
+    raise SettingsError(f"{file}:\n  " + "\n  ".join(lines))  # outside the handler, whose error would stand above ours
 
 
-def _describe(model: type[BaseModel], fault: Any) -> str:
-    place = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] != "extra_forbidden":
-        return f"{place} = {fault['input']!r}: {fault['msg']}"
-    return f"unknown key {place!r}{did_you_mean(str(fault['loc'][-1]), _fields_at(model, fault['loc'][:-1]))}"
+def _describe(model: type[BaseModel], fault: Any, words: Mapping[str, Iterable[str]]) -> str:
+    loc = fault["loc"]
+    place = ".".join(str(part) for part in loc)
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {place!r}{did_you_mean(str(loc[-1]), _model_at(model, loc[:-1]).model_fields)}"
+    field = _model_at(model, loc[:-1]).model_fields.get(loc[-1])
+    if fault["type"] == "missing":
+        expected = listed(sorted(words[place])) if place in words else _expected(field.annotation if field else None)
+        return f"{place} is missing ({expected})"
+    found = repr(fault["input"])
+    found = found if len(found) <= MAX_SHOWN_CHARS else f"{found[:MAX_SHOWN_CHARS]}…"
+    if fault["type"] == "literal_error" and field and (options := _options(field.annotation)):
+        return f"{place} = {found}: expected {listed(options)}{_nearest(str(fault['input']), map(str, options))}"
+    if fault["type"] == "model_type":
+        return f"{place} = {found}: expected {_expected(_model_at(model, loc))}"
+    message = fault["msg"].removeprefix("Input should be ")
+    return f"{place} = {found}: {'' if message == fault['msg'] else 'expected '}{message}"
 
 
-def _fields_at(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
-    current: Any = model
+def _model_at(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:
+    """The settings model that a place inside `model` lies in; keys of a free name (`sources.NAME`) stay with their table."""
+    current = model
     for part in loc:
-        field = getattr(current, "model_fields", {}).get(part)
+        field = current.model_fields.get(part)
         candidates = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
         current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
-    return list(getattr(current, "model_fields", {}))
+    return current
+
+
+def _options(annotation: Any) -> list[Any]:
+    """What a Literal allows, also inside `Literal | None`."""
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [option for part in get_args(annotation) for option in _options(part)]
+
+
+def _expected(annotation: Any) -> str:
+    """What a key takes, in words."""
+    if options := _options(annotation):
+        return listed(options)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        keys = [name for name, field in annotation.model_fields.items() if field.is_required()]
+        return f"a table with {listed(keys, 'and')}" if keys else "a table"
+    return TYPE_WORDS.get(annotation, str(annotation))
+
+
+def listed(options: Iterable[Any], word: str = "or") -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *first, last = [str(option) for option in options]
+    return f"{', '.join(first)} {word} {last}" if first else last
 
 
 def did_you_mean(found: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where a known word is near, else the list of known words."""
+    """`; did you mean 'x'?` where a known word is near; the known words too, where they are few or none is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(found, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    nearest = _nearest(found, known)
+    return nearest if nearest and len(known) > MAX_LISTED_WORDS else f"{nearest}; known: {', '.join(known) or 'none'}"
+
+
+def _nearest(found: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(found, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,3 +1,4 @@
+import traceback
 from pathlib import Path
 
 import pytest
@@ -49,17 +50,82 @@ def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(settings: Set
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('name = "nat"', 'name = "natt"', r"strategy.name = 'natt' is unknown; did you mean 'nat'\?"),
-        ('task = "wordtraps"', 'task = "wordtrap"', r"task = 'wordtrap' is unknown; did you mean 'wordtraps'\?"),
-        ('base_model = "wordtraps"', 'base_model = "qwen"', r"base_model = 'qwen' is unknown"),
-        ("steps = 3", "steps = 0", r"training.steps = 0"),
-        ('role = "study"', 'role = "hero"', r"role = 'hero'"),
+        (
+            'name = "nat"',
+            'name = "natt"',
+            r"strategy.name = 'natt': unknown strategy; did you mean 'nat'\?; known: nat, nut, vanilla$",
+        ),
+        ('task = "wordtraps"', 'task = "wordtrap"', r"mine.toml: task = 'wordtrap': unknown task; did you mean 'wordtraps'\?"),
+        (
+            'base_model = "wordtraps"',
+            'base_model = "qwen"',
+            r"base_model = 'qwen': unknown base model; known: bytes, wordtraps$",
+        ),
+        (
+            "[strategy]",
+            '[selection]\nprofile = "stric"\n[strategy]',
+            r"mine.toml: selection.profile = 'stric': unknown quality profile; did you mean 'strict'\?; known: paper, strict$",
+        ),
+        ("steps = 3", "steps = 0", r"training.steps = 0: expected greater than or equal to 1$"),
+        ("steps = 3", 'steps = "many"', r"training.steps = 'many': expected a valid integer"),
+        ("steps = 3", "steps = 3\nzero_stage = 4", r"training.zero_stage = 4: expected 0, 1, 2 or 3$"),
+        ('role = "study"', 'role = "hero"', r"role = 'hero': expected candidate, control or study$"),
+        (
+            'role = "study"',
+            'role = "studdy"',
+            r"role = 'studdy': expected candidate, control or study; did you mean 'study'\?$",
+        ),
+        ('role = "study"', "", r"mine.toml:\n  role is missing \(candidate, control or study\)$"),
+        ('task = "wordtraps"', "", r"mine.toml:\n  task is missing \(strategyqa or wordtraps\)$"),
+        ("steps = 3", "", r"mine.toml:\n  training.steps is missing \(a whole number\)$"),
+        ('[strategy]\nname = "nat"', "", r"mine.toml:\n  strategy is missing \(a table with name\)$"),
+        ('[strategy]\nname = "nat"', 'strategy = "nat"', r"strategy = 'nat': expected a table with name$"),
     ],
-    ids=["strategy", "task", "base_model", "steps", "role"],
+    ids=[
+        "strategy",
+        "task",
+        "base_model",
+        "profile",
+        "steps",
+        "steps of another type",
+        "zero_stage",
+        "role",
+        "nearest role",
+        "no role",
+        "no task",
+        "no steps",
+        "no strategy",
+        "strategy no table",
+    ],
 )
 def test_a_wrong_word_is_refused_by_place(settings: Settings, tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load(settings, tmp_path, mine=MINIMAL.replace(old, new))
+
+
+def test_a_wrong_value_is_shown_in_part_where_it_is_long(settings: Settings, tmp_path: Path) -> None:
+    text = MINIMAL.replace("steps = 3", f'steps = "{"x" * 999}"')
+    with pytest.raises(SettingsError, match=r"training.steps = 'x{79}…: expected"):
+        load(settings, tmp_path, mine=text)
+
+
+def test_the_traceback_ends_with_our_words_and_holds_no_library_s(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(settings, tmp_path, mine=MINIMAL.replace('role = "study"', ""))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "pydantic" not in told
+    assert told.endswith("role is missing (candidate, control or study)\n")
+
+
+def test_a_parent_that_is_no_name_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"mine.toml: extends = \['_wordtraps'\]: expected one recipe's name"):
+        load(settings, tmp_path, mine='extends = ["_wordtraps"]\n')
+
+
+def test_a_micro_batch_need_neither_divide_the_batch_nor_stay_below_it(settings: Settings, tmp_path: Path) -> None:
+    text = MINIMAL + "batch_size = 4\nmicro_batch_size = {}\n"
+    recipes = load(settings, tmp_path, larger=text.format(64), uneven=text.format(3))
+    assert (recipes["larger"].training.micro_batch_size, recipes["uneven"].training.micro_batch_size) == (64, 3)
 
 
 def test_a_recipe_can_extend_another_and_override_one_key(settings: Settings, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster.errors import SettingsError
-from negtraj_dagster.settings import load_settings
+from negtraj_dagster.settings import did_you_mean, load_settings
 
 
 def write(text: str) -> Path:
@@ -28,6 +28,30 @@ def test_every_fault_of_a_file_is_listed_at_once() -> None:
     write('lnading = "x"\n[wordtraps]\nseed = "seven"\n')
     with pytest.raises(SettingsError, match=r"(?s)wordtraps.seed = 'seven'.*lnading"):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[sources.mine]\ntask = "wordtraps"\nformat = "nat"\n', r"  sources.mine.path is missing \(a path\)$"),
+        ("[base_models]\nqwen = 3\n", r"  base_models.qwen = 3: expected a table with folder$"),
+        (
+            "[base_models.qwen]\nfoldr = 3\n",
+            r"(?s)folder is missing \(a path\).*'base_models.qwen.foldr'; did you mean 'folder'",
+        ),
+    ],
+    ids=["source without path", "base model no table", "base model's key"],
+)
+def test_a_fault_inside_a_named_table_says_what_the_table_takes(text: str, message: str) -> None:
+    write(text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_few_known_words_are_listed_beside_the_nearest_and_many_are_not() -> None:
+    assert did_you_mean("pathh", ["path", "task"]) == "; did you mean 'path'?; known: path, task"
+    assert did_you_mean("pathh", ["path", *"abcdef"]) == "; did you mean 'path'?"
+    assert did_you_mean("zzzz", ["path", *"abcdef"]) == "; known: a, b, c, d, e, f, path"
 
 
 def test_a_file_that_is_not_toml_is_named_with_the_line() -> None:

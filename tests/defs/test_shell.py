@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,19 @@ def test_one_asset_materializes_from_a_shell_without_history() -> None:
     done = materialize("raw_rollouts")
     assert done.returncode == 0, done.stderr
     assert "2050 rollouts from 1 files" in done.stderr + done.stdout
+
+
+def test_with_the_readmes_setup_a_run_is_kept_where_the_ui_looks(tmp_path: Path) -> None:
+    block = (ROOT / "README.md").read_text().partition("## From a shell or CI\n\n")[2].partition("\n\n")[0]
+    setup = [line.strip() for line in block.splitlines() if ".venv/bin/dagster" not in line]
+    assert len(setup) == 3
+    command = f"{DAGSTER} asset materialize -m negtraj_dagster.definitions --select question_sets"
+    script = "\n".join(["set -eu", *setup, *setup, command]).replace("$PWD/.negtraj", str(tmp_path / "home"))
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS]
+    assert (tmp_path / "home" / "dagster" / "dagster.yaml").read_bytes() == (ROOT / "dagster.yaml").read_bytes()
 
 
 def test_an_unknown_key_ends_with_an_error() -> None:
