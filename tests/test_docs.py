@@ -11,7 +11,7 @@ from negtraj_dagster.rollouts.formats import FORMATS, nat, negtraj
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COMPUTED = {"home", "name", "planned_landing"}
-"""Fields that are no keys of a file: `home` comes from the environment, a recipe's `name` from its file, a plan sets its own."""
+"""Fields that are no keys of a file: `home` is from the environment, a recipe's `name` from its file, a plan sets its own."""
 
 
 def section(page: str, title: str) -> str:
