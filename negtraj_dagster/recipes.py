@@ -144,6 +144,9 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         found = attrgetter(place)(recipe)
         if found not in known:
             raise SettingsError(f"{path}: {place} = {found!r}: unknown {noun}{did_you_mean(found, known)}")
+    parents = ["champion", *(name for name in files if not name.startswith("_"))]
+    if (parent := recipe.training.warm_start) is not None and parent not in parents:
+        raise SettingsError(f"{path}: training.warm_start = {parent!r}: unknown recipe{did_you_mean(parent, parents)}")
     if not NAME.match(recipe.line):
         raise SettingsError(f"{path}: line = {recipe.line!r}: lower-case letters, digits and _ only")
     return recipe

@@ -145,6 +145,13 @@ def test_a_warm_start_keeps_its_parent_until_its_own_inputs_change(root: Path) -
     assert newest.version != parent.version
 
 
+def test_a_warm_start_from_a_recipe_that_is_not_there_is_refused(root: Path) -> None:
+    text = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "tiny_net"')
+    (root / "recipes" / "tiny_warm.toml").write_text(text)
+    with pytest.raises(SettingsError, match=r"warm_start = 'tiny_net': unknown recipe; did you mean 'tiny_nat'"):
+        run(root)
+
+
 def test_a_tombstone_keeps_its_rollouts_out_whatever_file_brings_them(root: Path) -> None:
     first = run(root)
     home = root / "home"
