@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.store import MANIFEST, file_lock, file_sha256, find_faults, load_manifest, set_aside
+from negtraj_dagster.rollouts.landing import FILE_HASHES, FileHashes
+from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_faults, load_manifest, set_aside
 
 KEEP_LAST = 3
 
@@ -53,12 +54,18 @@ def verify_home(home: Path, *, repair: bool = False) -> Verified:
         found.faults.append(Fault(name, what, "dropped, and made again by the next materialization"))
     pointers = list(_broken_pointers(home, damaged))
     found.faults += [Fault(name, what, "dropped; materialize the asset again") for name, what in pointers]
+    stale = FileHashes(Store(home)).stale()
+    found.faults += [
+        Fault(FILE_HASHES, f"remembers another hash of {path}", "dropped, the file is read again") for path in stale
+    ]
     if repair:
+        if stale:
+            (home / FILE_HASHES).unlink()
         for name in sorted(damaged):
             set_aside(home, name)
         for name, _ in pointers:
             (home / name).unlink(missing_ok=True)
-        found.repaired = [*sorted(damaged), *(name for name, _ in pointers)]
+        found.repaired = [*sorted(damaged), *(name for name, _ in pointers), *([FILE_HASHES] if stale else [])]
     return found
 
 

@@ -213,3 +213,24 @@ def test_a_damaged_shared_copy_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "shared" / "objects" / "greeting" / made.key / "hello.txt").write_text("hallo")
     with pytest.raises(StoreError, match=r"greeting.*hello\.txt: bytes differ"):
         Store(tmp_path / "two", remote=url).build("greeting", {"n": 1}, write)
+
+
+def test_a_hash_that_is_remembered_wrongly_is_found(root: Path) -> None:
+    run(root)
+    path = root / "home" / "cache" / "file_hashes.json"
+    known = json.loads(path.read_text())
+    name = next(name for name, entry in known.items() if name.endswith("part-0.jsonl"))
+    status = Path(name).stat()
+    stamp = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+    path.write_text(json.dumps({**known, name: {"stamp": stamp, "sha256": "0" * 64}}))
+    (fault,) = verify_home(root / "home").faults
+    assert name in fault.what
+    verify_home(root / "home", repair=True)
+    assert verify_home(root / "home").faults == []
+
+
+@pytest.mark.parametrize("text", ["{", '{"file": "a"}\n', "[]\n"], ids=["cut", "key", "list"])
+def test_arrivals_that_cannot_be_read_stop_the_run(root: Path, text: str) -> None:
+    (root / "home" / "arrivals.jsonl").write_text(text)
+    with pytest.raises(StoreError, match=r"arrivals\.jsonl: a line is not an arrival"):
+        run(root)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import Settings, did_you_mean
@@ -121,7 +121,7 @@ class FileHashes:
     def sha256(self, path: Path) -> str:
         """The file's hash, read from the file only where it may have changed."""
         status = path.stat()
-        stamp = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        stamp = _stamp(path)
         entry = self._known.get(str(path))
         if not (isinstance(entry, dict) and entry.get("stamp") == stamp):
             now_ns = time.time_ns()  # noqa: TID251 - only decides whether a hash may be remembered, never what it is
@@ -130,10 +130,34 @@ class FileHashes:
         self._seen[str(path)] = entry
         return str(entry["sha256"])
 
+    def stale(self) -> list[str]:
+        """Paths whose remembered hash is not that of their bytes, though nothing about them says that they changed."""
+        return [
+            path
+            for path, entry in sorted(self._known.items())
+            if Path(path).is_file() and entry["stamp"] == _stamp(Path(path)) and entry["sha256"] != file_sha256(Path(path))
+        ]
+
     def save(self) -> None:
         """Keep what was seen for the next run; a cache that cannot be kept costs time only."""
         if self._seen != self._known:
             self._store.write_text(FILE_HASHES, canonical_json(self._seen))
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _read_arrivals(store: Store) -> list[dict[str, str]]:
+    lines = [line for line in (store.read_text(ARRIVALS) or "").split("\n") if line]
+    try:
+        return [{name: str(json.loads(line)[name]) for name in ("file", "piece")} for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{store.home / ARRIVALS}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "
+            f"are then ordered by name, which may choose other rows where a recipe limits them"
+        ) from error
 
 
 def _read_object(text: str | None) -> dict[str, Any]:
@@ -151,8 +175,7 @@ def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[Lande
     renamed file keeps its place, and a file that went away and comes back has it again. The list is an input like the
     files themselves: with it, a build from nothing gives what the nightly builds gave.
     """
-    text = store.read_text(ARRIVALS) or ""
-    arrivals: list[dict[str, str]] = [json.loads(line) for line in text.split("\n") if line]
+    arrivals = _read_arrivals(store)
     place_of: dict[LandedFile, int] = {}
     # an unchanged file claims its place first, then a renamed one, then an edited one: no two files share a place
     claims: tuple[Callable[[LandedFile], tuple[str, ...]], ...] = (

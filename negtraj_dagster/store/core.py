@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ from negtraj_dagster.store.manifest import (
 from negtraj_dagster.store.remote import Remote
 
 LOG = logging.getLogger(__name__)
+KEY = re.compile(r"[0-9a-f]{64}")
 N_HISTORY = 50
 """Keys a pointer remembers, so that the last ones can be kept and gone back to."""
 
@@ -373,6 +375,9 @@ def _stamp(path: Path) -> tuple[Path, int, int]:
 def _parse_pointer(text: str, place: Path) -> dict[str, Any]:
     try:
         pointer = json.loads(text)
-        return {"key": str(pointer["key"]), "history": list(pointer.get("history", ()))}
+        keys = [str(key) for key in (pointer["key"], *pointer.get("history", ()))]
+        if not all(KEY.fullmatch(key) for key in keys):
+            raise ValueError(f"a key is no sha256: {keys[0]!r}")
+        return {"key": keys[0], "history": keys[1:]}
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{place}: not a pointer ({error}); delete it and materialize the asset again") from error
