@@ -28,6 +28,9 @@ RECORD_SCHEMA = pl.Schema(
 )
 """One record as it was read: a row, or a `fault` and nothing else. `rollout_key` is that of its first occurrence."""
 
+PIECE_SCHEMA = pl.Schema({"record_key": pl.String, "place": pl.String, "fault": pl.String})
+"""Which records a file holds, in order; `fault` where there was none to be had at that place, and then no key."""
+
 CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String})
 """`conversation` is canonical JSON text of the turns."""
 

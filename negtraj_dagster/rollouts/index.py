@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from negtraj_dagster.conversations import INDEX_SCHEMA, PLACES_SCHEMA, RECORD_SCHEMA
+from negtraj_dagster.conversations import INDEX_SCHEMA, PIECE_SCHEMA, PLACES_SCHEMA, RECORD_SCHEMA
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.tombstones import Tombstone, is_refused
 from negtraj_dagster.schema import canonical_json, digest
@@ -70,42 +70,35 @@ def write_index(
 
 def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataFrame, list[Path], list[Path]]:
     """Every record of every file at its place, joined with what it was read to; each distinct piece once."""
-    frames, segments = [], []
     pieces: dict[str, Path] = {}
+    frames = [PIECE_SCHEMA.to_frame().with_columns(file=pl.lit(0, dtype=pl.Int32))]
     for number, file in enumerate(files):
-        if file.piece_key in pieces:
-            continue
-        piece = store.folder(f"segments/pieces/{file.table}/{file.piece_key}")
-        pieces[file.piece_key] = piece
-        records = pl.read_parquet(store.file(piece, "records.parquet"), glob=False).rename(
-            {"fault": "slice_fault", "place": "origin_place"}
-        )
-        frames.append(
-            records.with_columns(
-                file=pl.lit(number, dtype=pl.Int32),
-                task=pl.lit(file.task),
-                table=pl.lit(file.table),
-                origin_file=pl.lit(file.place),
-            )
-        )
-    known = []
-    for table in sorted({file.table for file in files}):
-        for segment in RowCache(store, table, "record_key", RECORD_SCHEMA).segments():
-            segments.append(segment)
-            rows = pl.read_parquet(segment / "rows.parquet", glob=False)
-            known.append(rows.with_columns(table=pl.lit(table), segment=pl.lit(f"segments/{table}/{segment.name}")))
-    empty = RECORD_SCHEMA.to_frame().with_columns(table=pl.lit(""), segment=pl.lit(""))
-    read = pl.concat(known or [empty]).unique(["table", "record_key"], keep="first", maintain_order=True)
-    if not frames:
-        placed = pl.DataFrame(
-            schema={"record_key": pl.String, "origin_place": pl.String, "slice_fault": pl.String}
-        ).with_columns(file=pl.lit(0, dtype=pl.Int32), task=pl.lit(""), table=pl.lit(""), origin_file=pl.lit(""))
-    else:
-        placed = pl.concat(frames)
-    joined = placed.join(read, on=["table", "record_key"], how="left", maintain_order="left")
+        if file.piece_key not in pieces:
+            pieces[file.piece_key] = store.folder(f"segments/pieces/{file.table}/{file.piece_key}")
+            records = pl.read_parquet(store.file(pieces[file.piece_key], "records.parquet"), glob=False)
+            frames.append(records.with_columns(file=pl.lit(number, dtype=pl.Int32)))
+    named = pl.DataFrame(
+        [(number, file.task, file.place) for number, file in enumerate(files)],
+        schema={"file": pl.Int32, "task": pl.String, "origin_file": pl.String},
+        orient="row",
+    )
+    placed = pl.concat(frames).rename({"fault": "slice_fault", "place": "origin_place"})
+    placed = placed.join(named, on="file", how="left", maintain_order="left")
+    read, segments = _read_records(store, sorted({file.table for file in files}))
+    joined = placed.join(read, on="record_key", how="left", maintain_order="left")
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
     used = set(joined["segment"].drop_nulls().unique())
     return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in used], list(pieces.values())
+
+
+def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, list[Path]]:
+    """Everything that was ever read, a row a record (its key tells the table, too), and the segments that hold it."""
+    segments = [each for table in tables for each in RowCache(store, table, "record_key", RECORD_SCHEMA).segments()]
+    frames = [RECORD_SCHEMA.to_frame().with_columns(segment=pl.lit(""))]
+    for segment in segments:
+        rows = pl.read_parquet(segment / "rows.parquet", glob=False)
+        frames.append(rows.with_columns(segment=pl.lit(store.name(segment))))
+    return pl.concat(frames).unique("record_key", keep="first", maintain_order=True), segments
 
 
 def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:

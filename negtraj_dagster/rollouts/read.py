@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from negtraj_dagster.conversations import CONVERSATION_SCHEMA, RECORD_SCHEMA
+from negtraj_dagster.conversations import CONVERSATION_SCHEMA, PIECE_SCHEMA, RECORD_SCHEMA
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.index import write_index
@@ -31,7 +31,6 @@ INDEX_VERSION = 1
 """Rises when the index of all rollouts comes out differently from the same records."""
 BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
-PIECE_SCHEMA = pl.Schema({"record_key": pl.String, "place": pl.String, "fault": pl.String})
 
 
 @dataclass
