@@ -105,8 +105,8 @@ def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
     left = [path.name for path in (home / "tmp").iterdir()] if (home / "tmp").is_dir() else []
     with capsys.disabled():
         print(
-            f"\n{n_killed} kills in mid-run ({n_ended} runs ended first), {n_acknowledged} objects acknowledged: {n_incomplete} incomplete "
-            f"visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike a build that was never killed"
+            f"\n{n_killed} kills in mid-run ({n_ended} runs ended first), {n_acknowledged} objects acknowledged: "
+            f"{n_incomplete} incomplete visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike a build that was never killed"
         )
     assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])
 
