@@ -6,7 +6,8 @@ beside the records they were read from, and are never copied.
 
 import polars as pl
 
-from negtraj_dagster.store import Published, Store
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.store import REMEDY, Published, Store
 
 RECORD_SCHEMA = pl.Schema(
     {
@@ -67,7 +68,11 @@ def read_index(store: Store, raw: Published) -> pl.DataFrame:
 
 
 def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl.DataFrame:
-    """The conversations of some rollouts (`CONVERSATION_SCHEMA`), from the segments that hold them."""
+    """The conversations of some rollouts (`CONVERSATION_SCHEMA`), from the segments that hold them.
+
+    Raises:
+        StoreError: one is gone or damaged.
+    """
     wanted = pl.DataFrame({"base_key": base_keys.unique()})
     places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
     frames = []
@@ -75,4 +80,7 @@ def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl
         path = store.file(store.folder(str(segment)), "conversations.parquet")
         frames.append(pl.read_parquet(path, glob=False).join(mine, on="base_key", how="semi"))
     rows = pl.concat(frames) if frames else CONVERSATION_SCHEMA.to_frame()
-    return rows.unique("base_key", keep="first", maintain_order=True)
+    rows = rows.unique("base_key", keep="first", maintain_order=True).select(CONVERSATION_SCHEMA.names())
+    if (lost := wanted.join(rows, on="base_key", how="anti")).height:
+        raise StoreError(f"{lost.height} conversations are gone from the store, e.g. {lost['base_key'][0]}; {REMEDY}")
+    return rows

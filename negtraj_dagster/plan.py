@@ -43,7 +43,7 @@ def plan_recipes(settings: Settings, recipes: Sequence[Recipe]) -> list[Planned]
 
     Args:
         settings: the deployment's; its home is read and never written.
-        recipes: which to plan. The comparison of a line is planned over those of its recipes that are given.
+        recipes: which to plan. A line's other recipes enter its comparison with the reports they have.
     """
     with tempfile.TemporaryDirectory(prefix="negtraj-plan-") as folder:
         lineage = _dry_lineage(settings, Path(folder))
@@ -66,7 +66,7 @@ def _run_models_only(module: str, config: Path, ranks: int, threads: int) -> Non
 
 
 def _plan(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> Planned:
-    waits = [each for each in upstream(lineage, asset) if each in planned and not planned[each].is_run]
+    waits = [each for each in upstream(lineage, asset) if not _is_known(lineage, each, planned)]
     if waits:
         return Planned(asset, True, (f"waits for {', '.join(waits)}",), _expected_work(lineage, asset), is_run=False)
     try:
@@ -74,6 +74,10 @@ def _plan(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> Planned:
     except _WouldRunError:
         return Planned(asset, True, lineage.store.last_why[asset], _expected_work(lineage, asset), is_run=False)
     return Planned(asset, not published.reused, published.why, {name: n for name, n in published.work.items() if n})
+
+
+def _is_known(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> bool:
+    return planned[asset].is_run if asset in planned else lineage.store.current(asset) is not None
 
 
 def upstream(lineage: Lineage, asset: str) -> list[str]:

@@ -84,6 +84,9 @@ def load_settings() -> Settings:
     values = read_toml(file) if file.is_file() else {}
     if os.environ.get("NEGTRAJ_SETTINGS") and not file.is_file():
         raise SettingsError(f"NEGTRAJ_SETTINGS names {file}, which does not exist; create it or unset the variable")
+    for name in ("home", "planned_landing"):
+        if name in values:
+            raise SettingsError(f"{file}: {name} is no key of this file; NEGTRAJ_HOME names the home")
     if nat_dir := os.environ.get("NEGTRAJ_NAT_DIR"):
         values["nat_dir"] = nat_dir
     if recipe_dirs := os.environ.get("NEGTRAJ_RECIPES"):

@@ -45,7 +45,7 @@ class SqlFile:
     @property
     def version(self) -> str:
         """Hash of the SQL, its parameters' values, what the header says of its effect, and the model it reads."""
-        effect = {key: self.header.get(key) for key in ("reason", "scope", "severity", "applies_to")}
+        effect = {key: self.header.get(key) for key in ("reason", "scope", "severity", "applies_to", "twins")}
         model = model_digest(self.reads_model())
         return digest_json([self.name, self.normalised, dict(self.parameters), effect, model])
 
@@ -168,6 +168,10 @@ def _check_filter(file: Filter) -> None:
         )
     if match := RESERVED.search(file.body):
         raise SqlContractError(f"{file.path}: reads {match[0]}, which is the runner's; read rollouts and steps instead")
+    if file.header["scope"] in ("row", "reference") and "ingest_seq" in file.body:
+        raise SqlContractError(
+            f"{file.path}: a filter of scope {file.header['scope']} must not read ingest_seq, which other rows change"
+        )
     for key, values in allowed.items():
         if file.header.get(key, values[-1]) not in values:
             raise SqlContractError(f"{file.path}: {key} = {file.header[key]!r}, expected one of {values}")

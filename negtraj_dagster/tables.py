@@ -6,7 +6,6 @@ Only sha256 is stored, over bytes that do not depend on how a file was written.
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +76,6 @@ class RowCache:
     def __init__(self, store: Store, table: str, key: str, schema: pl.Schema) -> None:
         self.store, self.table, self.key, self.schema = store, table, key, schema
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Held between asking what is missing and adding it: two runs that want the same rows make them once."""
-        return self.store.lock(f"segments/{self.table}")
-
     def segments(self) -> list[Path]:
         """Folders of the present segments, those that a merged one stands for left out."""
         folders = self.store.segments(self.table, check=("keys.parquet", "rows.parquet"))
@@ -101,7 +96,7 @@ class RowCache:
     def rows(self, wanted: pl.DataFrame | None = None) -> pl.DataFrame:
         """Rows of the wanted keys (all, when None), in no particular order.
 
-        Each stands once as long as what was missing was asked for and added by one run at a time (`lock`, or a build's own).
+        Each stands once as long as what was missing was asked for and added by one run at a time, as in one asset's build.
         """
         frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in self.segments()]
         rows = pl.concat(frames) if frames else self.schema.to_frame()
@@ -123,7 +118,8 @@ class RowCache:
 
     def _merge(self, folders: Sequence[Path]) -> None:
         LOG.info("%s: merging %d segments", self.table, len(folders))
-        self._publish(self.keys()[self.key].unique().sort(), self.rows().unique(), {}, tuple(folder.name for folder in folders))
+        replaced = {name for folder in folders for name in (folder.name, *self._content(folder).get("replaces", ()))}
+        self._publish(self.keys()[self.key].unique().sort(), self.rows().unique(), {}, replaced)
 
     def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
         tables = {"keys.parquet": pl.DataFrame({self.key: keys}), "rows.parquet": rows.cast(self.schema), **more}  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,23 @@ def verify_home(home: Path, *, repair: bool = False) -> Verified:
         repair: set damaged folders aside under damaged/, and drop pointers that lead nowhere; the next materialization
             makes again what is missing.
     """
+    if not repair:
+        return _verify(home, repair=False)
+    with _alone(home, "repair it"):
+        return _verify(home, repair=True)
+
+
+@contextmanager
+def _alone(home: Path, purpose: str) -> Iterator[None]:
+    """No run is at work in the home while this is held."""
+    try:
+        with file_lock(home / "locks" / "gc.lock", wait=False):
+            yield
+    except BlockingIOError as error:
+        raise StoreError(f"{home}: a run is at work; {purpose} when it has ended") from error
+
+
+def _verify(home: Path, *, repair: bool) -> Verified:
     found = Verified()
     damaged: set[str] = set()
     for name in _folders(home):
@@ -49,9 +67,9 @@ def verify_home(home: Path, *, repair: bool = False) -> Verified:
         if what := _folder_fault(home, name, found):
             damaged.add(name)
             found.faults.append(Fault(name, what, "set aside, and made again by the next materialization"))
-    for name, what in _broken_references(home, damaged):
-        damaged.add(name)
-        found.faults.append(Fault(name, what, "dropped, and made again by the next materialization"))
+    while broken := list(_broken_references(home, damaged)):
+        damaged |= {name for name, _ in broken}
+        found.faults += [Fault(name, what, "dropped, and made again by the next materialization") for name, what in broken]
     pointers = list(_broken_pointers(home, damaged))
     found.faults += [Fault(name, what, "dropped; materialize the asset again") for name, what in pointers]
     stale = FileHashes(Store(home)).stale()
@@ -118,7 +136,14 @@ def _broken_pointers(home: Path, damaged: set[str]) -> Iterator[tuple[str, str]]
 
 
 def _manifest(home: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((home / name / MANIFEST).read_text(encoding="utf-8")))
+    return _read_json(home / name / MANIFEST)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path}: cannot be read as a JSON object ({error}); run `negtraj verify --repair`") from error
 
 
 @dataclass(frozen=True)
@@ -138,7 +163,7 @@ def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = Fa
     """Drop objects that are neither present nor remembered, and segments that no kept object needs.
 
     Kept: per asset the present object and the `keep_last - 1` before it; whatever a line's champion, its previous champion
-    and its `anchor.json` name; checkpoints that a warm start is pinned to; and all that these refer to.
+    and its `anchor.json` name; and all that these refer to. A warm start's parent is not needed once the child is trained.
 
     Args:
         home: NEGTRAJ_HOME.
@@ -148,30 +173,23 @@ def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = Fa
     Raises:
         StoreError: a run is at work in this home, or a manifest cannot be read.
     """
-    try:
-        with file_lock(home / "locks" / "gc.lock", wait=False):
-            names = list(_folders(home))
-            kept = _reachable(home, _roots(home, names, keep_last))
-            dropped = {name: _size(home / name) for name in names if name not in kept}
-            if delete:
-                for name in dropped:
-                    _drop(home / name)
-                for left in home.rglob(".*.dropped"):  # by one that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-            return Garbage(dropped, len(names) - len(dropped))
-    except BlockingIOError as error:
-        raise StoreError(f"{home}: a run is at work; collect garbage when it has ended") from error
+    with _alone(home, "collect garbage"):
+        names = list(_folders(home))
+        kept = _reachable(home, _roots(home, names, keep_last))
+        dropped = {name: _size(home / name) for name in names if name not in kept}
+        if delete:
+            for name in dropped:
+                _drop(home / name)
+            for left in (path for root in ("objects", "segments") for path in (home / root).rglob(".*.dropped")):
+                shutil.rmtree(left, ignore_errors=True)  # by one that was killed
+        return Garbage(dropped, len(names) - len(dropped))
 
 
 def _roots(home: Path, names: Iterable[str], keep_last: int) -> set[str]:
     kept = set()
     for path in sorted((home / "current").rglob("*.json")):
-        pointer = json.loads(path.read_text(encoding="utf-8"))
+        pointer = _read_json(path)
         kept |= {f"objects/{pointer['asset']}/{key}" for key in pointer["history"][: max(keep_last, 1)]}
-    for path in sorted((home / "pins").rglob("*.json")):
-        pin = json.loads(path.read_text(encoding="utf-8"))
-        if pin["key"]:
-            kept.add(f"objects/{pin['asset']}/{pin['key']}")
     named = _registered_checkpoints(home)
     for name in names:
         asset = name.removeprefix("objects/").rsplit("/", 1)[0]
@@ -182,14 +200,14 @@ def _roots(home: Path, names: Iterable[str], keep_last: int) -> set[str]:
 
 def _registered_checkpoints(home: Path) -> set[str]:
     """Versions of the checkpoints that the registry names: champions, their predecessors, anchors."""
-    versions = set()
+    versions: set[str | None] = set()
     for path in sorted((home / "registry").glob("*/*.json")):
-        versions.add(json.loads(path.read_text(encoding="utf-8")).get("checkpoint"))
+        versions.add(_read_json(path).get("checkpoint"))
     for path in sorted((home / "registry").glob("*/promotions.jsonl")):
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
         last = json.loads(lines[-1]) if lines else {}
         versions |= {(last.get(name) or {}).get("checkpoint") for name in ("champion", "previous")}
-    return versions - {None}
+    return {version for version in versions if version}
 
 
 def _reachable(home: Path, roots: set[str]) -> set[str]:

@@ -106,7 +106,7 @@ def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
     with capsys.disabled():
         print(
             f"\n{n_killed} kills in mid-run ({n_ended} runs ended first), {n_acknowledged} objects acknowledged: "
-            f"{n_incomplete} incomplete visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike a build that was never killed"
+            f"{n_incomplete} incomplete visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike one never killed"
         )
     assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])
 
@@ -180,6 +180,9 @@ DAMAGE: dict[str, Callable[[Path, Path], None]] = {
 PLACES = {
     "shards": ("objects/tiny_nat/tokenized_shards/*/index.parquet", "objects/tiny_nat/training_selection/*/selection.parquet"),
     "tokens": ("segments/tokens/*/*/rows.arrow", "segments/verdicts/no_finish/*/*/rows.parquet"),
+    "records": ("segments/rollouts/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
+    "conversations": ("segments/rollouts/*/*/conversations.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
+    "pieces": ("segments/pieces/rollouts/*/*/records.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "verdicts": ("segments/verdicts/bad_format/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/keys.parquet"),
 }
 
@@ -228,8 +231,9 @@ def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, st
     """Something new makes the run read what was damaged: it is repaired on the way, or the run stops and names it."""
     root, name, made = damaged
     (root / "recipes" / "tiny_twin.toml").write_text(dep.RECIPE.format(name="twin", seed=1))
-    shutil.rmtree(root / "home" / "objects" / "tiny_nat" / "checkpoint")
-    shutil.rmtree(root / "home" / "objects" / "scored_trajectories")
+    for asset in ("tiny_nat/checkpoint", "scored_trajectories", "raw_rollouts"):
+        shutil.rmtree(root / "home" / "objects" / asset)
+    shutil.rmtree(root / "home" / "segments" / "verdicts" / "tool_error")  # so that conversations are read
     refusal, found = None, made
     try:
         found = dep.fingerprints(root, dep.run(root, dep.counting_child))

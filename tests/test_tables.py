@@ -1,3 +1,5 @@
+import shutil
+
 import polars as pl
 import pytest
 
@@ -44,3 +46,13 @@ def test_a_cache_answers_a_key_once_and_merges_its_segments(store: Store, monkey
     assert sorted(cache.keys()["unit_key"].to_list()) == sorted(f"k{n}" for n in range(12))
     assert sorted(cache.rows()["n"].to_list()) == [1, 3, 5, 7, 9, 11]
     assert cache.rows(pl.DataFrame({"unit_key": ["k3"]})).rows() == [("k3", 3)]
+
+
+def test_a_merged_segment_stands_for_all_that_its_parts_stood_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_SEGMENTS", 3)
+    cache = RowCache(store, "verdicts/x", "unit_key", SCHEMA)
+    folders = [cache.add(pl.Series([f"k{n}"]), pl.DataFrame({"unit_key": [f"k{n}"], "n": [n]})) for n in range(9)]
+    merged = [folder for folder in store.segments("verdicts/x") if folder not in folders]
+    assert len(merged) > 1
+    shutil.rmtree(min(merged, key=lambda folder: len(pl.read_parquet(folder / "keys.parquet"))))  # what gc may do
+    assert sorted(RowCache(Store(store.home), "verdicts/x", "unit_key", SCHEMA).rows()["n"].to_list()) == list(range(9))

@@ -234,3 +234,97 @@ def test_arrivals_that_cannot_be_read_stop_the_run(root: Path, text: str) -> Non
     (root / "home" / "arrivals.jsonl").write_text(text)
     with pytest.raises(StoreError, match=r"arrivals\.jsonl: a line is not an arrival"):
         run(root)
+
+
+def test_a_tombstone_takes_every_copy_when_one_names_the_subject(root: Path) -> None:
+    row = dep.rollout(1, 9)
+    folder = dep.landed(root)[0].parent
+    dep.write_lines(folder / "x1.jsonl", [row])
+    dep.write_lines(folder / "x2.jsonl", [{**row, "subject": "user-17"}])
+    (root / "home" / "tombstones.jsonl").write_text(json.dumps({"field": "subject", "value": "user-17", "why": "asked"}))
+    raw = run(root).published["raw_rollouts"]
+    assert raw.details["n_refused_by_tombstones"] == 1
+    assert "sample-9" not in pl.read_parquet(raw.folder / "rollouts.parquet")["source"].to_list()
+
+
+def test_a_subject_that_a_later_file_tells_is_kept(root: Path) -> None:
+    row = dep.rollout(1, 9)
+    folder = dep.landed(root)[0].parent
+    dep.write_lines(folder / "x1.jsonl", [row])
+    dep.write_lines(folder / "x2.jsonl", [{**row, "subject": "user-17"}])
+    raw = run(root).published["raw_rollouts"]
+    rows = pl.read_parquet(raw.folder / "rollouts.parquet").filter(pl.col("source") == "sample-9")
+    assert rows["subject"].to_list() == ["user-17"]
+
+
+def test_a_plan_writes_nothing_to_the_shared_copy(root: Path, tmp_path: Path) -> None:
+    with (root / "negtraj.toml").open("r+") as handle:
+        text = handle.read()
+        handle.seek(0)
+        handle.write(f'store_url = "file://{tmp_path}/shared"\n{text}')
+    plan()
+    assert not (tmp_path / "shared").exists()
+    run_with_store(root)
+    before = tree(tmp_path / "shared")
+    touch_three(root)
+    assert plan()["tiny_nat/tokenized_shards"].work["rows_tokenized"] == 3
+    assert tree(tmp_path / "shared") == before
+
+
+def run_with_store(root: Path) -> dep.Ran:
+    settings = load_settings()
+    lineage = Lineage(Store(settings.home, remote=settings.store_url), settings, dep.counting_child)
+    recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
+    return dep.Ran({asset: lineage.build(asset) for asset in dep.lineage_assets(recipes)})
+
+
+def test_a_home_that_is_shared_later_puts_what_it_already_has(root: Path, tmp_path: Path) -> None:
+    run(root)
+    text = (root / "negtraj.toml").read_text()
+    (root / "negtraj.toml").write_text(f'store_url = "file://{tmp_path}/shared"\n{text}')
+    assert run_with_store(root).rebuilt == []
+    shutil.move(root / "home", root / "first")
+    (root / "home").mkdir()
+    shutil.copytree(root / "first" / "landing", root / "home" / "landing")
+    assert run_with_store(root).rebuilt == []
+    touch_three(root)
+    assert run_with_store(root).count("rows_tokenized", "records_read") == 6
+
+
+def test_a_champion_that_is_gone_is_no_parent_and_says_so(root: Path) -> None:
+    run(root)
+    warm = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "champion"')
+    (root / "recipes" / "tiny_warm.toml").write_text(warm)
+    shutil.rmtree(root / "home" / "objects" / "tiny_nat" / "checkpoint")
+    settings = load_settings()
+    lineage = Lineage(Store(settings.home), settings, dep.counting_child)
+    for asset in ("tiny_warm/training_selection", "tiny_warm/tokenized_shards"):
+        lineage.build(asset)
+    with pytest.raises(StoreError, match=r"the champion of tiny, tiny_nat/checkpoint .* is gone"):
+        lineage.build("tiny_warm/checkpoint")
+    assert not (root / "home" / "pins").exists()
+
+
+def test_a_plan_of_one_arm_says_what_the_comparison_waits_for(root: Path) -> None:
+    (root / "recipes" / "tiny_two.toml").write_text(dep.RECIPE.format(name="two", seed=1))
+    settings = load_settings()
+    planned = {each.asset: each for each in plan_recipes(settings, [load_recipes(settings)["tiny_nat"]])}
+    assert "tiny_two/evaluation_report" in planned["recipe_comparison/tiny"].why[0]
+
+
+def test_a_trained_child_outlives_its_parent(root: Path) -> None:
+    run(root)
+    warm = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "tiny_nat"')
+    (root / "recipes" / "tiny_warm.toml").write_text(warm)
+    first = run(root)
+    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=9))
+    run(root)
+    shutil.rmtree(first.published["tiny_nat/checkpoint"].folder)
+    assert verify_home(root / "home").faults == []
+    assert run(root).rebuilt == []
+
+
+def test_repair_waits_until_no_run_is_at_work(root: Path) -> None:
+    run(root)
+    with Store(root / "home").in_use(), pytest.raises(StoreError, match="a run is at work; repair it when"):
+        verify_home(root / "home", repair=True)

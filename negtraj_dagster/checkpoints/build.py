@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.errors import ModelError, TrainingError
+from negtraj_dagster.errors import ModelError, StoreError, TrainingError
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
@@ -51,34 +51,49 @@ def build_checkpoint(
         **{f"training/{name}": value for name, value in training.items() if name != "log_every_steps"},
         "card": dict(card),
     }
-    parent = None
+    pin: dict[str, str | None] = {}
     if warm_start and not shards.is_empty:
-        parent = pinned_parent(store, asset, made_of, warm_start)
-        made_of["warm_start"] = [warm_start, parent.version if parent else None]
+        pin = pinned_parent(store, asset, made_of, warm_start)
+        made_of["warm_start"] = [warm_start, pin["version"]]
 
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
-        return _train(store, folder, shards, base, training, card, run_child, parent)
+        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin))
 
     return store.build(asset, made_of, write)
 
 
-def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_start: str) -> Published | None:
-    """The checkpoint that this training starts from: the alias' present one, chosen once and kept for these very inputs.
+def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_start: str) -> dict[str, str | None]:
+    """Asset, key and version of the checkpoint to start from: the alias' present one, chosen once per these very inputs.
 
     So a moved alias alone makes nothing stale: the parent is asked for again only when shards, base model or settings
-    change. None where the alias had no checkpoint yet: then training starts from the base model, and stays so.
+    change. All None where the alias had no checkpoint yet: then training starts from the base model, and stays so.
+
+    Raises:
+        StoreError: the alias names a checkpoint that is gone.
     """
     name = f"pins/{asset}/{object_key(made_of)}.json"
-    text = store.read_text(name)
-    if text is None:
-        present = _present_parent(store, warm_start)
-        pin = {"asset": present.asset if present else None, "key": present.key if present else None}
-        store.write_text(name, canonical_json(pin))
-    else:
-        pin = json.loads(text)
-    return store.load(str(pin["asset"]), str(pin["key"])) if pin["key"] else None
+    with store.lock(f"pins/{asset}"):
+        text = store.read_text(name)
+        if text is None:
+            parent = _present_parent(store, warm_start)
+            chosen = (parent.asset, parent.key, parent.version) if parent else (None, None, None)
+            text = canonical_json(dict(zip(("asset", "key", "version"), chosen, strict=True)))
+            store.write_text(name, text)
+    return {part: json.loads(text)[part] for part in ("asset", "key", "version")}
+
+
+def _load_parent(store: Store, pin: Mapping[str, str | None]) -> Published | None:
+    if not pin.get("key"):
+        return None
+    try:
+        return store.load(str(pin["asset"]), str(pin["key"]))
+    except StoreError as error:
+        raise StoreError(
+            f"the checkpoint that training was to start from is gone ({error}); delete the file under {store.home / 'pins'} "
+            f"that names {pin['key']}: the next run chooses another"
+        ) from error
 
 
 def _present_parent(store: Store, warm_start: str) -> Published | None:
@@ -90,7 +105,13 @@ def _present_parent(store: Store, warm_start: str) -> Published | None:
     if text is None:
         return None
     chosen = json.loads(text)
-    return store.find(f"{chosen['recipe']}/checkpoint", chosen["checkpoint"])
+    parent = store.find(f"{chosen['recipe']}/checkpoint", chosen["checkpoint"])
+    if parent is None:
+        raise StoreError(
+            f"the champion of {warm_start.removeprefix('champion/')}, {chosen['recipe']}/checkpoint of version "
+            f"{chosen['checkpoint'][:12]}, is gone from {store.home}; materialize that recipe and champion again"
+        )
+    return parent
 
 
 def _train(
@@ -132,7 +153,6 @@ def _train(
         details={"result": result, "card": config["card"], "loss_curve": _thin_curve(folder / "curve.jsonl")},
         work={"steps_trained": result["steps"]},
         volatile=("result.json", "curve.jsonl"),
-        refers=store.refer([parent.folder] if parent else []),
     )
 
 

@@ -42,7 +42,7 @@ def compare_arms(store: Store, line: str, arms: Sequence[Arm], notes: Sequence[s
     """
     made_of = {
         "code": COMPARE_VERSION,
-        **{f"arm/{arm.recipe}": [arm.role, arm.report.version, arm.checkpoint.version] for arm in arms},
+        **{f"arm/{arm.recipe}": [arm.role, arm.report.version, arm.checkpoint.version, arm.selection.version] for arm in arms},
         "notes": list(notes),
     }
     return store.build(f"recipe_comparison/{line}", made_of, lambda folder: _compare(store, folder, line, arms, notes))

@@ -2,21 +2,23 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from negtraj_dagster.conversations import INDEX_SCHEMA, PIECE_SCHEMA, PLACES_SCHEMA, RECORD_SCHEMA
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.tombstones import Tombstone, is_refused
 from negtraj_dagster.schema import canonical_json, digest
-from negtraj_dagster.store import Built, Store, write_text_durably
+from negtraj_dagster.store import REMEDY, Built, Store, write_text_durably
 from negtraj_dagster.tables import RowCache, frame_digest
 
 LOG = logging.getLogger(__name__)
 OUTCOME = ("reward", "pred", "gold")
+PROVENANCE = ("subject", "session", "licence", "origin_url")
 NOT_IDENTITY = ("ingest_seq", "origin_file", "origin_place")
 """Where a rollout stands and is kept: two homes that hold the same rollouts in the same order have one version."""
 
@@ -27,6 +29,8 @@ def write_index(
     files: Sequence[LandedFile],
     ignored: Sequence[dict[str, str]],
     tombstones: Sequence[Tombstone],
+    *,
+    read_again: Callable[[Sequence[LandedFile]], object],
 ) -> Built:
     """Write rollouts.parquet (`INDEX_SCHEMA`) and quarantine.jsonl from records that are all read.
 
@@ -36,15 +40,28 @@ def write_index(
         files: in order of arrival.
         ignored: files passed over, with the reason.
         tombstones: what stays out.
+        read_again: reads files anew whose records are gone from the store (a segment was damaged and set aside).
+
+    Raises:
+        StoreError: a file's records are gone and reading it again does not bring them back.
     """
     placed, segments, pieces = _placed_records(store, files)
+    if (lost := _lost(placed)).height:
+        names = set(lost["origin_file"])
+        LOG.warning("%d records of %d files are gone from the store: their files are read again", lost.height, len(names))
+        read_again([file for file in files if file.place in names])
+        placed, segments, pieces = _placed_records(store, files)
+        if (lost := _lost(placed)).height:
+            raise StoreError(f"{lost.height} records of {lost['origin_file'][0]} cannot be read again; {REMEDY}")
     bad = placed.filter(pl.col("fault") != "")
     rows = _with_occurrences(placed.filter(pl.col("fault") == ""))
+    forgotten = rows.filter(is_refused(tombstones))["base_key"].unique()  # one copy that names the subject is enough
     n_read, n_conflicts = rows.height, 0  # occurrences are numbered: a file has each key once
     if rows["rollout_key"].n_unique() < rows.height:
         n_conflicts, rows = _count_conflicts(rows), _one_row_a_key(rows)
-    refused = rows.filter(is_refused(tombstones))
-    rows = rows.filter(~is_refused(tombstones)).with_row_index("ingest_seq")
+    is_forgotten = pl.col("base_key").is_in(forgotten.implode()) | is_refused(tombstones)  # the key of a twin, too
+    refused = rows.filter(is_forgotten)
+    rows = rows.filter(~is_forgotten).with_row_index("ingest_seq")
     index = rows.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA).rechunk()  # type: ignore[arg-type]
     index.write_parquet(folder / "rollouts.parquet")
     rows.select(PLACES_SCHEMA.names()).unique().sort("base_key").write_parquet(folder / "places.parquet")
@@ -66,6 +83,11 @@ def write_index(
         volatile=("places.parquet",),
         refers=store.refer([*segments, *pieces]),
     )
+
+
+def _lost(placed: pl.DataFrame) -> pl.DataFrame:
+    """Places whose record no segment holds."""
+    return placed.filter((pl.col("slice_fault") == "") & pl.col("segment").is_null())
 
 
 def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataFrame, list[Path], list[Path]]:
@@ -117,11 +139,13 @@ def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _one_row_a_key(rows: pl.DataFrame) -> pl.DataFrame:
-    """Each rollout at its first place, with the outcome of the newest file that gives one."""
+    """Each rollout at its first place, with the outcome and the provenance that the newest file gives that gives any."""
     first = rows.unique("rollout_key", keep="first", maintain_order=True)
     by_outcome = rows.sort(pl.col("reward").is_not_null(), maintain_order=True)
     newest = by_outcome.unique("rollout_key", keep="last", maintain_order=True).select("rollout_key", *OUTCOME)
-    return first.drop(OUTCOME).join(newest, on="rollout_key", how="left", maintain_order="left").select(rows.columns)
+    told = rows.group_by("rollout_key").agg(pl.col(name).drop_nulls().last() for name in PROVENANCE)
+    joined = first.drop(OUTCOME + PROVENANCE).join(newest, on="rollout_key", how="left", maintain_order="left")
+    return joined.join(told, on="rollout_key", how="left", maintain_order="left").select(rows.columns)
 
 
 def _count_conflicts(rows: pl.DataFrame) -> int:

@@ -69,13 +69,21 @@ def find_landed_files(store: Store, settings: Settings) -> tuple[list[LandedFile
     for task, format_name, root, pattern in _folders(settings):
         for path in sorted(path for path in root.glob(pattern) if path.is_file()):
             name = path.relative_to(root).as_posix()
-            if path.suffix not in SUFFIXES or path.name.startswith("."):
-                reason = f"not a visible {' or '.join(SUFFIXES)} file"
-                ignored.append({"path": f"{task}/{format_name}/{name}", "reason": reason})
+            if reason := _why_ignored(path.relative_to(root)):
+                ignored.append({"path": ascii(f"{task}/{format_name}/{name}")[1:-1], "reason": reason})
                 continue
             files.append(LandedFile(task, format_name, path, name, hashes.sha256(path), path.stat().st_size))
     hashes.save()
     return sorted(files, key=lambda file: file.place), ignored
+
+
+def _why_ignored(path: Path) -> str:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8"
+    is_visible = path.suffix in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+    return "" if is_visible else f"not a visible {' or '.join(SUFFIXES)} file"
 
 
 def _folders(settings: Settings) -> Iterator[tuple[str, str, Path, str]]:
@@ -155,7 +163,7 @@ def _read_arrivals(store: Store) -> list[dict[str, str]]:
         return [{name: str(json.loads(line)[name]) for name in ("file", "piece")} for line in lines]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
-            f"{store.home / ARRIVALS}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "
+            f"{store.place(ARRIVALS)}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "
             f"are then ordered by name, which may choose other rows where a recipe limits them"
         ) from error
 
@@ -165,7 +173,8 @@ def _read_object(text: str | None) -> dict[str, Any]:
         value = json.loads(text or "{}")
     except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
+    entries = value.items() if isinstance(value, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, dict) and entry.keys() == {"stamp", "sha256"}}
 
 
 def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[LandedFile]:
@@ -175,6 +184,11 @@ def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[Lande
     renamed file keeps its place, and a file that went away and comes back has it again. The list is an input like the
     files themselves: with it, a build from nothing gives what the nightly builds gave.
     """
+    with store.lock("arrivals"):
+        return _in_order(store, files)
+
+
+def _in_order(store: Store, files: Sequence[LandedFile]) -> list[LandedFile]:
     arrivals = _read_arrivals(store)
     place_of: dict[LandedFile, int] = {}
     # an unchanged file claims its place first, then a renamed one, then an edited one: no two files share a place

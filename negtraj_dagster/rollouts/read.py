@@ -61,19 +61,28 @@ def read_landed_files(store: Store, settings: Settings) -> Published:
 
     def write(folder: Path) -> Built:
         work = read_new_files(store, files)
-        built = write_index(store, folder, files, ignored, tombstones)
+        built = write_index(
+            store, folder, files, ignored, tombstones, read_again=lambda lost: read_new_files(store, lost, work, again=True)
+        )
         return replace(built, work=vars(work))
 
     return store.build("raw_rollouts", made_of, write)
 
 
-def read_new_files(store: Store, files: Sequence[LandedFile]) -> ReadWork:
-    """Read what no earlier run has read: files by their bytes, and of those only records by theirs."""
-    work = ReadWork()
+def read_new_files(store: Store, files: Sequence[LandedFile], work: ReadWork | None = None, *, again: bool = False) -> ReadWork:
+    """Read what no earlier run has read: files by their bytes, and of those only records by theirs.
+
+    Args:
+        store: keeps records and pieces.
+        files: what there is to read.
+        work: counts to go on from.
+        again: read files whose piece is there, too, since some of their records are gone.
+    """
+    work = work or ReadWork()
     with store.lock("segments/rollouts"):  # two runs that see the same new file read it once
         for table in sorted({file.table for file in files}):
             known = {path.name for path in store.segments(f"pieces/{table}")}
-            new = {file.piece_key: file for file in files if file.table == table and file.piece_key not in known}
+            new = {file.piece_key: file for file in files if file.table == table and (again or file.piece_key not in known)}
             if new:
                 reader = _Reader(store, table, work)
                 for file in new.values():

@@ -41,7 +41,7 @@ def read_tombstones(store: Store) -> list[Tombstone]:
         SettingsError: a line that is no tombstone. Guessing here would let back in what was to stay out.
     """
     text = store.read_text(TOMBSTONES) or ""
-    return [_parse(line, f"{store.home / TOMBSTONES}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_parse(line, f"{store.place(TOMBSTONES)}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _parse(line: str, place: str) -> Tombstone:

@@ -19,10 +19,11 @@ from negtraj_dagster.store.files import (
     replace_text,
     write_text_durably,
 )
-from negtraj_dagster.store.manifest import MANIFEST, STORE_VERSION, Built, find_faults, load_manifest, object_key
+from negtraj_dagster.store.manifest import MANIFEST, REMEDY, STORE_VERSION, Built, find_faults, load_manifest, object_key
 
 __all__ = [
     "MANIFEST",
+    "REMEDY",
     "STORE_VERSION",
     "Built",
     "Published",

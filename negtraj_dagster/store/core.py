@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from negtraj_dagster.store.remote import Remote
 
 LOG = logging.getLogger(__name__)
 KEY = re.compile(r"[0-9a-f]{64}")
+SHARED = ("current/", "registry/", "pins/", "arrivals.jsonl")
+"""Small files that machines with one `store_url` have in common; others, tombstones above all, are each home's own."""
 N_HISTORY = 50
 """Keys a pointer remembers, so that the last ones can be kept and gone back to."""
 
@@ -70,7 +72,8 @@ class Store:
     def __init__(self, home: Path, *, base: Path | None = None, remote: str | None = None) -> None:
         self.home = home
         self._base = base
-        self._remote = Remote(remote) if remote else None
+        self._remote = Remote(remote, is_read_only=base is not None) if remote else None
+        self._shared: set[str] = set()
         self._verified: set[tuple[Path, int, int]] = set()
         self.last_why: dict[str, tuple[str, ...]] = {}
         self._manifests: dict[tuple[Path, int, int], dict[str, Any]] = {}
@@ -93,21 +96,20 @@ class Store:
             reused = self._is_reusable(name)
             if not reused:
                 with self.lock(f"build/{asset}"):  # a second run of the same key waits, and then finds it made
-                    reused = self._is_reusable(name)
+                    reused = self._is_reusable(name, drop=True)
                     work = {} if reused else self._publish(name, asset, key, made_of, write)
             published = self._load(asset, key, reused=reused, work=work, why=() if reused else why)
-            self._point(asset, published)
+            self._share(name)
+            with self.lock(f"current/{asset}"):
+                self._point(asset, published)
         return published
-
-    def discard(self, asset: str, key: str) -> None:
-        """Forget an object that can no longer be used, so that the next `build` makes it again."""
-        shutil.rmtree(self.home / "objects" / asset / key, ignore_errors=True)
 
     def publish_segment(self, table: str, key: str, write: Callable[[Path], Built]) -> Path:
         """Publish one append-only piece of a row cache; a complete one of this key is left as it is."""
         name = f"segments/{table}/{key}"
         if not self._is_usable(name):
             self._publish(name, f"segments/{table}", key, {}, write)
+        self._share(name)
         return self._find(name)
 
     def segments(self, table: str, *, check: Iterable[str] = ()) -> list[Path]:
@@ -119,7 +121,7 @@ class Store:
             table: its name.
             check: files whose bytes are verified now; others are verified when `file` hands them out.
         """
-        names = {path.name for root in self._roots() for path in (root / "segments" / table).glob("*") if path.is_dir()}
+        names = {path.name for root in self._roots() for path in (root / "segments" / table).glob("[!.]*") if path.is_dir()}
         if self._remote:
             names |= set(self._remote.folders(f"segments/{table}"))
         usable = (f"segments/{table}/{key}" for key in sorted(names))
@@ -170,8 +172,10 @@ class Store:
 
     def find(self, asset: str, version: str) -> Published | None:
         """An object of an asset that has this version, None where there is none."""
-        keys = sorted({path.name for root in self._roots() for path in (root / "objects" / asset).glob("*")})
-        found = (self.load(asset, key) for key in keys if self._is_usable(f"objects/{asset}/{key}"))
+        keys = {path.name for root in self._roots() for path in (root / "objects" / asset).glob("[!.]*")}
+        if self._remote:
+            keys |= set(self._remote.folders(f"objects/{asset}"))
+        found = (self.load(asset, key) for key in sorted(keys) if self._is_usable(f"objects/{asset}/{key}"))
         return next((each for each in found if each.version == version), None)
 
     def require(self, asset: str) -> Published:
@@ -215,18 +219,31 @@ class Store:
             self.file(folder, name)
 
     def read_text(self, name: str) -> str | None:
-        """A small mutable file of the home (pointers, registry, arrivals), None where there is none."""
-        if self._remote and (text := self._remote.read_text(name)) is not None:
-            return text
-        path = next((root / name for root in self._roots() if (root / name).is_file()), None)
-        return path.read_text(encoding="utf-8") if path else None
+        """A small mutable file of the home, None where there is none. Pointers, registry, pins and arrivals are the remote's.
+
+        Raises:
+            StoreError: it is not UTF-8.
+        """
+        is_planned = self._base is not None and (self.home / name).is_file()
+        if self._remote and not is_planned and name.startswith(SHARED):
+            if (text := self._remote.read_text(name)) is not None:
+                return text
+        path = self.place(name)
+        try:
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{path}: not UTF-8 at byte {error.start}; mend or delete it") from error
+
+    def place(self, name: str) -> Path:
+        """Where a small file is, or would be: what messages name."""
+        return next((root / name for root in self._roots() if (root / name).is_file()), self._roots()[-1] / name)
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a small mutable file in one step; left alone when it holds this text."""
         path = next((root / name for root in self._roots() if (root / name).is_file()), None)
         if path is None or path.read_text(encoding="utf-8") != text:
             replace_text(self.home / name, text)
-        if self._remote and self._remote.read_text(name) != text:
+        if self._remote and name.startswith(SHARED) and self._remote.read_text(name) != text:
             self._remote.write_text(name, text)
 
     def lock(self, name: str) -> AbstractContextManager[None]:
@@ -248,9 +265,15 @@ class Store:
             built = write(folder)
             write_manifest(folder, asset, key, made_of, built)
             self._move_in(folder, name)
-        if self._remote:
-            self._remote.put(self.home / name, name)
         return built.work
+
+    def _share(self, name: str) -> None:
+        """Put a folder to the remote with all that it refers to, whoever made it and whenever, before anything points to it."""
+        if self._remote and name not in self._shared:
+            for other in self._manifest(self._find(name))["refers"]:
+                self._share(other)
+            self._remote.put(self._find(name), name)
+            self._shared.add(name)
 
     def _move_in(self, folder: Path, name: str) -> None:
         target = self.home / name
@@ -287,19 +310,22 @@ class Store:
             faults = [str(error)]
         if not faults:
             return True
-        LOG.warning("%s is damaged (%s): set aside under damaged/, it is made again", folder, "; ".join(faults))
         if folder.is_relative_to(self.home):
+            LOG.warning("%s is damaged (%s): set aside under damaged/, it is made again", folder, "; ".join(faults))
             set_aside(self.home, name)
+        else:
+            LOG.warning("%s is damaged (%s): a run sets it aside and makes it again", folder, "; ".join(faults))
         return False
 
-    def _is_reusable(self, name: str) -> bool:
-        """Whether an object is whole and so is all it refers to; else it is dropped, to be made again."""
+    def _is_reusable(self, name: str, *, drop: bool = False) -> bool:
+        """Whether an object is whole and so is all it refers to; one that is not can be dropped, to be made again."""
         if not self._is_usable(name):
             return False
         if self.has(self._manifest(self._find(name))["refers"]):
             return True
-        LOG.warning("%s refers to segments that are missing or damaged: it is made again", self._find(name))
-        shutil.rmtree(self.home / name, ignore_errors=True)
+        if drop:
+            LOG.warning("%s refers to segments that are missing or damaged: it is made again", self._find(name))
+            shutil.rmtree(self.home / name, ignore_errors=True)
         return False
 
     def _load(self, asset: str, key: str, *, reused: bool, work: dict[str, int], why: tuple[str, ...]) -> Published:
@@ -358,7 +384,8 @@ def set_aside(home: Path, name: str) -> Path:
     """Move a damaged folder out of the way, under damaged/, for people to look at."""
     target = home / "damaged" / f"{name}-{uuid.uuid4().hex[:8]}"
     make_folder(target.parent)
-    os.rename(home / name, target)
+    with suppress(FileNotFoundError):  # another process was faster
+        os.rename(home / name, target)
     return target
 
 

@@ -4,18 +4,22 @@ The local home stays the working copy. What it lacks is fetched and verified; wh
 key put the same content; a pointer goes to the one that put last.
 """
 
+import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import fsspec
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store.manifest import MANIFEST
 
 
 class Remote:
-    """One fsspec URL (`s3://bucket/negtraj`, `file:///mnt/share`, `memory://x`)."""
+    """One fsspec URL (`s3://bucket/negtraj`, `file:///mnt/share`, `memory://x`); `is_read_only` writes nothing to it."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, *, is_read_only: bool = False) -> None:
+        self.url, self._is_read_only = url, is_read_only
         self._fs, self._root = fsspec.core.url_to_fs(url)
 
     def has(self, name: str) -> bool:
@@ -34,19 +38,23 @@ class Remote:
         """Copy a folder's files into an existing local folder; the caller verifies them."""
         root = self._path(name)
         for path in self._fs.find(root):
-            local = target / path[len(root) :].lstrip("/")
+            if path.endswith(".part"):
+                continue
+            inner = path[len(root) :].lstrip("/")
+            if ".." in inner.split("/"):
+                raise StoreError(f"{self.url}/{name}: {inner!r} leads out of the folder; look at who writes there")
+            local = target / inner
             local.parent.mkdir(parents=True, exist_ok=True)
             self._fs.get_file(path, str(local))
 
     def put(self, folder: Path, name: str) -> None:
         """Copy a local folder, its manifest last; a complete one is left as it is."""
-        if self.has(name):
+        if self._is_read_only or self.has(name):
             return
         files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
         for path in (*files, folder / MANIFEST):
-            remote = self._path(f"{name}/{path.relative_to(folder).as_posix()}")
-            self._fs.makedirs(remote.rsplit("/", 1)[0], exist_ok=True)
-            self._fs.put_file(str(path), remote)
+            inner = path.relative_to(folder).as_posix()
+            self._whole(f"{name}/{inner}", partial(self._fs.put_file, str(path)))
 
     def read_text(self, name: str) -> str | None:
         """A small mutable file's text, None where there is none."""
@@ -55,9 +63,16 @@ class Remote:
 
     def write_text(self, name: str, text: str) -> None:
         """Replace a small mutable file."""
+        if not self._is_read_only:
+            self._whole(name, lambda remote: self._fs.pipe_file(remote, text.encode()))
+
+    def _whole(self, name: str, write: Callable[[str], object]) -> None:
+        """Write beside, then move: on a file system a reader finds the whole file or none."""
         path = self._path(name)
         self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        self._fs.pipe_file(path, text.encode())
+        temporary = f"{path}.{uuid.uuid4().hex}.part"
+        write(temporary)
+        self._fs.mv(temporary, path)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"

@@ -76,7 +76,9 @@ def _build(
     rollouts = read_index(store, raw).filter(pl.col("task") == rule.task)
     question_table = _read(store, questions, "questions").filter(pl.col("task") == rule.task)
     if rollouts.is_empty():
-        return Built(content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed"})
+        return Built(
+            content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed, or all are refused"}
+        )
     labels = _read(store, scored, "labels").select("rollout_key", "label", "row_unit")
     rollouts = rollouts.join(labels, on="rollout_key", how="left", maintain_order="left")
     keys = rollouts.select("rollout_key")

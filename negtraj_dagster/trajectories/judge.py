@@ -214,11 +214,10 @@ def load_row_tables(connection: duckdb.DuckDBPyConnection, rollouts: pl.DataFram
         rollouts: labelled rows with their conversation.
         rules: one per task that has rollouts.
     """
-    _load(connection, "rollouts_frame", rollouts.select(*ROLLOUT_VIEW, "ingest_seq", "conversation"))
+    _load(connection, "rollouts_frame", rollouts.sort("ingest_seq").select(*ROLLOUT_VIEW, "conversation"))
     connection.execute(
         f"""create table all_rollouts as
-        select * exclude (conversation), from_json(conversation, '{TURNS_JSON}') as conversation
-        from rollouts_frame order by ingest_seq"""
+        select * exclude (conversation), from_json(conversation, '{TURNS_JSON}') as conversation from rollouts_frame"""
     )
     _load(connection, "tasks", _task_table(rules))
     connection.execute("create view rollouts as select * from all_rollouts")

@@ -7,6 +7,7 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import read_index
+from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
 from negtraj_dagster.trajectories.judge import Job, TaskRule, filter_job, judge_rows, rules_digest, verdict_rows
@@ -26,6 +27,8 @@ def score_rollouts(store: Store, raw: Published, rules: Mapping[str, TaskRule]) 
     """
     filters = [filter_ for filter_ in sql.load_filters() if filter_.scope == "row"]
     scores = sql.load_scores()
+    if doubled := {each.name for each in filters} & {each.name for each in scores}:
+        raise SqlContractError(f"sql/filters and sql/scores: both have {sorted(doubled)}; give each file its own name")
     known_of_tasks = rules_digest(list(rules.values()))
     made_of = {
         "code": SCORED_VERSION,

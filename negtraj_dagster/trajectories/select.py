@@ -42,7 +42,8 @@ class SelectionRule:
     def slice_digest(self) -> str:
         """Identity of the rule, the recipe's name left out: recipes that select alike have equal content."""
         body = [self.classes, dict(self.mix.max_per_class), dict(self.mix.repeat), self.min_quality]
-        return digest_json([*body, self.allow_contaminated, sorted(dropping_filters(self.profile))])
+        nearest = sorted(filter_.name for filter_ in sql.load_filters() if filter_.names_nearest_twin)
+        return digest_json([*body, self.allow_contaminated, sorted(dropping_filters(self.profile)), nearest])
 
 
 def dropping_filters(profile: str) -> frozenset[str]:
