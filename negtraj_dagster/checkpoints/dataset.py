@@ -94,6 +94,11 @@ def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
         )
     rows: list[Row] = []
     for entry in index.to_pylist():
+        if not 0 <= entry["weight"] < float("inf"):
+            raise TrainingError(
+                f"{index_path}, token key {entry['token_key']}: weight {entry['weight']}, expected a number >= 0; "
+                f"materialize tokenized_shards again"
+            )
         row = stored[entry["token_key"]]
         weights = row.target_weights * np.float32(entry["weight"])
         rows += [Row(row.token_key, row.input_ids, row.target_places, weights)] * entry["repeat"]
@@ -182,7 +187,7 @@ def _row(token_key: str, ids: list[int], spans: list[tuple[int, int, float]], pa
     """Spans as target places; the first token is never a target, nothing stands before it to predict it from."""
     weight_T = np.zeros(len(ids), dtype=np.float32)
     for start, end, weight in spans:
-        if not 0 <= start <= end <= len(ids) or weight < 0:
+        if not (0 <= start <= end <= len(ids) and 0 <= weight < float("inf")):
             raise TrainingError(
                 f"{path}, token key {token_key}: span [{start}, {end}) of weight {weight} in a row of {len(ids)} "
                 "tokens; expected 0 <= start <= end <= n_tokens and weight >= 0; materialize tokenized_shards again"

@@ -225,9 +225,9 @@ class Store:
             StoreError: it is not UTF-8.
         """
         is_planned = self._base is not None and (self.home / name).is_file()
-        if self._remote and not is_planned and name.startswith(SHARED):
-            if (text := self._remote.read_text(name)) is not None:
-                return text
+        is_shared = self._remote is not None and name.startswith(SHARED) and not is_planned
+        if is_shared and self._remote and (text := self._remote.read_text(name)) is not None:
+            return text
         path = self.place(name)
         try:
             return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -92,12 +92,19 @@ def load_manifest(folder: Path, asset: str, key: str) -> dict[str, Any]:
     found = manifest.get("store_version") if isinstance(manifest, dict) else None
     if found != STORE_VERSION:
         raise StoreError(f"{path}: store version {found!r}, expected {STORE_VERSION}; {REMEDY}")
-    body = {name: value for name, value in manifest.items() if name != "seal"}
-    if manifest.get("seal") != digest_json(body) or manifest["version"] != digest_json(manifest["content"]):
+    if not _is_sealed(manifest):
         raise StoreError(f"{path}: was altered, its seal does not fit its text; {REMEDY}")
     if (manifest["asset"], manifest["key"]) != (asset, key):
         raise StoreError(f"{folder}: holds {manifest['asset']} {manifest['key']}, expected {asset} {key}; {REMEDY}")
     return dict(manifest)
+
+
+def _is_sealed(manifest: Mapping[str, Any]) -> bool:
+    body = {name: value for name, value in manifest.items() if name != "seal"}
+    try:
+        return bool(manifest["seal"] == digest_json(body) and manifest["version"] == digest_json(manifest["content"]))
+    except (KeyError, ValueError):  # a field is missing, or a number is none
+        return False
 
 
 def find_faults(folder: Path, manifest: Mapping[str, Any], *, deep: bool) -> list[str]:

@@ -51,7 +51,7 @@ class Remote:
         """Copy a local folder, its manifest last; a complete one is left as it is."""
         if self._is_read_only or self.has(name):
             return
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
         for path in (*files, folder / MANIFEST):
             inner = path.relative_to(folder).as_posix()
             self._whole(f"{name}/{inner}", partial(self._fs.put_file, str(path)))
