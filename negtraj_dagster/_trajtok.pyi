@@ -5,19 +5,21 @@ The invariant: control tokens come from the template alone. No text from a messa
 
 import os
 from collections.abc import Sequence
-from typing import Final, Self, final
+from typing import Final, Protocol, Self, final, type_check_only
 
 __all__ = [
     "TEMPLATES",
     "TOKEN_FORMAT_VERSION",
     "EncodedBatch",
     "PackError",
+    "RecordBatch",
     "TemplateError",
     "Tokenizer",
     "TokenizerError",
     "TrajtokError",
     "__version__",
     "pack",
+    "pack_flat",
 ]
 
 __version__: Final[str]
@@ -158,11 +160,24 @@ class EncodedBatch:
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The Arrow C data interface's schema and array capsules; `requested_schema` is ignored, as the protocol allows."""
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+@type_check_only
+class _ArrowArray(Protocol):
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+@type_check_only
+class _ArrowStream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+@type_check_only
+class _Buffer(Protocol):
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def pack(lengths: Sequence[int] | _Buffer | _ArrowArray | _ArrowStream, capacity: int) -> list[list[int]]:
     """Packs rows into bins by best-fit decreasing; the same lengths always give the same bins.
 
     Args:
-        lengths: tokens per row, each from 1 to capacity.
+        lengths: tokens per row, each from 1 to capacity: a list, a one-dimensional array of whole numbers with the buffer
+            protocol (numpy), or an Arrow array, chunked array or polars series of them. Arrays are copied once, as a whole.
         capacity: tokens a bin holds.
 
     Returns:
@@ -170,4 +185,35 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
     Raises:
         PackError: a length is below 1 or above capacity (the message names its index), or capacity is below 1.
+        TypeError: lengths are no whole numbers, or hold nulls.
     """
+
+def pack_flat(lengths: Sequence[int] | _Buffer | _ArrowArray | _ArrowStream, capacity: int) -> RecordBatch:
+    """The bins of `pack` without a Python object per row.
+
+    Returns:
+        bins: a record batch of one column, `rows`: large_list<int64>, one list per bin. Read without copying,
+
+            rows = pyarrow.record_batch(pack_flat(lengths, 4096))["rows"]
+            offsets, indices = rows.offsets.to_numpy(), rows.values.to_numpy()
+
+        gives int64 [n_bins + 1] and int64 [n_rows]: bin b holds `indices[offsets[b]:offsets[b + 1]]`.
+
+    Raises:
+        PackError: as for `pack`.
+        TypeError: as for `pack`.
+    """
+
+@final
+class RecordBatch:
+    """An Arrow record batch; `pyarrow.record_batch(batch)` and `polars.DataFrame(batch)` read it without copying."""
+
+    @property
+    def n_rows(self) -> int:
+        """Rows in the batch."""
+
+    def __arrow_c_schema__(self) -> object:
+        """The Arrow C data interface's schema capsule."""
+
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
+        """The Arrow C data interface's schema and array capsules; `requested_schema` is ignored, as the protocol allows."""

@@ -184,4 +184,8 @@ pub enum Error {
         /// A bin's room, in tokens.
         capacity: i64,
     },
+
+    /// More rows than a packing counts.
+    #[error("{0} lengths; expected fewer than 4294967295. Pack them in parts")]
+    PackRows(usize),
 }

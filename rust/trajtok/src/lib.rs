@@ -54,6 +54,10 @@ mod mask;
 mod pack;
 #[cfg(feature = "python")]
 mod py;
+#[cfg(feature = "python")]
+mod py_arrow;
+#[cfg(feature = "python")]
+mod py_pack;
 mod template;
 mod tokenizer;
 
@@ -62,7 +66,7 @@ pub use conversation::{Conversation, Message, Role};
 pub use encode::{Encoder, HfEncoder, TokenId, Tokens};
 pub use error::{Error, Reason, Rejection};
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
-pub use pack::pack;
+pub use pack::{Packing, pack, pack_flat};
 pub use template::{
     ChatMl, ChatTemplate, Piece, Rendering, Segment, SegmentKind, TEMPLATES, TrainedBytes, find_template,
 };

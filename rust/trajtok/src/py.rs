@@ -30,7 +30,7 @@ impl From<Error> for PyErr {
             Error::UnknownTemplate { .. }
             | Error::MissingControlToken { .. }
             | Error::UnsupportedControlToken { .. } => TemplateError::new_err(message),
-            Error::PackCapacity(_) | Error::PackLength { .. } => PackError::new_err(message),
+            Error::PackCapacity(_) | Error::PackLength { .. } | Error::PackRows(_) => PackError::new_err(message),
             Error::Rejected(_)
             | Error::UnknownOverLength(_)
             | Error::MaxTokens(_)
@@ -149,11 +149,6 @@ impl PyEncodedBatch {
     }
 }
 
-#[pyfunction]
-fn pack(py: Python<'_>, lengths: Vec<i64>, capacity: i64) -> PyResult<Vec<Vec<usize>>> {
-    Ok(py.detach(|| crate::pack(&lengths, capacity))?)
-}
-
 #[pymodule]
 fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -166,5 +161,5 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PackError", py.get_type::<PackError>())?;
     module.add_class::<PyTokenizer>()?;
     module.add_class::<PyEncodedBatch>()?;
-    module.add_function(wrap_pyfunction!(pack, module)?)
+    crate::py_pack::register(module)
 }

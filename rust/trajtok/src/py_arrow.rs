@@ -1,0 +1,129 @@
+//! Arrow at the border to Python: record batches out, string and number columns in.
+
+use arrow_array::ffi::to_ffi;
+use arrow_array::{Array, RecordBatch, StructArray};
+use arrow_array_in::cast::AsArray;
+use arrow_array_in::types::{
+    ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
+use arrow_array_in::{Array as _, ArrayRef};
+use arrow_schema::ffi::FFI_ArrowSchema;
+use pyo3::buffer::{Element, PyUntypedBuffer};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
+use pyo3_arrow::input::AnyArray;
+
+use crate::Error;
+
+/// A record batch that any Arrow library reads without copying.
+#[pyclass(name = "RecordBatch", module = "negtraj_dagster._trajtok", frozen)]
+pub(crate) struct PyRecordBatch(pub(crate) RecordBatch);
+
+#[pymethods]
+impl PyRecordBatch {
+    #[getter]
+    fn n_rows(&self) -> usize {
+        self.0.num_rows()
+    }
+
+    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+        let schema = FFI_ArrowSchema::try_from(self.0.schema().as_ref()).map_err(Error::from)?;
+        PyCapsule::new_with_value(py, schema, c"arrow_schema")
+    }
+
+    #[pyo3(signature = (requested_schema = None))]
+    fn __arrow_c_array__<'py>(
+        &self,
+        py: Python<'py>,
+        requested_schema: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<(Bound<'py, PyCapsule>, Bound<'py, PyCapsule>)> {
+        // The protocol lets a producer ignore the request; the consumer casts.
+        let _ = requested_schema;
+        let (array, _) = to_ffi(&StructArray::from(self.0.clone()).into_data()).map_err(Error::from)?;
+        Ok((self.__arrow_c_schema__(py)?, PyCapsule::new_with_value(py, array, c"arrow_array")?))
+    }
+}
+
+/// Whole numbers from a sequence of ints, a one-dimensional buffer (a numpy array) or an Arrow column; what is beyond `i64`
+/// saturates.
+pub(crate) fn to_integers(py: Python<'_>, numbers: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    if let Ok(buffer) = PyUntypedBuffer::get(numbers) {
+        return from_buffer(py, &buffer);
+    }
+    if !is_arrow(numbers)? {
+        return numbers.extract();
+    }
+    let mut all = Vec::new();
+    for chunk in to_chunks(numbers)? {
+        append_integers(&chunk, &mut all)?;
+    }
+    Ok(all)
+}
+
+fn from_buffer(py: Python<'_>, buffer: &PyUntypedBuffer) -> PyResult<Vec<i64>> {
+    if buffer.dimensions() != 1 {
+        let n = buffer.dimensions();
+        return Err(PyTypeError::new_err(format!("found an array of {n} dimensions; expected one dimension")));
+    }
+    let numbers = from_typed(py, buffer, |n: i64| n)
+        .or_else(|| from_typed(py, buffer, |n: i32| n.into()))
+        .or_else(|| from_typed(py, buffer, |n: u32| n.into()))
+        .or_else(|| from_typed(py, buffer, saturate::<u64>))
+        .or_else(|| from_typed(py, buffer, |n: i16| n.into()))
+        .or_else(|| from_typed(py, buffer, |n: u16| n.into()))
+        .or_else(|| from_typed(py, buffer, |n: i8| n.into()))
+        .or_else(|| from_typed(py, buffer, |n: u8| n.into()));
+    numbers.unwrap_or_else(|| {
+        let format = buffer.format().to_string_lossy();
+        Err(PyTypeError::new_err(format!("found an array of format {format:?}; expected whole numbers")))
+    })
+}
+
+fn from_typed<T: Element>(
+    py: Python<'_>,
+    buffer: &PyUntypedBuffer,
+    to_i64: fn(T) -> i64,
+) -> Option<PyResult<Vec<i64>>> {
+    let typed = buffer.as_typed::<T>().ok()?;
+    Some(typed.to_vec(py).map(|numbers| numbers.into_iter().map(to_i64).collect()))
+}
+
+fn saturate<T: TryInto<i64>>(n: T) -> i64 {
+    n.try_into().unwrap_or(i64::MAX)
+}
+
+fn is_arrow(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(object.hasattr("__arrow_c_array__")? || object.hasattr("__arrow_c_stream__")?)
+}
+
+/// The arrays of an Arrow array, a chunked array or a polars series.
+fn to_chunks(column: &Bound<'_, PyAny>) -> PyResult<Vec<ArrayRef>> {
+    Ok(column.extract::<AnyArray>()?.into_chunked_array()?.into_inner().0)
+}
+
+fn append_integers(chunk: &ArrayRef, all: &mut Vec<i64>) -> PyResult<()> {
+    if chunk.null_count() > 0 {
+        return Err(PyTypeError::new_err("found nulls; expected a number in every row. Fill or drop them first"));
+    }
+    let is_appended = append::<Int64Type>(chunk, all)
+        || append::<Int32Type>(chunk, all)
+        || append::<UInt32Type>(chunk, all)
+        || append::<UInt64Type>(chunk, all)
+        || append::<Int16Type>(chunk, all)
+        || append::<UInt16Type>(chunk, all)
+        || append::<Int8Type>(chunk, all)
+        || append::<UInt8Type>(chunk, all);
+    if is_appended {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!("found an Arrow column of {}; expected whole numbers", chunk.data_type())))
+}
+
+fn append<T: ArrowPrimitiveType<Native: TryInto<i64>>>(chunk: &ArrayRef, all: &mut Vec<i64>) -> bool {
+    let found = chunk.as_primitive_opt::<T>();
+    if let Some(array) = found {
+        all.extend(array.values().iter().map(|&n| saturate(n)));
+    }
+    found.is_some()
+}
