@@ -18,6 +18,9 @@ __all__ = [
     "TokenizerError",
     "TrajtokError",
     "__version__",
+    "contaminated",
+    "minhash",
+    "ngrams",
     "pack",
     "pack_flat",
 ]
@@ -217,3 +220,79 @@ class RecordBatch:
 
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]:
         """The Arrow C data interface's schema and array capsules; `requested_schema` is ignored, as the protocol allows."""
+
+def minhash(
+    texts: _ArrowArray | _ArrowStream,
+    *,
+    n_words: int = 5,
+    permutations: int = 128,
+    bands: int = 16,
+    rows: int = 8,
+    seed: int = 0,
+) -> RecordBatch:
+    """MinHash signatures over word n-grams, and LSH band hashes for a join; on all cores, with the interpreter lock released.
+
+    Texts are lowercased and split at every character that is not alphanumeric. Same texts and settings, same numbers: in
+    every later version, on any machine, with any number of threads. Fast similarity sketching (arXiv 1704.04370).
+
+    Args:
+        texts: an Arrow column of strings (utf8, large_utf8 or utf8_view): a polars series, a pyarrow array or chunked array.
+        n_words: words per n-gram. A text with fewer words is one n-gram of all its words.
+        permutations: numbers per signature. The share of equal numbers of two rows estimates their Jaccard similarity J, with
+            a standard deviation of at most sqrt(J (1 - J) / permutations).
+        bands: band hashes per row.
+        rows: numbers per band; two texts share a band hash with odds of 1 - (1 - J^rows)^bands: by default 0.95 at J = 0.8,
+            0.06 at J = 0.5.
+        seed: chooses the permutations; rows of different settings cannot be compared.
+
+    Returns:
+        signatures: one row per text; columns `signature`: fixed_size_list<uint32> [permutations], and `bands`:
+            fixed_size_list<uint64> [bands]. A band's place is part of its hash: unnest `bands` and join on equal hashes. Both
+            are null where the text is null or holds no word. Of two texts with a and b n-grams, expect a b / 2^32 to be taken
+            for shared by chance.
+
+    Raises:
+        TypeError: texts are no Arrow column of strings.
+        TrajtokError: a setting is below 1, bands * rows is above permutations, or permutations above 65536.
+    """
+
+def ngrams(texts: _ArrowArray | _ArrowStream, *, n_words: int = 13) -> RecordBatch:
+    """The distinct 64-bit hashes of each text's word n-grams; words as for `minhash`.
+
+    Two different n-grams have equal hashes with odds of 2^-64: 3 in 10^8 that there is such a pair among a million.
+
+    Returns:
+        ngrams: one row per text; column `ngrams`: list<uint64>, ascending, null where the text is null. A text with fewer than
+            n_words words is one n-gram of all its words.
+
+    Raises:
+        TypeError: texts are no Arrow column of strings.
+        TrajtokError: n_words is below 1, or there are more than 2147483647 n-grams.
+    """
+
+def contaminated(
+    texts: _ArrowArray | _ArrowStream,
+    references: _ArrowArray | _ArrowStream,
+    *,
+    n_words: int = 13,
+    min_words: int = 13,
+) -> RecordBatch:
+    """Which references stand in which texts, in whole word n-grams, without keeping the texts' n-grams.
+
+    Args:
+        texts: what is searched; an Arrow column of strings as for `minhash`.
+        references: what must not be in it, such as the questions of a test set.
+        n_words: words per n-gram.
+        min_words: a reference of fewer than n_words words is one n-gram of all its words, found wherever these stand in a
+            row; one of fewer than min_words words is never found.
+
+    Returns:
+        hits: one row per text and reference that share an n-gram, in this order; columns, all int64: `text` and `reference`,
+            places from 0; `n_shared`, how many distinct n-grams of the reference stand in the text; `n_ngrams`, how many it
+            has, so that `n_shared / n_ngrams` is the share that leaked. A chance hit has odds of about 2^-64 per pair of
+            n-grams.
+
+    Raises:
+        TypeError: a column is no Arrow column of strings.
+        TrajtokError: n_words or min_words is below 1.
+    """

@@ -188,4 +188,28 @@ pub enum Error {
     /// More rows than a packing counts.
     #[error("{0} lengths; expected fewer than 4294967295. Pack them in parts")]
     PackRows(usize),
+
+    /// A signature's setting leaves nothing to make one of.
+    #[error("{name} is {value}; expected at least 1")]
+    SignatureSetting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+    },
+
+    /// The bands do not fit the signature, or it is too long.
+    #[error(
+        "{bands} bands of {rows} rows need {} of {permutations} permutations; expected no more than there are, and at most \
+         65536 permutations. Choose fewer bands or rows",
+        .bands.saturating_mul(*.rows)
+    )]
+    SignatureBands {
+        /// Numbers per signature.
+        permutations: usize,
+        /// Bands per signature.
+        bands: usize,
+        /// Numbers per band.
+        rows: usize,
+    },
 }

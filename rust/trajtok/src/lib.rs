@@ -58,6 +58,9 @@ mod py;
 mod py_arrow;
 #[cfg(feature = "python")]
 mod py_pack;
+#[cfg(feature = "python")]
+mod py_signature;
+mod signature;
 mod template;
 mod tokenizer;
 
@@ -67,6 +70,7 @@ pub use encode::{Encoder, HfEncoder, TokenId, Tokens};
 pub use error::{Error, Reason, Rejection};
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
 pub use pack::{Packing, pack, pack_flat};
+pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
 pub use template::{
     ChatMl, ChatTemplate, Piece, Rendering, Segment, SegmentKind, TEMPLATES, TrainedBytes, find_template,
 };

@@ -36,7 +36,9 @@ impl From<Error> for PyErr {
             | Error::MaxTokens(_)
             | Error::UnequalLengths { .. }
             | Error::BatchTooLarge { .. }
-            | Error::Arrow(_) => TrajtokError::new_err(message),
+            | Error::Arrow(_)
+            | Error::SignatureSetting { .. }
+            | Error::SignatureBands { .. } => TrajtokError::new_err(message),
         }
     }
 }
@@ -161,5 +163,6 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PackError", py.get_type::<PackError>())?;
     module.add_class::<PyTokenizer>()?;
     module.add_class::<PyEncodedBatch>()?;
-    crate::py_pack::register(module)
+    crate::py_pack::register(module)?;
+    crate::py_signature::register(module)
 }

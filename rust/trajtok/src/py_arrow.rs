@@ -127,3 +127,42 @@ fn append<T: ArrowPrimitiveType<Native: TryInto<i64>>>(chunk: &ArrayRef, all: &m
     }
     found.is_some()
 }
+
+/// A column of texts as Python handed it over.
+pub(crate) struct TextColumn(Vec<ArrayRef>);
+
+impl TextColumn {
+    pub(crate) fn read(column: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if !is_arrow(column)? {
+            let name = column.get_type().name()?;
+            return Err(PyTypeError::new_err(format!(
+                "found {name}; expected an Arrow column of strings, such as a polars series or pyarrow.array(texts)"
+            )));
+        }
+        let chunks = to_chunks(column)?;
+        match chunks.iter().find(|chunk| texts_of(chunk).is_none()) {
+            None => Ok(Self(chunks)),
+            Some(chunk) => Err(PyTypeError::new_err(format!(
+                "found an Arrow column of {}; expected strings (utf8, large_utf8 or utf8_view)",
+                chunk.data_type()
+            ))),
+        }
+    }
+
+    /// The texts, borrowed.
+    pub(crate) fn rows(&self) -> Vec<Option<&str>> {
+        self.0.iter().filter_map(texts_of).flatten().collect()
+    }
+}
+
+type Texts<'a> = Box<dyn Iterator<Item = Option<&'a str>> + 'a>;
+
+fn texts_of(chunk: &ArrayRef) -> Option<Texts<'_>> {
+    if let Some(array) = chunk.as_string_opt::<i32>() {
+        return Some(Box::new(array.iter()));
+    }
+    if let Some(array) = chunk.as_string_opt::<i64>() {
+        return Some(Box::new(array.iter()));
+    }
+    chunk.as_string_view_opt().map(|array| Box::new(array.iter()) as Texts<'_>)
+}
