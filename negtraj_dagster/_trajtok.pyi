@@ -4,7 +4,7 @@ The invariant: control tokens come from the template alone. No text from a messa
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol, Self, final, type_check_only
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "EncodedBatch",
     "PackError",
     "RecordBatch",
+    "RecordReader",
     "TemplateError",
     "Tokenizer",
     "TokenizerError",
@@ -23,6 +24,7 @@ __all__ = [
     "ngrams",
     "pack",
     "pack_flat",
+    "read_records",
 ]
 
 __version__: Final[str]
@@ -296,3 +298,42 @@ def contaminated(
         TypeError: a column is no Arrow column of strings.
         TrajtokError: n_words or min_words is below 1.
     """
+
+def read_records(
+    path: str | os.PathLike[str], *, batch_bytes: int = 8388608, max_record_bytes: int = 100000000
+) -> RecordReader:
+    """Reads the records of a file, JSON lines or one JSON array, strictly; what is refused comes with its place and reason.
+
+    A record is one JSON object in UTF-8. Refused are also: a key that stands twice in one object, NaN and Infinity, lone
+    surrogates, floats beyond 64 bits, whole numbers of more than 4300 digits, and more than 512 levels of nesting.
+
+    Args:
+        path: the file; its first character that is no blank tells an array from lines.
+        batch_bytes: how much is read at a time, with the interpreter lock released; memory does not grow with the file.
+        max_record_bytes: a longer record is refused without being kept.
+
+    Raises:
+        TrajtokError: the file cannot be opened or read, or a setting is not from 1 to 536870912.
+    """
+
+@final
+class RecordReader(Iterator[RecordBatch]):
+    """Record batches in the order of the file, at least one row each. Columns:
+
+    - place: utf8, not null; `line 3` from 1, `index 17` from 0, or `file` for what is wrong around an array
+    - record_sha256: fixed_size_binary[32], of the record's own bytes; null where there are none or too many
+    - record: utf8, the record's own bytes; null where it is refused
+    - fault: utf8, why it is refused; null where it is good
+
+    An array that cannot be read to its end says so in its last row.
+    """
+
+    def __iter__(self) -> Self:
+        """Itself: a file is read once."""
+
+    def __next__(self) -> RecordBatch:
+        """The next batch.
+
+        Raises:
+            TrajtokError: the file cannot be read any further.
+        """

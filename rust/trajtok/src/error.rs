@@ -212,4 +212,33 @@ pub enum Error {
         /// Numbers per band.
         rows: usize,
     },
+
+    /// A reader's setting is out of range.
+    #[error("{name} is {value}; expected 1 to 536870912 bytes")]
+    ReaderSetting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: usize,
+    },
+
+    /// The source of records fails.
+    #[error(
+        "byte {at}: {problem}; expected to read on. Nothing after it was read: look after the file and read it again"
+    )]
+    Read {
+        /// Where, in bytes of the source.
+        at: u64,
+        /// What the source said.
+        problem: String,
+    },
+
+    /// A file of records cannot be opened.
+    #[error("{path}: {problem}; expected a file of JSON lines or one JSON array")]
+    OpenRecords {
+        /// The file.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
 }

@@ -50,7 +50,9 @@ mod encode;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod json;
 mod mask;
+mod messages;
 mod pack;
 #[cfg(feature = "python")]
 mod py;
@@ -59,7 +61,10 @@ mod py_arrow;
 #[cfg(feature = "python")]
 mod py_pack;
 #[cfg(feature = "python")]
+mod py_reader;
+#[cfg(feature = "python")]
 mod py_signature;
+mod reader;
 mod signature;
 mod template;
 mod tokenizer;
@@ -68,8 +73,11 @@ pub use batch::{Batch, RejectedRow, TOKEN_FORMAT_VERSION, schema};
 pub use conversation::{Conversation, Message, Role};
 pub use encode::{Encoder, HfEncoder, TokenId, Tokens};
 pub use error::{Error, Reason, Rejection};
+pub use json::MAX_DEPTH;
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
+pub use messages::{RecordMessage, Shape};
 pub use pack::{Packing, pack, pack_flat};
+pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
 pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
 pub use template::{
     ChatMl, ChatTemplate, Piece, Rendering, Segment, SegmentKind, TEMPLATES, TrainedBytes, find_template,

@@ -38,7 +38,10 @@ impl From<Error> for PyErr {
             | Error::BatchTooLarge { .. }
             | Error::Arrow(_)
             | Error::SignatureSetting { .. }
-            | Error::SignatureBands { .. } => TrajtokError::new_err(message),
+            | Error::SignatureBands { .. }
+            | Error::ReaderSetting { .. }
+            | Error::Read { .. }
+            | Error::OpenRecords { .. } => TrajtokError::new_err(message),
         }
     }
 }
@@ -164,5 +167,6 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTokenizer>()?;
     module.add_class::<PyEncodedBatch>()?;
     crate::py_pack::register(module)?;
-    crate::py_signature::register(module)
+    crate::py_signature::register(module)?;
+    crate::py_reader::register(module)
 }
