@@ -13,10 +13,10 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
 RUST_SOURCES := $(wildcard rust/trajtok/src/*.rs) rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 
-.PHONY: help setup build check format test test-all ci-smoke demo ui clean
+.PHONY: help setup build check format test test-all bench-trajtok ci-smoke demo ui clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
 setup: $(VENV)/.built $(TOKENIZERS)/.installed ## make .venv from the lock, build trajtok, fetch the tests' tokenizers (part of demo, test, check, ui)
 
@@ -68,6 +68,9 @@ test: setup ## every test that needs no GPU, network or model hub
 test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked -q
 	$(BIN)/python -m pytest -m "not gpu"
+
+bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)
+	@$(BIN)/python benches/trajtok.py $(BENCH)
 
 ci-smoke: setup ## two tiny arms through Dagster, twice: the second run recomputes nothing (examples/ci)
 	@examples/ci/smoke.sh
