@@ -236,17 +236,17 @@ def hostile_file(conversations: list[Conversation], cache: Path, size_mb: int) -
         return path
     text_mb = sum(len(turn["content"].encode()) for row in conversations for turn in row) / 1e6
     n_rows = round(len(conversations) * size_mb / text_mb)
-    unfinished = path.with_suffix(".part")
-    _write(unfinished, islice(hostile_conversations(conversations, copies=n_rows // len(conversations) + 1), n_rows))
-    unfinished.rename(path)
+    _write(path, islice(hostile_conversations(conversations, copies=n_rows // len(conversations) + 1), n_rows))
     return path
 
 
 def _write(path: Path, conversations: Iterable[Conversation]) -> None:
-    with path.open("w", encoding="utf-8") as file:
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # another run may read the same file
+    with unfinished.open("w", encoding="utf-8") as file:
         for conversation in conversations:
             messages = [{"role": t["role"], "content": t["content"], "loss": t["weight"] > 0} for t in conversation]
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+    unfinished.rename(path)
 
 
 def _text_mb(path: Path) -> float:
@@ -257,16 +257,10 @@ def _text_mb(path: Path) -> float:
 # --- Running it ------------------------------------------------------------------------------------------------------------
 
 
-def run_side(command: list[str], n_cores: int, first_core: int, stubs: Path) -> Result:
+def run_side(command: list[str], n_cores: int, first_core: int, extra: Mapping[str, str]) -> Result:
     """One fresh process, pinned."""
     cores = ",".join(str(first_core + number) for number in range(n_cores))
-    paths = os.pathsep.join([str(stubs), str(ROOT)])
-    settings = {
-        "RAYON_NUM_THREADS": str(n_cores),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": paths,
-    }
+    settings = {"RAYON_NUM_THREADS": str(n_cores), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **extra}
     ran = subprocess.run(
         [_tool("taskset"), "-c", cores, *command], capture_output=True, text=True, env={**os.environ, **settings}, check=False
     )
@@ -276,14 +270,14 @@ def run_side(command: list[str], n_cores: int, first_core: int, stubs: Path) -> 
     return result
 
 
-def run_case(case: Case, n_rounds: int, first_core: int, stubs: Path) -> Iterator[Row]:
+def run_case(case: Case, n_rounds: int, first_core: int, extra: Mapping[str, str]) -> Iterator[Row]:
     """All rounds of a case: the sides take turns inside of each."""
     results: dict[str, list[Result]] = {side: [] for side in case.sides}
     for number in range(case.n_rounds or n_rounds):
         for side, command in case.sides.items():
             if number > 0 and "--check" in command:
                 command = [part for part in command if part != "--check"]  # ids do not change from round to round
-            results[side].append(run_side(command, case.n_cores.get(side, 1), first_core, stubs))
+            results[side].append(run_side(command, case.n_cores.get(side, 1), first_core, extra))
         print(f"{case.name}: round {number + 1}", file=sys.stderr, flush=True)
     yield from case.rows(results)
 
@@ -293,6 +287,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two rounds and a tenth of the memory test's input")
     parser.add_argument("--only", default="", help="measurements whose names begin so: encoder, path, cores, total, memory")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a machine that others use too")
     parser.add_argument("--core", type=int, default=0, help="the core to pin to, and the first of two")
     args = parser.parse_args()
     cache = Path(os.environ.get("NEGTRAJ_BENCH_CACHE", Path.home() / ".cache/negtraj-bench"))
@@ -303,7 +298,7 @@ def main() -> None:
     corpora = cache / "corpora"
     write_corpora(conversations, corpora)
     with tempfile.TemporaryDirectory(dir=cache) as name:
-        scratch, stubs = Path(name), Path(name)
+        scratch, extra = Path(name), {"BENCH_CLOCK": args.clock, "PYTHONPATH": str(ROOT)}
         cases: dict[str, Callable[[], list[Case]]] = {
             "encoder": lambda: [encoder_case(each, encoders_crate(cache), corpora) for each in tokenizer_names()],
             "path": lambda: [
@@ -318,11 +313,11 @@ def main() -> None:
             if not (kind.startswith(args.only) or args.only.startswith(kind)):
                 continue
             if kind == "path":
-                stubs = peers_environment(cache) / "stubs"
+                extra["PYTHONPATH"] += os.pathsep + str(peers_environment(cache) / "stubs")
             for case in make():
                 if case.name.startswith(args.only):
-                    for row in run_case(case, QUICK_ROUNDS if args.quick else ROUNDS, args.core, stubs):
-                        print(json.dumps(row), flush=True)
+                    for row in run_case(case, QUICK_ROUNDS if args.quick else ROUNDS, args.core, extra):
+                        print(json.dumps(row | {"clock": args.clock}), flush=True)
 
 
 if __name__ == "__main__":
