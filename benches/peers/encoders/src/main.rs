@@ -18,6 +18,7 @@ type Encode = Box<dyn FnMut(&str, &mut Vec<u32>) -> Result<(), Fail>>;
 
 const TOUCHED: usize = 50;
 const WARM_PASSES: usize = 3;
+const CHECKED: usize = 500;
 
 fn main() -> Result<(), Fail> {
     let args: Vec<String> = std::env::args().collect();
@@ -47,8 +48,8 @@ fn measure(name: &str, tokenizer: &Path, folder: &Path, check: bool) -> Result<V
     if check {
         let reference = hf_0_23::Tokenizer::from_file(tokenizer)?;
         report["differing"] = json!({
-            "real": differing(&mut encode, &reference, &real)?,
-            "hostile": differing(&mut encode, &reference, &hostile[..real.len()])?,
+            "real": differing(&mut encode, &reference, &real[..CHECKED])?,
+            "hostile": differing(&mut encode, &reference, &hostile[..CHECKED])?,
             "adversarial": differing(&mut encode, &reference, &adversarial)?,
         });
     }
@@ -92,7 +93,8 @@ fn pass(encode: &mut Encode, texts: &[String], ids: &mut Vec<u32>) -> Result<f64
     Ok(n_bytes as f64 / 1e6 / seconds)
 }
 
-/// How many texts have other ids than tokenizers 0.23 gives. The corpora hold no added token's text.
+/// How many texts have other ids than tokenizers 0.23 gives: of all adversarial texts, and of the first of the others, since
+/// the reference takes seconds for all of them. The corpora hold no added token's text.
 fn differing(encode: &mut Encode, reference: &hf_0_23::Tokenizer, texts: &[String]) -> Result<usize, Fail> {
     let mut n_differing = 0;
     let mut ids = Vec::new();
