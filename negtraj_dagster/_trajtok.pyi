@@ -24,6 +24,7 @@ __all__ = [
     "ngrams",
     "pack",
     "pack_flat",
+    "prepare",
     "read_records",
 ]
 
@@ -85,7 +86,13 @@ class Tokenizer:
 
     @property
     def encoder(self) -> str:
-        """The encoder that runs, for reports: `tokenizers`."""
+        """The encoder that runs, for reports: `trajtok llama3`, `trajtok qwen2`, `trajtok gpt2`, `trajtok smollm`,
+        `trajtok deepseek`, `trajtok sentencepiece`, or `tokenizers`, the slower one that covers all other files."""
+
+    @property
+    def encoder_note(self) -> str | None:
+        """Why `tokenizers` has to run: what the native encoder does not cover, or the probe on which the two differed when
+        the tokenizer was loaded. None where the native encoder runs."""
 
     @property
     def control_tokens(self) -> dict[str, int]:
@@ -103,6 +110,23 @@ class Tokenizer:
         Raises:
             TrajtokError: the lists differ in length, or the batch exceeds Arrow's 32-bit offsets (2147483647 tokens).
             TokenizerError: the tokenizer has no tokens for a text (a vocabulary without an unknown token).
+        """
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of ordinary text at the start of a conversation; whatever it says, no added token is matched.
+
+        Returns:
+            ids: int [n_tokens]
+
+        Raises:
+            TokenizerError: as for `encode`.
+        """
+
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_text` of many texts, on all cores, with the interpreter lock released.
+
+        Raises:
+            TokenizerError: as for `encode`.
         """
 
     def render(self, conversation: str, *, add_generation_prompt: bool = False) -> list[tuple[str, bool, float]]:
@@ -337,3 +361,37 @@ class RecordReader(Iterator[RecordBatch]):
         Raises:
             TrajtokError: the file cannot be read any further.
         """
+
+def prepare(
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    tokenizer: Tokenizer,
+    capacity: int,
+    *,
+    n_threads: int | None = None,
+) -> dict[str, int]:
+    """From a file of conditioned conversations to token rows on disk, in one pass and in memory bounded by a batch.
+
+    Reads JSON lines or one JSON array of records `{"messages": [{"role", "content", "loss"}]}` (also `conversations`,
+    `from`/`value`; a message without `loss` or `weight` is trained if it is the assistant's) and writes three files, which
+    get their names when all are whole:
+
+    - rows.arrow: an Arrow IPC file with the columns of `EncodedBatch`; token_key is the record's place ("line 3")
+    - bins.arrow: rows: list<int64>, the row numbers of each bin, best-fit decreasing over all rows
+    - rejected.jsonl: place, reason and detail of every record that is no row
+
+    Args:
+        input: the file.
+        output: the folder; made if it is not there, its three files replaced if it is.
+        tokenizer: tokenizer, template and length rule.
+        capacity: tokens per bin, at least `max_tokens` of the tokenizer.
+        n_threads: all processors by default.
+
+    Returns:
+        n_records, n_rows, n_rejected, n_tokens, n_trained, n_straddling, n_bins
+
+    Raises:
+        TrajtokError: the file cannot be read or the folder cannot be written; n_threads is below 1.
+        TokenizerError: as for `Tokenizer.encode`.
+        PackError: a row is longer than capacity.
+    """

@@ -71,10 +71,16 @@ impl<'a> Conversation<'a> {
     pub fn parse(json: &'a [u8]) -> Result<Self, Error> {
         let conversation: Self = serde_json::from_slice(json)
             .map_err(|error| Rejection::error(Reason::InvalidConversation, error.to_string()))?;
-        for (turn, message) in conversation.messages.iter().enumerate() {
-            check_weight(turn, message)?;
-        }
+        conversation.check()?;
         Ok(conversation)
+    }
+
+    /// Checks every message's weight.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] with `invalid_weight`.
+    pub fn check(&self) -> Result<(), Error> {
+        self.messages.iter().enumerate().try_for_each(|(turn, message)| check_weight(turn, message))
     }
 }
 

@@ -10,6 +10,7 @@ use tokenizers::tokenizer::{
 use tokenizers::{AddedToken, ModelWrapper, Tokenizer as HfTokenizer};
 
 use crate::error::Error;
+use crate::native::NativeEncoder;
 
 /// A token's id, as the batch stores it.
 pub type TokenId = i32;
@@ -22,7 +23,14 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Takes all tokens out and keeps the room.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.offsets.clear();
+    }
+
     /// Adds one token.
+    #[inline]
     pub fn push(&mut self, id: TokenId, bytes: Range<usize>) {
         self.ids.push(id);
         self.offsets.push(bytes);
@@ -63,14 +71,58 @@ pub trait Encoder: Send + Sync {
     /// [`Error::Encode`] where the tokenizer has no tokens for the text.
     fn encode_text(&self, text: &str, start: usize, tokens: &mut Tokens) -> Result<(), Error>;
 
+    /// Appends the ids of a text at the start of a conversation, without saying what they cover.
+    ///
+    /// # Errors
+    /// As [`Encoder::encode_text`].
+    fn encode_ids(&self, text: &str, ids: &mut Vec<TokenId>) -> Result<(), Error> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut tokens = Tokens::default();
+        self.encode_text(text, 0, &mut tokens)?;
+        ids.extend_from_slice(tokens.ids());
+        Ok(())
+    }
+
+    /// Why a faster encoder could not be used.
+    fn note(&self) -> Option<&str> {
+        None
+    }
+
     /// The id of an added token, by its text.
     fn control_id(&self, token: &str) -> Option<TokenId>;
 
     /// The text of an added token, by its id.
     fn added_token(&self, id: TokenId) -> Option<&str>;
 
+    /// Whether an id is an added token's: asked of every token that text gives.
+    fn is_added(&self, id: TokenId) -> bool {
+        self.added_token(id).is_some()
+    }
+
     /// The flag, if any, by which Hugging Face would tokenize the text around this added token unlike the text alone.
     fn unsupported_flag(&self, token: &str) -> Option<&'static str>;
+}
+
+/// The fastest encoder that gives Hugging Face's ids for this tokenizer.json: [`NativeEncoder`] where it covers the file
+/// and agrees with Hugging Face's on every probe, else [`HfEncoder`], whose note says why.
+///
+/// # Errors
+/// As [`HfEncoder::from_file`].
+pub fn load_encoder(path: &Path) -> Result<Box<dyn Encoder>, Error> {
+    let origin = path.display().to_string();
+    let json = std::fs::read(path)
+        .map_err(|error| Error::TokenizerFile { path: origin.clone(), problem: error.to_string() })?;
+    let hf = HfEncoder::from_json(&json, origin)?;
+    Ok(match NativeEncoder::new(&json, hf) {
+        Ok(native) => Box::new(native),
+        Err(refused) => {
+            let (mut hf, why) = *refused;
+            hf.note = Some(why);
+            Box::new(hf)
+        }
+    })
 }
 
 /// The `tokenizers` crate, run past its added vocabulary.
@@ -81,7 +133,10 @@ pub struct HfEncoder {
     tokenizer: HfTokenizer,
     added: HashMap<TokenId, AddedToken>,
     ids: HashMap<String, TokenId>,
+    /// Whether the id of each place is an added token's.
+    is_added: Vec<bool>,
     origin: String,
+    note: Option<String>,
 }
 
 impl HfEncoder {
@@ -109,7 +164,11 @@ impl HfEncoder {
             added.insert(token_id(id, &origin)?, token);
         }
         let ids = added.iter().map(|(id, token)| (token.content.clone(), *id)).collect();
-        let encoder = Self { tokenizer, added, ids, origin };
+        let mut is_added = vec![false; added.keys().filter_map(|id| usize::try_from(id + 1).ok()).max().unwrap_or(0)];
+        for id in added.keys().filter_map(|id| usize::try_from(*id).ok()) {
+            is_added[id] = true;
+        }
+        let encoder = Self { tokenizer, added, ids, is_added, origin, note: None };
         encoder.check_supported()?;
         Ok(encoder)
     }
@@ -175,6 +234,10 @@ impl Encoder for HfEncoder {
         &self.origin
     }
 
+    fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     fn encode_text(&self, text: &str, start: usize, tokens: &mut Tokens) -> Result<(), Error> {
         let is_first = start == 0;
         let encoding = self
@@ -201,6 +264,10 @@ impl Encoder for HfEncoder {
 
     fn added_token(&self, id: TokenId) -> Option<&str> {
         self.added.get(&id).map(|token| token.content.as_str())
+    }
+
+    fn is_added(&self, id: TokenId) -> bool {
+        usize::try_from(id).is_ok_and(|id| self.is_added.get(id).copied().unwrap_or(false))
     }
 
     fn unsupported_flag(&self, token: &str) -> Option<&'static str> {

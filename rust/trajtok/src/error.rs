@@ -241,4 +241,17 @@ pub enum Error {
         /// What the system said.
         problem: String,
     },
+
+    /// A folder of token rows cannot be written.
+    #[error("{path}: {problem}; expected to write there. Make room or choose another folder, and run again")]
+    WriteRows {
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        problem: String,
+    },
+
+    /// `n_threads` leaves nobody to work.
+    #[error("n_threads is {0}; expected 1 or more, or none for all processors")]
+    Threads(usize),
 }

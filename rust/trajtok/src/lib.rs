@@ -52,8 +52,14 @@ mod error;
 mod fixture;
 mod json;
 mod mask;
+mod merge;
 mod messages;
+mod native;
+mod output;
 mod pack;
+mod pairs;
+mod prepare;
+mod probes;
 #[cfg(feature = "python")]
 mod py;
 #[cfg(feature = "python")]
@@ -61,22 +67,32 @@ mod py_arrow;
 #[cfg(feature = "python")]
 mod py_pack;
 #[cfg(feature = "python")]
+mod py_prepare;
+#[cfg(feature = "python")]
 mod py_reader;
 #[cfg(feature = "python")]
 mod py_signature;
 mod reader;
+mod scan;
 mod signature;
 mod template;
 mod tokenizer;
+mod tokenizer_json;
+mod unicode;
+mod unicode_tables;
+mod words;
+mod worker;
 
 pub use batch::{Batch, RejectedRow, TOKEN_FORMAT_VERSION, schema};
 pub use conversation::{Conversation, Message, Role};
-pub use encode::{Encoder, HfEncoder, TokenId, Tokens};
+pub use encode::{Encoder, HfEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};
 pub use json::MAX_DEPTH;
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
 pub use messages::{RecordMessage, Shape};
+pub use native::NativeEncoder;
 pub use pack::{Packing, pack, pack_flat};
+pub use prepare::{PrepareSettings, Prepared, prepare};
 pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
 pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
 pub use template::{

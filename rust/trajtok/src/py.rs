@@ -12,8 +12,9 @@ use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyString, PyTuple};
+use rayon::prelude::*;
 
-use crate::{Batch, Error, HfEncoder, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION};
+use crate::{Batch, Error, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION, load_encoder};
 
 pyo3::create_exception!(negtraj_dagster._trajtok, TrajtokError, PyValueError);
 pyo3::create_exception!(negtraj_dagster._trajtok, TokenizerError, TrajtokError);
@@ -41,13 +42,15 @@ impl From<Error> for PyErr {
             | Error::SignatureBands { .. }
             | Error::ReaderSetting { .. }
             | Error::Read { .. }
-            | Error::OpenRecords { .. } => TrajtokError::new_err(message),
+            | Error::OpenRecords { .. }
+            | Error::WriteRows { .. }
+            | Error::Threads(_) => TrajtokError::new_err(message),
         }
     }
 }
 
 #[pyclass(name = "Tokenizer", module = "negtraj_dagster._trajtok", frozen)]
-struct PyTokenizer(Tokenizer);
+pub(crate) struct PyTokenizer(pub(crate) Tokenizer);
 
 #[pymethods]
 impl PyTokenizer {
@@ -62,7 +65,7 @@ impl PyTokenizer {
     ) -> PyResult<Self> {
         let over_length = OverLength::parse(over_length)?;
         py.detach(|| {
-            let encoder = Box::new(HfEncoder::from_file(&tokenizer_json)?);
+            let encoder = load_encoder(&tokenizer_json)?;
             Ok(Self(Tokenizer::new(encoder, template, max_tokens, over_length)?))
         })
     }
@@ -70,6 +73,11 @@ impl PyTokenizer {
     #[getter]
     fn encoder(&self) -> &'static str {
         self.0.encoder()
+    }
+
+    #[getter]
+    fn encoder_note(&self) -> Option<&str> {
+        self.0.encoder_note()
     }
 
     #[getter]
@@ -89,6 +97,14 @@ impl PyTokenizer {
     ) -> PyResult<PyEncodedBatch> {
         let conversations = conversations.iter().map(to_bytes).collect::<PyResult<Vec<_>>>()?;
         Ok(PyEncodedBatch(py.detach(|| self.0.encode(&keys, &conversations))?))
+    }
+
+    fn encode_text(&self, py: Python<'_>, text: &str) -> PyResult<Vec<TokenId>> {
+        Ok(py.detach(|| self.0.encode_text(text))?)
+    }
+
+    fn encode_texts(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Vec<Vec<TokenId>>> {
+        Ok(py.detach(|| texts.par_iter().map(|text| self.0.encode_text(text)).collect::<Result<_, _>>())?)
     }
 
     #[pyo3(signature = (conversation, *, add_generation_prompt = false))]
@@ -167,6 +183,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyTokenizer>()?;
     module.add_class::<PyEncodedBatch>()?;
     crate::py_pack::register(module)?;
+    crate::py_prepare::register(module)?;
     crate::py_signature::register(module)?;
     crate::py_reader::register(module)
 }

@@ -75,6 +75,12 @@ impl Tokenizer {
         self.encoder.name()
     }
 
+    /// Why a faster encoder could not be used, if one could not.
+    #[must_use]
+    pub fn encoder_note(&self) -> Option<&str> {
+        self.encoder.note()
+    }
+
     /// The template's control tokens and their ids.
     pub fn control_tokens(&self) -> impl Iterator<Item = (&'static str, TokenId)> {
         self.template.control_tokens().iter().copied().zip(self.control_ids.iter().copied())
@@ -92,8 +98,10 @@ impl Tokenizer {
         if keys.len() != conversations.len() {
             return Err(Error::UnequalLengths { n_keys: keys.len(), n_conversations: conversations.len() });
         }
-        let rows: Vec<Result<TokenRow, Error>> =
-            conversations.par_iter().map(|conversation| self.encode_row(conversation.as_ref())).collect();
+        let rows: Vec<Result<TokenRow, Error>> = conversations
+            .par_iter()
+            .map_init(Tokens::default, |tokens, conversation| self.encode_into(conversation.as_ref(), tokens))
+            .collect();
         Batch::collect(keys, rows)
     }
 
@@ -103,17 +111,29 @@ impl Tokenizer {
     /// [`Error::Rejected`], reasons tried in this order: `invalid_conversation`, `invalid_weight`, `nothing_trained`,
     /// `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
     pub fn encode_row(&self, conversation: &[u8]) -> Result<TokenRow, Error> {
-        let rendering = self.render(conversation, false)?;
+        self.encode_into(conversation, &mut Tokens::default())
+    }
+
+    fn encode_into(&self, conversation: &[u8], tokens: &mut Tokens) -> Result<TokenRow, Error> {
+        self.encode_conversation(&Conversation::parse(conversation)?, tokens)
+    }
+
+    /// Tokenizes one conditioned conversation; `tokens` lends its room.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_row`], whose first two reasons cannot come up.
+    pub fn encode_conversation(&self, conversation: &Conversation<'_>, tokens: &mut Tokens) -> Result<TokenRow, Error> {
+        let rendering = self.template.render(conversation, false);
         if rendering.trained.is_empty() {
             return Err(Rejection::error(Reason::NothingTrained, "no message has a weight above 0"));
         }
-        let tokens = self.encode_rendering(&rendering)?;
-        self.check_length(&tokens)?;
-        let mask = mask_tokens(&tokens, &rendering.trained);
+        self.encode_rendering(&rendering, tokens)?;
+        self.check_length(tokens)?;
+        let mask = mask_tokens(tokens, &rendering.trained);
         if mask.runs.is_empty() {
             return Err(Rejection::error(Reason::NothingTrained, "no token covers any trained text"));
         }
-        Ok(TokenRow { input_ids: tokens.into_ids(), mask })
+        Ok(TokenRow { input_ids: tokens.ids().to_vec(), mask })
     }
 
     /// Writes a conversation by the template.
@@ -129,29 +149,43 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode_row`], without `nothing_trained` and `over_length`.
     pub fn prompt_ids(&self, conversation: &[u8]) -> Result<Vec<TokenId>, Error> {
-        Ok(self.encode_rendering(&self.render(conversation, true)?)?.into_ids())
+        let mut tokens = Tokens::default();
+        self.encode_rendering(&self.render(conversation, true)?, &mut tokens)?;
+        Ok(tokens.into_ids())
     }
 
-    fn encode_rendering(&self, rendering: &Rendering) -> Result<Tokens, Error> {
-        let mut tokens = Tokens::default();
+    /// The ids of ordinary text as it stands at the start of a conversation: whatever it says, no added token is matched.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] where the tokenizer has no tokens for the text.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, Error> {
+        let mut ids = Vec::new();
+        self.encoder.encode_ids(text, &mut ids)?;
+        Ok(ids)
+    }
+
+    fn encode_rendering(&self, rendering: &Rendering, tokens: &mut Tokens) -> Result<(), Error> {
+        tokens.clear();
         for segment in &rendering.segments {
             match segment.kind {
                 SegmentKind::Control(index) => tokens.push(self.control_ids[index], segment.bytes.clone()),
                 SegmentKind::Text => {
                     let from = tokens.ids().len();
                     let text = &rendering.text[segment.bytes.clone()];
-                    self.encoder.encode_text(text, segment.bytes.start, &mut tokens)?;
-                    self.check_text_tokens(&tokens, from)?;
+                    self.encoder.encode_text(text, segment.bytes.start, tokens)?;
+                    self.check_text_tokens(tokens, from)?;
                 }
             }
         }
-        Ok(tokens)
+        Ok(())
     }
 
     /// Text may still become an added token where the model's own vocabulary holds it (Unigram, `ignore_merges`).
     fn check_text_tokens(&self, tokens: &Tokens, from: usize) -> Result<(), Error> {
         for (&id, bytes) in tokens.ids()[from..].iter().zip(&tokens.offsets()[from..]) {
-            if let Some(token) = self.encoder.added_token(id) {
+            if self.encoder.is_added(id)
+                && let Some(token) = self.encoder.added_token(id)
+            {
                 let detail = format!(
                     "the text at bytes {} to {} of the rendered conversation becomes the added token {token:?} (id {id})",
                     bytes.start, bytes.end,

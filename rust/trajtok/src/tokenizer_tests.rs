@@ -142,7 +142,8 @@ proptest! {
     fn spans_lie_inside_the_row_and_tokens_cover_the_text(turns in messages()) {
         let tokenizer = tokenizer(100_000);
         let json = conversation_json(&turns);
-        let tokens = tokenizer.encode_rendering(&tokenizer.render(json.as_bytes(), false).unwrap()).unwrap();
+        let mut tokens = Tokens::default();
+        tokenizer.encode_rendering(&tokenizer.render(json.as_bytes(), false).unwrap(), &mut tokens).unwrap();
         let mut covered = 0;
         for bytes in tokens.offsets() {
             prop_assert!(bytes.start <= covered && bytes.end >= covered);
