@@ -94,7 +94,11 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             "n_rows": index.height,
             "n_contaminated": selected.selection.content["n_contaminated"],
         },
-        details={"segments": [store.name(each) for each in segments], **_statistics(index, rejected)},
+        details={
+            "segments": [store.name(each) for each in segments],
+            "encoder": _encoders(store, segments),
+            **_statistics(index, rejected),
+        },
         work=work.counts(),
         refers=store.refer(segments),
         caches=tuple(store.name(each) for each in cache.segments()),
@@ -207,6 +211,13 @@ def _index(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 def _count_rejected(rows: pl.DataFrame, known: pl.DataFrame) -> dict[str, int]:
     refused = rows.join(known.filter(pl.col("reason") != ""), on="token_key", how="inner")
     return dict(refused["reason"].value_counts().sort(["count", "reason"], descending=[True, False]).rows())
+
+
+def _encoders(store: Store, segments: Sequence[Path]) -> str:
+    """Which encoders made the rows, and why not a faster one."""
+    made = [store.details(segment) for segment in segments]
+    names = {(each.get("encoder") or "tokenizers", each.get("encoder_note") or "") for each in made}
+    return "; ".join(f"{name} ({note})" if note else name for name, note in sorted(names))
 
 
 def _statistics(index: pl.DataFrame, rejected: Mapping[str, int]) -> dict[str, Any]:

@@ -4,8 +4,10 @@ Token rows are append-only segments that all recipes share: `segments/tokens/<ru
 they answer for and the rows they reject.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,8 @@ from negtraj_dagster.errors import ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.shards.proof import prove_rows
 from negtraj_dagster.store import Built, Store, file_sha256
+
+LOG = logging.getLogger(__name__)
 
 MASK_RULE_VERSION = 1
 BATCH_ROWS = 4096
@@ -109,13 +113,28 @@ KEY_SCHEMA = pl.Schema(
 """One row per tokenized or rejected conversation; `reason` is empty for a row that was written."""
 
 
-def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str]) -> int:
+@lru_cache(maxsize=2)
+def load_tokenizer(rule: TokenRule) -> _trajtok.Tokenizer:
+    """trajtok's tokenizer for the rule, kept from call to call: a large vocabulary takes a second to load.
+
+    Raises:
+        SettingsError: trajtok refuses the tokenizer or the template.
+    """
     try:
         tokenizer = _trajtok.Tokenizer(
             rule.tokenizer_json, template=rule.template, max_tokens=rule.max_tokens, over_length=rule.over_length
         )
     except _trajtok.TrajtokError as error:
         raise SettingsError(f"trajtok cannot use {rule.tokenizer_json} with template {rule.template}: {error}") from error
+    if tokenizer.encoder_note:
+        LOG.warning(
+            "%s is tokenized by the slower encoder %r: %s", rule.tokenizer_json, tokenizer.encoder, tokenizer.encoder_note
+        )
+    return tokenizer
+
+
+def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str]) -> int:
+    tokenizer = load_tokenizer(rule)
     n_tokens, keys = 0, list(missing)
     for start in range(0, len(keys), BATCH_ROWS):
         part = keys[start : start + BATCH_ROWS]
@@ -132,17 +151,21 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
         batch = _without(batch, {key for key, _, _ in proof.rejected})
         n_tokens += proof.n_tokens
         described = _describe_keys(batch, [*encoded.rejected, *proof.rejected])
-        content = {"encoder": tokenizer.encoder, "n_straddling": encoded.n_straddling, **proof.counts()}
-        store.publish_segment(token_table(rule), digest(*part), _segment_writer(batch, described, content))
+        content = {"n_straddling": encoded.n_straddling, **proof.counts()}
+        details = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note}
+        store.publish_segment(token_table(rule), digest(*part), _segment_writer(batch, described, content, details))
     return n_tokens
 
 
-def _segment_writer(batch: pa.RecordBatch, described: pl.DataFrame, content: dict[str, object]):  # type: ignore[no-untyped-def]
+def _segment_writer(
+    batch: pa.RecordBatch, described: pl.DataFrame, content: Mapping[str, object], details: Mapping[str, object]
+) -> Callable[[Path], Built]:
     def write(folder: Path) -> Built:
         with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         described.write_parquet(folder / "keys.parquet")
-        return Built(content={**content, "rows": digest(*(canonical_json(row) for row in described.rows()))})
+        rows = digest(*(canonical_json(row) for row in described.rows()))
+        return Built(content={**content, "rows": rows}, details=dict(details))
 
     return write
 

@@ -369,6 +369,10 @@ class Store:
         root = next(root for root in self._roots() if folder.is_relative_to(root))
         return folder.relative_to(root).as_posix()
 
+    def details(self, folder: Path) -> dict[str, Any]:
+        """What the manifest of an object or segment says besides its content."""
+        return dict(self._manifest(folder)["details"])
+
     def _manifest(self, folder: Path) -> dict[str, Any]:
         path = folder / MANIFEST
         stamp = _stamp(path) if path.is_file() else (path, 0, 0)
