@@ -145,13 +145,13 @@ fn load(name: &str, path: &Path) -> Result<(String, Encode), Fail> {
 }
 
 fn load_ours(path: &Path) -> Result<(String, Encode), Fail> {
-    use trajtok::Encoder;
-    let encoder = trajtok::HfEncoder::from_file(path)?;
+    let encoder = trajtok::load_encoder(path)?;
     let used = encoder.name().to_owned();
+    let mut signed = Vec::new();
     let encode: Encode = Box::new(move |text, ids| {
-        let mut tokens = trajtok::Tokens::default();
-        encoder.encode_text(text, 0, &mut tokens)?;
-        ids.extend(tokens.ids().iter().map(|id| id.cast_unsigned()));
+        signed.clear();
+        encoder.encode_ids(text, &mut signed)?;
+        ids.extend(signed.iter().map(|id: &i32| id.cast_unsigned()));
         Ok(())
     });
     Ok((used, encode))
