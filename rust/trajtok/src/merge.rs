@@ -6,7 +6,11 @@ use std::collections::{BinaryHeap, HashMap};
 use crate::pairs::{Filter, Frequent, Merge, NEVER, Rare, Slot, hash_of, pair_of};
 
 /// Words of at most this many symbols are merged on the stack.
-pub const SHORT: usize = 32;
+pub const SHORT: usize = 30;
+/// With a border on either side.
+const PLACES: usize = 32;
+/// A border: no symbol, which merges with nothing.
+const BORDER: u32 = u32::MAX;
 /// A symbol that was merged away.
 const GONE: u32 = u32::MAX;
 
@@ -59,10 +63,10 @@ impl Merges {
             return self.merge_long(symbols);
         }
         let mut short = Short::new(symbols.len());
-        for (index, &symbol) in symbols.iter().enumerate() {
-            short.symbols[index] = symbol;
-            if index > 0 {
-                short.set(index - 1, self.find(symbols[index - 1], symbol));
+        for (place, &symbol) in (1..).zip(symbols.iter()) {
+            short.symbols[place % PLACES] = symbol;
+            if place > 1 {
+                short.set(place - 1, self.find(symbols[place - 2], symbol));
             }
         }
         self.merge_short(short, symbols);
@@ -73,11 +77,11 @@ impl Merges {
     pub fn merge_ascii(&self, word: &[u8], ascii: &AsciiPairs, merged: &mut Vec<u32>) {
         let mut short = Short::new(word.len());
         let mut previous = usize::from(word[0] & 0x7F);
-        short.symbols[0] = ascii.symbols[previous];
-        for (index, &byte) in word.iter().enumerate().take(SHORT).skip(1) {
+        short.symbols[1] = ascii.symbols[previous];
+        for (place, &byte) in (2..PLACES).zip(&word[1..]) {
             let byte = usize::from(byte & 0x7F);
-            short.symbols[index] = ascii.symbols[byte];
-            short.set(index - 1, ascii.merges[previous << 7 | byte]);
+            short.symbols[place] = ascii.symbols[byte];
+            short.set(place - 1, ascii.merges[previous << 7 | byte]);
             previous = byte;
         }
         self.merge_short(short, merged);
@@ -86,20 +90,19 @@ impl Merges {
     /// Merges a short word and puts what is left into `merged`.
     #[inline]
     fn merge_short(&self, mut word: Short, merged: &mut Vec<u32>) {
+        // The borders answer like symbols, so that nothing here depends on where in the word a merge is.
         while let Some((at, made)) = word.lowest() {
+            let (before, removed) = (word.previous(at), word.next(at));
             word.symbols[at] = made;
-            let removed = word.next(at).unwrap_or(at);
             word.remove(removed);
-            let right = word.next(at).map_or(NEVER, |next| self.find(made, word.symbols[next]));
-            word.set(at, right);
-            if let Some(before) = word.previous(at) {
-                word.set(before, self.find(word.symbols[before], made));
-            }
+            let behind = word.next(at);
+            word.set(at, self.find(made, word.symbols[behind]));
+            word.set(before, self.find(word.symbols[before], made));
         }
         merged.clear();
-        let mut alive = word.alive;
+        let mut alive = word.alive & word.inside;
         while alive != 0 {
-            merged.push(word.symbols[alive.trailing_zeros() as usize % SHORT]);
+            merged.push(word.symbols[alive.trailing_zeros() as usize % PLACES]);
             alive &= alive - 1;
         }
     }
@@ -155,11 +158,14 @@ impl AsciiPairs {
 
 /// A word of at most [`SHORT`] symbols that is being merged: nothing moves, what is merged away is struck out.
 struct Short {
-    symbols: [u32; SHORT],
+    /// The symbols from place 1 on, between borders.
+    symbols: [u32; PLACES],
     /// The merge of each symbol with the one behind it, `rank << 37 | place << 32 | made`: the lowest one is next.
-    merges: [u64; SHORT],
-    /// One bit for each symbol that is left.
+    merges: [u64; PLACES],
+    /// One bit for each symbol that is left, and one for each border.
     alive: u32,
+    /// One bit for each symbol, borders left out.
+    inside: u32,
     length: usize,
 }
 
@@ -167,21 +173,27 @@ impl Short {
     #[inline]
     fn new(length: usize) -> Self {
         let length = length.min(SHORT);
-        let alive = if length == SHORT { u32::MAX } else { (1 << length) - 1 };
-        Self { symbols: [0; SHORT], merges: [NEVER; SHORT], alive, length }
+        let inside = ((1 << length) - 1) << 1;
+        Self {
+            symbols: [BORDER; PLACES],
+            merges: [NEVER; PLACES],
+            alive: inside | 1 | 1 << (length + 1),
+            inside,
+            length,
+        }
     }
 
     #[inline]
     fn set(&mut self, at: usize, merge: Merge) {
         let placed = (merge >> 32) << 37 | (at as u64) << 32 | merge & 0xFFFF_FFFF;
-        self.merges[at] = if merge == NEVER { NEVER } else { placed };
+        self.merges[at % PLACES] = if merge == NEVER { NEVER } else { placed };
     }
 
     /// The place of the next merge and what it makes.
     #[inline]
     fn lowest(&self) -> Option<(usize, u32)> {
         let mut lowest = NEVER;
-        for &merge in &self.merges[..self.length] {
+        for &merge in &self.merges[1..=self.length] {
             lowest = lowest.min(merge);
         }
         (lowest != NEVER).then_some(((lowest >> 32 & 31) as usize, made_by(lowest)))
@@ -190,21 +202,19 @@ impl Short {
     #[inline]
     fn remove(&mut self, at: usize) {
         self.alive &= !(1 << at);
-        self.merges[at] = NEVER;
+        self.merges[at % PLACES] = NEVER;
     }
 
-    /// The symbol that is left behind `at`.
+    /// The place behind `at` that is left; `at` is no border.
     #[inline]
-    fn next(&self, at: usize) -> Option<usize> {
-        let behind = self.alive & (u32::MAX << at << 1);
-        (behind != 0).then_some(behind.trailing_zeros() as usize % SHORT)
+    fn next(&self, at: usize) -> usize {
+        (self.alive & (u32::MAX << at << 1)).trailing_zeros() as usize % PLACES
     }
 
-    /// The symbol that is left before `at`.
+    /// The place before `at` that is left; `at` is no border.
     #[inline]
-    fn previous(&self, at: usize) -> Option<usize> {
-        let before = self.alive & ((1 << at) - 1);
-        (before != 0).then(|| before.ilog2() as usize % SHORT)
+    fn previous(&self, at: usize) -> usize {
+        31 - (self.alive & ((1 << at) - 1)).leading_zeros() as usize % PLACES
     }
 }
 
