@@ -1,7 +1,7 @@
 """trajtok against Hugging Face: the same ids, the same mask, and no content that becomes a control token."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -333,10 +333,33 @@ def test_render_and_prompt_ids_raise_what_encode_collects(file: Path) -> None:
 
 def test_the_tokenizer_says_what_it_runs_and_which_control_tokens_it_writes(file: Path) -> None:
     tokenizer = _load(file)
-    assert tokenizer.encoder == "tokenizers"
+    assert (tokenizer.encoder, tokenizer.encoder_note) == ("trajtok smollm", None)
     assert tokenizer.control_tokens == {token: load_tokenizer(file).token_to_id(token) for token in CONTROL}
     assert _trajtok.TEMPLATES == ("chatml",)
     assert _trajtok.TOKEN_FORMAT_VERSION == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda file: file.update(pre_tokenizer={"type": "Whitespace"}), "pre-tokenizer is not covered natively: Whitespace"),
+        (lambda file: file.update(normalizer={"type": "Lowercase"}), "normalizer is not covered natively: Lowercase"),
+        (lambda file: file["model"].update(end_of_word_suffix="</w>"), "marks the inside or the end of words"),
+    ],
+    ids=["pre_tokenizer", "normalizer", "suffix"],
+)
+def test_a_file_that_is_not_covered_natively_is_tokenized_by_tokenizers_and_the_note_says_why(
+    file: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], note: str
+) -> None:
+    changed = json.loads(file.read_text())
+    change(changed)
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(changed))
+    tokenizer = _load(path)
+    assert tokenizer.encoder == "tokenizers"
+    assert note in (tokenizer.encoder_note or "")
+    text = "The Cat sat, 12 times."
+    assert tokenizer.encode_text(text) == load_tokenizer(path).encode(text, add_special_tokens=False).ids
 
 
 def test_a_missing_or_malformed_tokenizer_file_is_named_with_the_remedy(tmp_path: Path) -> None:
