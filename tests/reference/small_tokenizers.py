@@ -76,10 +76,20 @@ def _metaspace_like() -> Tokenizer:
     return tokenizer
 
 
+def _sentencepiece_like() -> Tokenizer:
+    """Llama 2's way: the same, but as a normalizer, which puts a ▁ before every stretch between added tokens."""
+    raw = json.loads(_metaspace_like().to_str())
+    prepend, replace = {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    raw.update(pre_tokenizer=None, normalizer={"type": "Sequence", "normalizers": [prepend, replace]})
+    raw["model"].update(fuse_unk=True, unk_token="<0x00>")
+    return Tokenizer.from_str(json.dumps(raw))
+
+
 KINDS = {
     "gpt2": _gpt2_like,
     "qwen": _qwen_like,
     "smollm": _smollm_like,
     "ignore_merges": _whole_word_like,
     "metaspace": _metaspace_like,
+    "sentencepiece": _sentencepiece_like,
 }

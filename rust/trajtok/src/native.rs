@@ -102,6 +102,10 @@ impl NativeEncoder {
         for (word, id) in &file.words {
             encoder.add_word(word, *id, file.ignore_merges, &mut padded);
         }
+        // A byte's token is written `<0x41>`, and covers one byte.
+        for &id in file.bytes.iter().filter(|&&id| id != NONE) {
+            encoder.lengths[id as usize] = 1;
+        }
         encoder
     }
 
