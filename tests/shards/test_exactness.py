@@ -49,7 +49,7 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     yield add
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         for tokenizer, encoder, corpus, n_texts, n_differing in rows:
-            print(f"\n{tokenizer:12}{encoder:12}{corpus:32}{n_texts:>10}{n_differing:>11}", end="")
+            print(f"\n{tokenizer:12}{encoder:23}{corpus:32}{n_texts:>10}{n_differing:>11}", end="")
         print()
 
 
