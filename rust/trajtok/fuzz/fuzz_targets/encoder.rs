@@ -1,4 +1,4 @@
-//! Any text through the native encoder: the ids are Hugging Face's, the tokens cover the text, and both ways of asking agree.
+//! Any text through the native encoder: the ids are Hugging Face's, the tokens cover what Hugging Face's do, and both ways of asking agree.
 //!
 //! `TRAJTOK_TOKENIZERS=a/tokenizer.json:b/tokenizer.json cargo fuzz run encoder`
 
@@ -36,7 +36,9 @@ fuzz_target!(|input: (bool, &str)| {
             assert!(bytes.start <= covered && bytes.end >= covered, "{}: {text:?}", native.origin());
             covered = bytes.end;
         }
-        assert_eq!(covered, start + text.len(), "{}: {text:?}", native.origin());
+        // Not always the text's end: a byte without a token is left out by Hugging Face (SmolLM2 lacks eight).
+        let end = theirs.offsets().last().map_or(start, |bytes| bytes.end);
+        assert_eq!(covered, end, "{}: {text:?}", native.origin());
         if is_first {
             native.encode_ids(text, &mut ids).expect("every text has tokens");
             assert_eq!(ids, ours.ids(), "{}: {text:?}", native.origin());
