@@ -76,6 +76,7 @@ mod reader;
 mod scan;
 mod signature;
 mod template;
+mod text;
 mod tokenizer;
 mod tokenizer_json;
 mod unicode;

@@ -3,196 +3,23 @@
 //! Each family is one regular expression (or a few, one after the other), written out by hand. All are exact: a test
 //! compares them with Hugging Face's own on every kind of character, and an encoder checks itself when it is loaded.
 
-use crate::unicode::{CRLF, DIGIT, KANA, L, M, N, P, S, class_of};
-
-/// Zero bytes behind a text, so that words can be read in wide strides.
-pub const PADDING: usize = 40;
-
-/// The class bits of ASCII characters, at compile time; 0 above.
-const ASCII: [u8; 256] = ascii_classes();
-
-const fn ascii_classes() -> [u8; 256] {
-    let mut table = [0; 256];
-    let mut code = 0;
-    while code < 128 {
-        #[allow(clippy::cast_possible_truncation, reason = "below 128")]
-        let byte = code as u8;
-        table[code] = match byte {
-            b'\r' | b'\n' => S | CRLF,
-            b'\t' | 0x0B | 0x0C | b' ' => S,
-            b'0'..=b'9' => N | DIGIT,
-            b'a'..=b'z' | b'A'..=b'Z' => L,
-            b'!'..=b'~' => P,
-            _ => 0,
-        };
-        code += 1;
-    }
-    table
-}
-
-/// A text with [`PADDING`] zero bytes behind it. Positions are bytes, always at the border of a character.
-#[derive(Clone, Copy)]
-pub struct Text<'a> {
-    bytes: &'a [u8],
-    end: usize,
-}
-
-impl<'a> Text<'a> {
-    /// The padded bytes of a valid UTF-8 text.
-    pub fn new(padded: &'a [u8]) -> Self {
-        Self { bytes: padded, end: padded.len() - PADDING }
-    }
-
-    /// Where the text ends.
-    pub fn end(self) -> usize {
-        self.end
-    }
-
-    /// The bytes of a stretch.
-    pub fn slice(self, start: usize, end: usize) -> &'a [u8] {
-        &self.bytes[start..end]
-    }
-
-    /// Eight bytes, the first one lowest.
-    #[inline]
-    pub fn load(self, at: usize) -> u64 {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&self.bytes[at..at + 8]);
-        u64::from_le_bytes(bytes)
-    }
-
-    /// The classes of the character at `at` and its length; nothing behind the end.
-    #[inline]
-    fn class_at(self, at: usize) -> (u8, usize) {
-        let byte = self.bytes[at];
-        match byte {
-            0..0x80 => (if at < self.end { ASCII[usize::from(byte)] } else { 0 }, usize::from(at < self.end)),
-            _ => self.class_of_wide(at),
-        }
-    }
-
-    fn class_of_wide(self, at: usize) -> (u8, usize) {
-        let (char, length) = self.char_at(at);
-        (class_of(char), length)
-    }
-
-    /// The character of several bytes at `at`, and how many.
-    fn char_at(self, at: usize) -> (char, usize) {
-        let tail = |index: usize| u32::from(self.bytes[at + index] & 0x3F);
-        let lead = u32::from(self.bytes[at]);
-        let (code, length) = match lead {
-            0..0xE0 => ((lead & 0x1F) << 6 | tail(1), 2),
-            0xE0..0xF0 => ((lead & 0x0F) << 12 | tail(1) << 6 | tail(2), 3),
-            _ => ((lead & 0x07) << 18 | tail(1) << 12 | tail(2) << 6 | tail(3), 4),
-        };
-        (char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER), length)
-    }
-
-    /// Where the run of characters from `at` on ends that have a class of `wanted` and none of `stop`.
-    #[inline]
-    fn run(self, mut at: usize, wanted: u8, stop: u8) -> usize {
-        while at < self.end {
-            let (class, length) = self.class_at(at);
-            if class & wanted == 0 || class & stop != 0 {
-                break;
-            }
-            at += length;
-        }
-        at
-    }
-
-    /// Where the run of characters from `at` on ends that have none of the classes of `stop`.
-    #[inline]
-    fn run_without(self, mut at: usize, stop: u8) -> usize {
-        while at < self.end {
-            let (class, length) = self.class_at(at);
-            if class & stop != 0 {
-                break;
-            }
-            at += length;
-        }
-        at
-    }
-
-    /// Where the run of ASCII letters from `at` on ends, eight at a time.
-    #[inline]
-    fn ascii_letters(self, mut at: usize) -> usize {
-        loop {
-            let n_letters = leading_ascii_letters(self.load(at));
-            at += n_letters;
-            if n_letters < 8 {
-                return at;
-            }
-        }
-    }
-
-    /// Where the run of letters from `at` on ends.
-    #[inline]
-    fn letters(self, at: usize) -> usize {
-        let at = self.ascii_letters(at);
-        if self.bytes[at] < 0x80 { at } else { self.wide_letters(at) }
-    }
-
-    #[cold]
-    fn wide_letters(self, at: usize) -> usize {
-        self.run(at, L, 0)
-    }
-
-    /// White space from `at` on, `\s*[\r\n]+|\s+(?!\S)|\s+`, in a text that ends before any of `stop`.
-    fn white_space(self, at: usize, stop: u8) -> usize {
-        let (mut next, mut last, mut line_end) = (at, at, None);
-        while next < self.end {
-            let (class, length) = self.class_at(next);
-            if class & S == 0 || class & stop != 0 {
-                break;
-            }
-            last = next;
-            next += length;
-            if class & CRLF != 0 {
-                line_end = Some(next);
-            }
-        }
-        if let Some(line_end) = line_end {
-            return line_end;
-        }
-        self.without_last(at, last, next, stop)
-    }
-
-    /// `\s+(?!\S)|\s+`, given the run `at..next` whose last character begins at `last`.
-    fn without_last(self, at: usize, last: usize, next: usize, stop: u8) -> usize {
-        let is_at_end = next == self.end || self.class_at(next).0 & stop != 0;
-        if is_at_end || last == at { next } else { last }
-    }
-
-    /// The end of an English contraction at an apostrophe, whatever its case: `(?i:'s|'t|'re|'ve|'m|'ll|'d)`.
-    fn contraction(self, at: usize) -> Option<usize> {
-        let (first, second) = (self.bytes[at + 1] | 0x20, self.bytes[at + 2] | 0x20);
-        match (first, second) {
-            (b's' | b't' | b'm' | b'd', _) => Some(at + 2),
-            (b'r' | b'v', b'e') | (b'l', b'l') => Some(at + 3),
-            // U+017F, the long s, is an s where case does not matter.
-            _ if self.bytes[at + 1..].starts_with("ſ".as_bytes()) => Some(at + 3),
-            _ => None,
-        }
-    }
-}
-
-/// How many of the eight bytes, from the lowest on, are ASCII letters.
-#[inline]
-fn leading_ascii_letters(bytes: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    let lower = (bytes | (0x20 * ONES)) & !HIGH;
-    let from_a = lower + (0x80 - 0x61) * ONES;
-    let above_z = lower + (0x80 - 0x7B) * ONES;
-    let is_other = !(from_a & !above_z & !bytes) & HIGH;
-    (is_other.trailing_zeros() / 8) as usize
-}
+use crate::text::{ASCII, Text, leading_non_spaces};
+use crate::unicode::{CRLF, DIGIT, KANA, L, M, N, P, S};
 
 /// Splits a text into words.
 pub trait Scanner {
     /// Where the word that begins at `at` ends. `at` lies inside of the text.
     fn word_end(&self, text: Text<'_>, at: usize) -> usize;
+}
+
+/// Where a word of letters ends, with a space before it or without; else the class and the length of the first character.
+#[inline]
+fn letters_word(text: Text<'_>, at: usize) -> Result<usize, (u8, usize)> {
+    if text.bytes[at] == b' ' && ASCII[usize::from(text.bytes[at + 1])] & L != 0 {
+        return Ok(text.letters(at + 2));
+    }
+    let (class, length) = text.class_at(at);
+    if class & L != 0 { Ok(text.letters(at + length)) } else { Err((class, length)) }
 }
 
 /// `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,D}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`:
@@ -202,15 +29,7 @@ pub struct Cl100k<const DIGITS: usize>;
 impl<const DIGITS: usize> Scanner for Cl100k<DIGITS> {
     #[inline]
     fn word_end(&self, text: Text<'_>, at: usize) -> usize {
-        let byte = text.bytes[at];
-        if byte == b' ' && ASCII[usize::from(text.bytes[at + 1])] & L != 0 {
-            return text.letters(at + 2);
-        }
-        let (class, length) = text.class_at(at);
-        if class & L != 0 {
-            return text.letters(at + length);
-        }
-        Self::other_word(text, at, class, length)
+        letters_word(text, at).unwrap_or_else(|(class, length)| Self::other_word(text, at, class, length))
     }
 }
 
@@ -232,7 +51,7 @@ impl<const DIGITS: usize> Cl100k<DIGITS> {
         if class & S == 0 {
             return marks_and_lines(text, next);
         }
-        if text.bytes[at] == b' ' && next < text.end && next_class & (S | L | N) == 0 {
+        if text.bytes[at] == b' ' && next < text.end() && next_class & (S | L | N) == 0 {
             return marks_and_lines(text, next + next_length);
         }
         text.white_space(at, 0)
@@ -264,15 +83,7 @@ pub struct Gpt2<const SINGLE_DIGITS: bool>;
 impl<const SINGLE_DIGITS: bool> Scanner for Gpt2<SINGLE_DIGITS> {
     #[inline]
     fn word_end(&self, text: Text<'_>, at: usize) -> usize {
-        let byte = text.bytes[at];
-        if byte == b' ' && ASCII[usize::from(text.bytes[at + 1])] & L != 0 {
-            return text.letters(at + 2);
-        }
-        let (class, length) = text.class_at(at);
-        if class & L != 0 {
-            return text.letters(at + length);
-        }
-        Self::other_word(text, at, class, length)
+        letters_word(text, at).unwrap_or_else(|(class, length)| Self::other_word(text, at, class, length))
     }
 }
 
@@ -299,7 +110,7 @@ impl<const SINGLE_DIGITS: bool> Gpt2<SINGLE_DIGITS> {
             return Self::same_class(text, at, class);
         }
         let (mut next, mut last) = (at, at);
-        while next < text.end && text.class_at(next).0 & S != 0 {
+        while next < text.end() && text.class_at(next).0 & S != 0 {
             last = next;
             next += text.class_at(next).1;
         }
@@ -365,7 +176,7 @@ impl DeepSeek {
 
     /// What no alternative matches stays together up to the next match.
     fn unmatched(text: Text<'_>, mut at: usize) -> usize {
-        while at < text.end {
+        while at < text.end() {
             let (class, length) = text.class_at(at);
             let is_match = class & (L | M | P | S | Self::STOP) != 0 || Self::is_letter(text.class_at(at + length).0);
             if is_match {
@@ -407,52 +218,24 @@ impl Scanner for Spaces {
     #[inline]
     fn word_end(&self, text: Text<'_>, at: usize) -> usize {
         let mut at = at;
-        while at < text.end && text.bytes[at] == b' ' {
+        while at < text.end() && text.bytes[at] == b' ' {
             at += 1;
         }
-        while at < text.end {
+        while at < text.end() {
             let n_others = leading_non_spaces(text.load(at));
             at += n_others;
             if n_others < 8 {
                 break;
             }
         }
-        at.min(text.end)
+        at.min(text.end())
     }
-}
-
-/// How many of the eight bytes, from the lowest on, are no spaces.
-#[inline]
-fn leading_non_spaces(bytes: u64) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    let other = bytes ^ (0x20 * ONES);
-    // The lowest mark is exact: a borrow can only come from a byte that is marked itself.
-    let is_space = other.wrapping_sub(ONES) & !other & HIGH;
-    (is_space.trailing_zeros() / 8) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_compile_time_classes_are_those_of_the_tables() {
-        for code in 0..128_u8 {
-            assert_eq!(ASCII[usize::from(code)], class_of(char::from(code)), "{code:#x}");
-        }
-    }
-
-    #[test]
-    fn letters_are_counted_from_the_lowest_byte() {
-        assert_eq!(leading_ascii_letters(u64::from_le_bytes(*b"abcXYZzZ")), 8);
-        assert_eq!(leading_ascii_letters(u64::from_le_bytes(*b"ab@`[{/:")), 2);
-        assert_eq!(leading_ascii_letters(u64::from_le_bytes([b'a', 0xC3, 0xA9, 0, 0, 0, 0, 0])), 1);
-        for code in 0..=255_u8 {
-            let found = leading_ascii_letters(u64::from(code));
-            assert_eq!(found, usize::from(code.is_ascii_alphabetic()), "{code:#x}");
-        }
-    }
+    use crate::text::PADDING;
 
     fn words<'a>(scanner: &impl Scanner, text: &'a str) -> Vec<&'a str> {
         let mut padded = text.as_bytes().to_vec();

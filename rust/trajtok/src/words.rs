@@ -1,6 +1,6 @@
 //! Words as keys: the vocabulary's words in one table, and a bounded cache of the words that were merged lately.
 
-use crate::scan::Text;
+use crate::text::Text;
 
 /// Words of at most this many bytes are found in the vocabulary's table and in the cache of short words.
 pub const SHORT_WORD: usize = 15;
@@ -213,7 +213,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::scan::PADDING;
+    use crate::text::PADDING;
 
     fn padded(word: &[u8]) -> Vec<u8> {
         let mut bytes = word.to_vec();
