@@ -86,8 +86,9 @@ class Tokenizer:
 
     @property
     def encoder(self) -> str:
-        """The encoder that runs, for reports: `trajtok llama3`, `trajtok qwen2`, `trajtok gpt2`, `trajtok smollm`,
-        `trajtok deepseek`, `trajtok sentencepiece`, or `tokenizers`, the slower one that covers all other files."""
+        """The encoder that runs, for reports: `fastokens llama3`, `fastokens qwen2`, `fastokens gpt2`,
+        `fastokens deepseek`, `trajtok smollm`, `trajtok sentencepiece`, or `tokenizers`, the slower one that covers all
+        other files."""
 
     @property
     def encoder_note(self) -> str | None:

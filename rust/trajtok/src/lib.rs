@@ -48,6 +48,7 @@ mod batch;
 mod conversation;
 mod encode;
 mod error;
+mod fast;
 #[cfg(test)]
 mod fixture;
 mod json;
@@ -56,6 +57,7 @@ mod merge;
 mod messages;
 mod native;
 mod output;
+mod own;
 mod pack;
 mod pairs;
 mod prepare;

@@ -3,25 +3,34 @@
 use std::ops::Range;
 
 use crate::encode::{TokenId, Tokens};
+use crate::tokenizer_json::NONE;
 
 /// Where tokens go.
 pub trait Output {
-    /// Whether it wants to know what a token covers.
-    const HAS_OFFSETS: bool;
-
     /// Takes a token and the bytes of the text that it covers.
     fn push(&mut self, id: u32, bytes: Range<usize>);
+
+    /// Takes tokens that cover the text from byte `at` on, one after the other, up to the first that is none.
+    fn push_all(&mut self, ids: &[u32], at: usize);
 }
 
 /// Ids alone.
 pub struct Ids<'a>(pub &'a mut Vec<TokenId>);
 
 impl Output for Ids<'_> {
-    const HAS_OFFSETS: bool = false;
-
     #[inline]
     fn push(&mut self, id: u32, _bytes: Range<usize>) {
         self.0.push(id.cast_signed());
+    }
+
+    #[inline]
+    fn push_all(&mut self, ids: &[u32], _at: usize) {
+        for &id in ids {
+            if id == NONE {
+                break;
+            }
+            self.0.push(id.cast_signed());
+        }
     }
 }
 
@@ -29,6 +38,8 @@ impl Output for Ids<'_> {
 pub struct Placed<'a> {
     /// Where they are put.
     pub tokens: &'a mut Tokens,
+    /// How many bytes of text each token covers.
+    pub lengths: &'a [u32],
     /// Where the text begins in the rendered conversation.
     pub start: usize,
     /// How many bytes stand before the text that are not its own.
@@ -38,8 +49,6 @@ pub struct Placed<'a> {
 }
 
 impl Output for Placed<'_> {
-    const HAS_OFFSETS: bool = true;
-
     #[inline]
     fn push(&mut self, id: u32, bytes: Range<usize>) {
         let first = self.start + bytes.start.saturating_sub(self.n_prefix);
@@ -48,5 +57,17 @@ impl Output for Placed<'_> {
             end = end.max(self.start + self.first_end);
         }
         self.tokens.push(id.cast_signed(), first..end);
+    }
+
+    #[inline]
+    fn push_all(&mut self, ids: &[u32], mut at: usize) {
+        for &id in ids {
+            if id == NONE {
+                break;
+            }
+            let end = at + self.lengths[id as usize] as usize;
+            self.push(id, at..end);
+            at = end;
+        }
     }
 }

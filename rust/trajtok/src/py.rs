@@ -173,6 +173,8 @@ impl PyEncodedBatch {
 #[pymodule]
 fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
+    // Rows are encoded side by side already: fastokens must not start threads of its own for long texts.
+    py.import("os")?.getattr("environ")?.call_method1("setdefault", ("FASTOKENS_BPE_THREADS", "1"))?;
     module.add("__version__", VERSION)?;
     module.add("TOKEN_FORMAT_VERSION", TOKEN_FORMAT_VERSION)?;
     module.add("TEMPLATES", PyTuple::new(py, TEMPLATES.iter().map(|template| template.name()))?)?;

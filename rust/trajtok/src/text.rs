@@ -1,6 +1,6 @@
 //! A text as scanners read it: padded, in wide strides, by the classes of its characters.
 
-use crate::unicode::{CRLF, DIGIT, L, N, P, S, class_of};
+use crate::unicode::{DIGIT, L, N, S, class_of};
 
 /// Zero bytes behind a text, so that words can be read in wide strides.
 pub const PADDING: usize = 40;
@@ -15,11 +15,9 @@ const fn ascii_classes() -> [u8; 256] {
         #[allow(clippy::cast_possible_truncation, reason = "below 128")]
         let byte = code as u8;
         table[code] = match byte {
-            b'\r' | b'\n' => S | CRLF,
-            b'\t' | 0x0B | 0x0C | b' ' => S,
+            b'\t'..=b'\r' | b' ' => S,
             b'0'..=b'9' => N | DIGIT,
             b'a'..=b'z' | b'A'..=b'Z' => L,
-            b'!'..=b'~' => P,
             _ => 0,
         };
         code += 1;
@@ -136,42 +134,10 @@ impl<'a> Text<'a> {
         self.run(at, L, 0)
     }
 
-    /// White space from `at` on, `\s*[\r\n]+|\s+(?!\S)|\s+`, in a text that ends before any of `stop`.
-    pub fn white_space(self, at: usize, stop: u8) -> usize {
-        let (mut next, mut last, mut line_end) = (at, at, None);
-        while next < self.end {
-            let (class, length) = self.class_at(next);
-            if class & S == 0 || class & stop != 0 {
-                break;
-            }
-            last = next;
-            next += length;
-            if class & CRLF != 0 {
-                line_end = Some(next);
-            }
-        }
-        if let Some(line_end) = line_end {
-            return line_end;
-        }
-        self.without_last(at, last, next, stop)
-    }
-
     /// `\s+(?!\S)|\s+`, given the run `at..next` whose last character begins at `last`.
     pub fn without_last(self, at: usize, last: usize, next: usize, stop: u8) -> usize {
         let is_at_end = next == self.end || self.class_at(next).0 & stop != 0;
         if is_at_end || last == at { next } else { last }
-    }
-
-    /// The end of an English contraction at an apostrophe, whatever its case: `(?i:'s|'t|'re|'ve|'m|'ll|'d)`.
-    pub fn contraction(self, at: usize) -> Option<usize> {
-        let (first, second) = (self.bytes[at + 1] | 0x20, self.bytes[at + 2] | 0x20);
-        match (first, second) {
-            (b's' | b't' | b'm' | b'd', _) => Some(at + 2),
-            (b'r' | b'v', b'e') | (b'l', b'l') => Some(at + 3),
-            // U+017F, the long s, is an s where case does not matter.
-            _ if self.bytes[at + 1..].starts_with("ſ".as_bytes()) => Some(at + 3),
-            _ => None,
-        }
     }
 }
 

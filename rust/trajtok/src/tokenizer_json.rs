@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+/// No token.
+pub const NONE: u32 = u32::MAX;
+
 /// Why Hugging Face's encoder has to be used.
 pub struct Unsupported(pub String);
 
@@ -35,13 +38,18 @@ impl Family {
     /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Llama3 => "trajtok llama3",
-            Self::Qwen2 => "trajtok qwen2",
-            Self::Gpt2 { .. } => "trajtok gpt2",
+            Self::Llama3 => "fastokens llama3",
+            Self::Qwen2 => "fastokens qwen2",
+            Self::Gpt2 { .. } => "fastokens gpt2",
             Self::SmolLm { .. } => "trajtok smollm",
-            Self::DeepSeek => "trajtok deepseek",
+            Self::DeepSeek => "fastokens deepseek",
             Self::SentencePiece => "trajtok sentencepiece",
         }
+    }
+
+    /// Whether our own engine is the fastest exact one.
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::SmolLm { .. } | Self::SentencePiece)
     }
 
     /// Whether some bytes have no token.
@@ -64,7 +72,7 @@ pub struct TokenizerJson {
     pub words: Vec<(Vec<u8>, u32)>,
     /// The token of each byte, all ones where there is none.
     pub bytes: [u32; 256],
-    /// `(left, right, made)` by rank.
+    /// `(left, right, made)` by rank, for our own engine alone.
     pub merges: Vec<(u32, u32, u32)>,
 }
 
@@ -116,7 +124,7 @@ impl TokenizerJson {
         let model = &file.model;
         check_model(model)?;
         let (family, is_nfc, is_prefixed) = find_family(&file)?;
-        let merges = read_merges(model)?;
+        let merges = if family.is_own() { read_merges(model)? } else { Vec::new() };
         let is_bytes = family != Family::SentencePiece;
         let words: Vec<(Vec<u8>, u32)> = model
             .vocab
@@ -124,7 +132,7 @@ impl TokenizerJson {
             .filter_map(|(token, &id)| Some((if is_bytes { bytes_of(token)? } else { text_of(token)? }, id)))
             .collect();
         let bytes = if is_bytes { single_bytes(&words) } else { fallback_bytes(&model.vocab) };
-        let lacks_bytes = bytes.contains(&u32::MAX);
+        let lacks_bytes = bytes.contains(&NONE);
         let family = match family {
             Family::Gpt2 { .. } => Family::Gpt2 { lacks_bytes },
             Family::SmolLm { .. } => Family::SmolLm { lacks_bytes },
@@ -135,6 +143,20 @@ impl TokenizerJson {
             check_spaces(model)?;
         }
         Ok(Self { family, is_nfc, is_prefixed, ignore_merges: model.ignore_merges, words, bytes, merges })
+    }
+
+    /// How many bytes of text each token covers, by id.
+    pub fn lengths(&self) -> Vec<u32> {
+        let n_ids = self.words.iter().map(|(_, id)| *id as usize + 1).max().unwrap_or(0);
+        let mut lengths = vec![1; n_ids];
+        for (word, id) in &self.words {
+            lengths[*id as usize] = u32::try_from(word.len()).unwrap_or(u32::MAX);
+        }
+        // A byte's token is written `<0x41>`, and covers one byte.
+        for &id in self.bytes.iter().filter(|&&id| id != NONE) {
+            lengths[id as usize] = 1;
+        }
+        lengths
     }
 }
 
@@ -257,7 +279,7 @@ fn text_of(token: &str) -> Option<Vec<u8>> {
 }
 
 fn single_bytes(words: &[(Vec<u8>, u32)]) -> [u32; 256] {
-    let mut bytes = [u32::MAX; 256];
+    let mut bytes = [NONE; 256];
     for (word, id) in words {
         if let [byte] = word[..] {
             bytes[usize::from(byte)] = *id;
@@ -267,7 +289,7 @@ fn single_bytes(words: &[(Vec<u8>, u32)]) -> [u32; 256] {
 }
 
 fn fallback_bytes(vocab: &HashMap<String, u32>) -> [u32; 256] {
-    std::array::from_fn(|byte| vocab.get(&format!("<0x{byte:02X}>")).copied().unwrap_or(u32::MAX))
+    std::array::from_fn(|byte| vocab.get(&format!("<0x{byte:02X}>")).copied().unwrap_or(NONE))
 }
 
 /// The scanner cuts a text before every run of spaces: no token may reach across.

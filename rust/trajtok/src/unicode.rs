@@ -4,7 +4,7 @@
 
 use std::sync::LazyLock;
 
-use crate::unicode_tables::{LETTER, MARK, NUMBER, PUNCTUATION, SPACE, SYMBOL};
+use crate::unicode_tables::{LETTER, NUMBER, SPACE};
 
 /// `\p{L}`
 pub const L: u8 = 1;
@@ -12,16 +12,8 @@ pub const L: u8 = 1;
 pub const N: u8 = 2;
 /// `\s`
 pub const S: u8 = 4;
-/// `\p{M}`
-pub const M: u8 = 8;
-/// `\p{P}` or `\p{S}`
-pub const P: u8 = 16;
 /// `char::is_numeric`: the pre-tokenizer `Digits` asks Rust, not the regular expressions.
-pub const DIGIT: u8 = 32;
-/// Kanji of the basic block, Hiragana or Katakana, as `DeepSeek`'s second split has them.
-pub const KANA: u8 = 64;
-/// A carriage return or a line feed.
-pub const CRLF: u8 = 128;
+pub const DIGIT: u8 = 8;
 
 const BLOCK: usize = 256;
 const N_BLOCKS: usize = 0x11_0000 / BLOCK;
@@ -43,7 +35,7 @@ pub fn class_of(char: char) -> u8 {
 
 fn build() -> Classes {
     let mut bits = vec![0_u8; N_BLOCKS * BLOCK];
-    let tables = [(LETTER, L), (NUMBER, N), (SPACE, S), (MARK, M), (PUNCTUATION, P), (SYMBOL, P)];
+    let tables = [(LETTER, L), (NUMBER, N), (SPACE, S)];
     for (ranges, bit) in tables {
         for &(first, last) in ranges {
             bits[first as usize..=last as usize].iter_mut().for_each(|bits| *bits |= bit);
@@ -51,10 +43,7 @@ fn build() -> Classes {
     }
     for (code, bits) in (0..).zip(&mut bits) {
         *bits |= if char::from_u32(code).is_some_and(char::is_numeric) { DIGIT } else { 0 };
-        *bits |= if matches!(code, 0x4E00..=0x9FA5 | 0x3040..=0x30FF) { KANA } else { 0 };
     }
-    bits[0x0A] |= CRLF;
-    bits[0x0D] |= CRLF;
     let mut classes = Classes { block_of: Vec::with_capacity(N_BLOCKS), blocks: Vec::new() };
     for block in bits.chunks_exact(BLOCK) {
         let known = classes.blocks.iter().position(|known| known == block);
@@ -76,14 +65,8 @@ mod tests {
 
     use super::*;
 
-    const TABLES: [(&str, &str, &str); 6] = [
-        ("LETTER", r"\p{L}", "letters"),
-        ("NUMBER", r"\p{N}", "numbers"),
-        ("SPACE", r"\s", "white space"),
-        ("MARK", r"\p{M}", "marks"),
-        ("PUNCTUATION", r"\p{P}", "punctuation"),
-        ("SYMBOL", r"\p{S}", "symbols"),
-    ];
+    const TABLES: [(&str, &str, &str); 3] =
+        [("LETTER", r"\p{L}", "letters"), ("NUMBER", r"\p{N}", "numbers"), ("SPACE", r"\s", "white space")];
 
     /// The ranges of code points that the engine says are in the class.
     fn ask(class: &str) -> Vec<(u32, u32)> {
@@ -109,7 +92,7 @@ mod tests {
     fn the_tables_are_what_the_regular_expressions_engine_says() {
         let mut file =
             String::from("//! Written by the test of `unicode.rs` (`TRAJTOK_WRITE_TABLES=1 cargo test tables`).\n");
-        let ours = [LETTER, NUMBER, SPACE, MARK, PUNCTUATION, SYMBOL];
+        let ours = [LETTER, NUMBER, SPACE];
         let mut differing = Vec::new();
         for ((name, class, words), ours) in TABLES.into_iter().zip(ours) {
             let asked = ask(class);
@@ -135,7 +118,7 @@ mod tests {
         for char in '\0'..=char::MAX {
             let class = class_of(char);
             assert!(class & L == 0 || class & (DIGIT | N | S) == 0, "{char:?}");
-            assert!(class & S == 0 || class & (DIGIT | N | M | P | KANA) == 0, "{char:?}");
+            assert!(class & S == 0 || class & (DIGIT | N) == 0, "{char:?}");
         }
     }
 
@@ -147,12 +130,11 @@ mod tests {
             ('7', N | DIGIT),
             ('½', N | DIGIT),
             (' ', S),
-            ('\n', S | CRLF),
+            ('\n', S),
             ('\u{85}', S),
-            ('\u{301}', M),
-            ('.', P),
-            ('€', P),
-            ('中', L | KANA),
+            ('\u{301}', 0),
+            ('.', 0),
+            ('中', L),
             ('\0', 0),
         ] {
             assert_eq!(class_of(char), class, "{char:?}");
