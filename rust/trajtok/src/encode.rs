@@ -36,6 +36,24 @@ impl Tokens {
         self.offsets.push(bytes);
     }
 
+    /// Adds tokens that cover the text from byte `at` on, one after the other, and says where the last one ends.
+    #[inline]
+    pub(crate) fn push_adjoining(&mut self, ids: &[u32], lengths: &[u16], mut at: usize) -> usize {
+        self.ids.extend(ids.iter().map(|id| id.cast_signed()));
+        self.offsets.extend(ids.iter().map(|&id| {
+            let start = at;
+            at += lengths.get(id as usize).map_or(0, |length| usize::from(*length));
+            start..at
+        }));
+        at
+    }
+
+    /// Takes out all but the first `n` tokens.
+    pub(crate) fn truncate(&mut self, n: usize) {
+        self.ids.truncate(n);
+        self.offsets.truncate(n);
+    }
+
     /// The ids.
     #[must_use]
     pub fn ids(&self) -> &[TokenId] {
@@ -96,9 +114,9 @@ pub trait Encoder: Send + Sync {
     /// The text of an added token, by its id.
     fn added_token(&self, id: TokenId) -> Option<&str>;
 
-    /// Whether an id is an added token's: asked of every token that text gives.
-    fn is_added(&self, id: TokenId) -> bool {
-        self.added_token(id).is_some()
+    /// The first of these ids, if any, that is an added token's: asked of all that text gives.
+    fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
+        ids.iter().position(|&id| self.added_token(id).is_some())
     }
 
     /// The flag, if any, by which Hugging Face would tokenize the text around this added token unlike the text alone.
@@ -266,8 +284,9 @@ impl Encoder for HfEncoder {
         self.added.get(&id).map(|token| token.content.as_str())
     }
 
-    fn is_added(&self, id: TokenId) -> bool {
-        usize::try_from(id).is_ok_and(|id| self.is_added.get(id).copied().unwrap_or(false))
+    fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
+        let is_added = |id: &TokenId| usize::try_from(*id).is_ok_and(|id| self.is_added.get(id).is_some_and(|is| *is));
+        ids.iter().position(is_added)
     }
 
     fn unsupported_flag(&self, token: &str) -> Option<&'static str> {

@@ -31,7 +31,11 @@ pub struct NativeEncoder {
     has_token: [bool; 256],
     engine: Engine,
     /// How many bytes of text each token covers.
-    lengths: Vec<u32>,
+    lengths: Vec<u16>,
+    /// The token of each ASCII character that stands alone, of byte-level families.
+    single: Option<[u32; 128]>,
+    /// Whether the model's own vocabulary holds an added token, so that text may become one.
+    holds_added: bool,
 }
 
 impl NativeEncoder {
@@ -44,18 +48,21 @@ impl NativeEncoder {
             Ok(file) => file,
             Err(Unsupported(why)) => return Err(Box::new((hf, why))),
         };
-        let engine = match engine_of(&file, json) {
-            Ok(engine) => engine,
+        let (engine, lengths) = match engine_of(&file, json).and_then(|engine| Ok((engine, file.lengths()?))) {
+            Ok(both) => both,
             Err(why) => return Err(Box::new((hf, why))),
         };
+        let ids: Vec<TokenId> = file.words.iter().map(|(_, id)| id.cast_signed()).collect();
         let encoder = Self {
+            holds_added: hf.find_added(&ids).is_some(),
             hf,
             family: file.family,
             is_nfc: file.is_nfc,
             is_prefixed: file.is_prefixed,
             has_token: file.bytes.map(|id| id != NONE),
+            single: file.single(),
             engine,
-            lengths: file.lengths(),
+            lengths,
         };
         match encoder.find_difference() {
             None => Ok(encoder),
@@ -108,25 +115,22 @@ impl NativeEncoder {
 
     /// Encodes a text into `output`; false, and nothing is, where Hugging Face's encoder has to.
     fn encode(&self, text: &str, output: &mut impl Output) -> bool {
+        if let (Some(single), &[byte @ ..0x80]) = (&self.single, text.as_bytes())
+            && single[usize::from(byte)] != NONE
+        {
+            output.push(single[usize::from(byte)], 0..1);
+            return true;
+        }
         if !self.is_covered(text) {
             return false;
         }
         match &self.engine {
             Engine::Own(engine) => engine.encode(text, output),
             Engine::Fast(engine) => {
-                let Some(ids) = engine.encode(text) else { return false };
-                let n_covered: usize = ids.iter().map(|&id| self.length_of(id)).sum();
-                if n_covered != text.len() {
-                    return false;
-                }
-                output.push_all(&ids, 0);
+                return engine.encode(text).is_some_and(|ids| output.push_text(&ids, &self.lengths, text.len()));
             }
         }
         true
-    }
-
-    fn length_of(&self, id: u32) -> usize {
-        self.lengths.get(id as usize).map_or(0, |&length| length as usize)
     }
 }
 
@@ -168,8 +172,8 @@ impl Encoder for NativeEncoder {
         self.hf.added_token(id)
     }
 
-    fn is_added(&self, id: TokenId) -> bool {
-        self.hf.is_added(id)
+    fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
+        if self.holds_added { self.hf.find_added(ids) } else { None }
     }
 
     fn unsupported_flag(&self, token: &str) -> Option<&'static str> {

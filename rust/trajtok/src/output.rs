@@ -12,6 +12,9 @@ pub trait Output {
 
     /// Takes tokens that cover the text from byte `at` on, one after the other, up to the first that is none.
     fn push_all(&mut self, ids: &[u32], at: usize);
+
+    /// Takes the tokens of a whole text of `n_bytes`; false, and none is taken, if they do not cover just as much.
+    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool;
 }
 
 /// Ids alone.
@@ -32,6 +35,15 @@ impl Output for Ids<'_> {
             self.0.push(id.cast_signed());
         }
     }
+
+    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool {
+        let length_of = |id: &u32| lengths.get(*id as usize).map_or(0, |length| usize::from(*length));
+        let is_whole = ids.iter().map(length_of).sum::<usize>() == n_bytes;
+        if is_whole {
+            self.0.extend(ids.iter().map(|id| id.cast_signed()));
+        }
+        is_whole
+    }
 }
 
 /// Ids and what they cover of a text that begins at `start`, behind `n_prefix` bytes that are not its own.
@@ -39,7 +51,7 @@ pub struct Placed<'a> {
     /// Where they are put.
     pub tokens: &'a mut Tokens,
     /// How many bytes of text each token covers.
-    pub lengths: &'a [u32],
+    pub lengths: &'a [u16],
     /// Where the text begins in the rendered conversation.
     pub start: usize,
     /// How many bytes stand before the text that are not its own.
@@ -65,9 +77,18 @@ impl Output for Placed<'_> {
             if id == NONE {
                 break;
             }
-            let end = at + self.lengths[id as usize] as usize;
+            let end = at + usize::from(self.lengths[id as usize]);
             self.push(id, at..end);
             at = end;
         }
+    }
+
+    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool {
+        let n_before = self.tokens.ids().len();
+        let is_whole = self.tokens.push_adjoining(ids, lengths, self.start) == self.start + n_bytes;
+        if !is_whole {
+            self.tokens.truncate(n_before);
+        }
+        is_whole
     }
 }

@@ -131,7 +131,7 @@ fn row_of(
         return Err(refuse(fault));
     }
     let bytes = batch.bytes(record).ok_or_else(|| refuse("the record was not kept"))?;
-    let mut read = Vec::new();
+    let mut read = Vec::with_capacity(MESSAGES);
     shape.read(bytes, &mut read).map_err(|why| refuse(&why))?;
     let messages = read.into_iter().map(|message| {
         let default = if message.role.as_str() == "assistant" { 1.0 } else { 0.0 };
@@ -141,6 +141,9 @@ fn row_of(
     conversation.check()?;
     tokenizer.encode_conversation(&conversation, tokens)
 }
+
+/// As many messages as most conversations have.
+const MESSAGES: usize = 16;
 
 /// The three files, under temporary names until all are whole.
 struct Output {

@@ -134,6 +134,7 @@ const N_MIXED: u64 = 700;
 /// The probes: every piece alone, long runs, and pieces put together by a fixed rule.
 pub fn probes() -> Vec<String> {
     let mut probes: Vec<String> = WORDS.iter().map(|&word| word.to_owned()).collect();
+    probes.extend((0..128_u8).map(|byte| char::from(byte).to_string()));
     probes.extend(["a", " ", "\n", "ab", "é", "中", "😀", "1", "-", " a", "\u{301}"].map(|run| run.repeat(300)));
     let mut state = 0x5DEE_CE66_D1CE_4E5B_u64;
     let mut draw = |below: usize| {

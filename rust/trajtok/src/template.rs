@@ -62,6 +62,17 @@ impl Rendering {
         self.segments.push(Segment { kind: SegmentKind::Control(index), bytes: start..self.text.len() });
     }
 
+    /// An empty one with room for what most templates write.
+    fn with_room(conversation: &Conversation<'_>) -> Self {
+        let n_messages = conversation.messages.len();
+        let n_bytes: usize = conversation.messages.iter().map(|message| message.content.len()).sum();
+        Self {
+            text: String::with_capacity(n_bytes + (n_messages + 1) * BYTES_AROUND),
+            segments: Vec::with_capacity(n_messages * 4 + 2),
+            trained: Vec::with_capacity(n_messages),
+        }
+    }
+
     /// Text joins the text before it, so that what lies between two controls is encoded as one.
     fn push_text(&mut self, text: &str) {
         if text.is_empty() {
@@ -99,6 +110,9 @@ impl Rendering {
         }
     }
 }
+
+/// What a template writes around a message, about.
+const BYTES_AROUND: usize = 40;
 
 /// How a conversation is written as text.
 pub trait ChatTemplate: Send + Sync {
@@ -143,7 +157,7 @@ impl ChatTemplate for ChatMl {
 
     fn render(&self, conversation: &Conversation<'_>, add_generation_prompt: bool) -> Rendering {
         let controls = self.control_tokens();
-        let mut rendering = Rendering::default();
+        let mut rendering = Rendering::with_room(conversation);
         for message in &conversation.messages {
             rendering.push_control(controls, IM_START);
             rendering.push_text(message.role.as_str());

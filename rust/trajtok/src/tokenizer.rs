@@ -182,18 +182,15 @@ impl Tokenizer {
 
     /// Text may still become an added token where the model's own vocabulary holds it (Unigram, `ignore_merges`).
     fn check_text_tokens(&self, tokens: &Tokens, from: usize) -> Result<(), Error> {
-        for (&id, bytes) in tokens.ids()[from..].iter().zip(&tokens.offsets()[from..]) {
-            if self.encoder.is_added(id)
-                && let Some(token) = self.encoder.added_token(id)
-            {
-                let detail = format!(
-                    "the text at bytes {} to {} of the rendered conversation becomes the added token {token:?} (id {id})",
-                    bytes.start, bytes.end,
-                );
-                return Err(Rejection::error(Reason::ControlTokenInContent, detail));
-            }
-        }
-        Ok(())
+        let Some(at) = self.encoder.find_added(&tokens.ids()[from..]).map(|index| from + index) else { return Ok(()) };
+        let (id, bytes) = (tokens.ids()[at], &tokens.offsets()[at]);
+        let detail = format!(
+            "the text at bytes {} to {} of the rendered conversation becomes the added token {:?} (id {id})",
+            bytes.start,
+            bytes.end,
+            self.encoder.added_token(id).unwrap_or_default(),
+        );
+        Err(Rejection::error(Reason::ControlTokenInContent, detail))
     }
 
     fn check_length(&self, tokens: &Tokens) -> Result<(), Error> {

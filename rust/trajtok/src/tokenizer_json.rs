@@ -146,17 +146,26 @@ impl TokenizerJson {
     }
 
     /// How many bytes of text each token covers, by id.
-    pub fn lengths(&self) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// A token is too long for that.
+    pub fn lengths(&self) -> Result<Vec<u16>, String> {
         let n_ids = self.words.iter().map(|(_, id)| *id as usize + 1).max().unwrap_or(0);
         let mut lengths = vec![1; n_ids];
         for (word, id) in &self.words {
-            lengths[*id as usize] = u32::try_from(word.len()).unwrap_or(u32::MAX);
+            let too_long = |_| format!("its token {id} has {} bytes", word.len());
+            lengths[*id as usize] = u16::try_from(word.len()).map_err(too_long)?;
         }
         // A byte's token is written `<0x41>`, and covers one byte.
         for &id in self.bytes.iter().filter(|&&id| id != NONE) {
             lengths[id as usize] = 1;
         }
-        lengths
+        Ok(lengths)
+    }
+
+    /// The token of each ASCII character that is the whole text; None where that depends on what is before.
+    pub fn single(&self) -> Option<[u32; 128]> {
+        (self.family != Family::SentencePiece).then(|| std::array::from_fn(|byte| self.bytes[byte]))
     }
 }
 
