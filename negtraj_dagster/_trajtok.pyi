@@ -74,7 +74,8 @@ class Tokenizer:
                 are not applied.
             template: one of `TEMPLATES`.
             max_tokens: the most tokens a row may have, at least 1.
-            over_length: what happens to a longer row; `drop` rejects it.
+            over_length: what happens to a longer row. `drop` rejects it; `cut_at_turn` ends it with the last target that
+                fits, and rejects it where none does.
 
         Raises:
             TokenizerError: the file is missing or malformed; or its ids cannot be promised: it sets BPE dropout, or an
@@ -183,6 +184,11 @@ class EncodedBatch:
         control_token_in_content, over_length. Control_token_in_content means that the model's own vocabulary turned text
         into an added token, which only some kinds of model do.
         """
+
+    @property
+    def cut(self) -> list[tuple[str, int, int, int]]:
+        """The rows that lack the end of their conversation, in input order: key, how many messages from the first on the
+        row has, how many the conversation has, how many tokens all of them would have."""
 
     def __arrow_c_schema__(self) -> object:
         """The Arrow C data interface's schema capsule."""
@@ -389,7 +395,7 @@ def prepare(
         n_threads: all processors by default.
 
     Returns:
-        n_records, n_rows, n_rejected, n_tokens, n_trained, n_straddling, n_bins
+        n_records, n_rows, n_rejected, n_cut, n_tokens, n_trained, n_straddling, n_bins
 
     Raises:
         TrajtokError: the file cannot be read or the folder cannot be written; n_threads is below 1.

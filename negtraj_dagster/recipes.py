@@ -48,7 +48,7 @@ class ShardsSettings(Strict):
 
     chat_template: str = "chatml"
     max_tokens: int = Field(512, ge=8)
-    over_length: Literal["drop"] = "drop"
+    over_length: Literal["drop", "cut_at_turn"] = "drop"
 
 
 class TrainingSettings(Strict):

@@ -97,6 +97,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
         details={
             "segments": [store.name(each) for each in segments],
             "encoder": _encoders(store, segments),
+            "n_cut": _count_cut(rows, known),
             **_statistics(index, rejected),
         },
         work=work.counts(),
@@ -211,6 +212,12 @@ def _index(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
 def _count_rejected(rows: pl.DataFrame, known: pl.DataFrame) -> dict[str, int]:
     refused = rows.join(known.filter(pl.col("reason") != ""), on="token_key", how="inner")
     return dict(refused["reason"].value_counts().sort(["count", "reason"], descending=[True, False]).rows())
+
+
+def _count_cut(rows: pl.DataFrame, known: pl.DataFrame) -> int:
+    """Rows that lack the end of their conversation."""
+    cut = known.filter((pl.col("reason") == "") & (pl.col("detail") != ""))
+    return rows.join(cut, on="token_key", how="semi").height
 
 
 def _encoders(store: Store, segments: Sequence[Path]) -> str:

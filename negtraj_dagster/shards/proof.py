@@ -50,6 +50,7 @@ def prove_rows(
     tokenizer_json: Path,
     template: ChatTemplate,
     *,
+    kept: Mapping[str, int] | None = None,
     has_straddling: bool = False,
 ) -> Proof:
     """Check every row of a batch against the conversation it was made from.
@@ -60,6 +61,7 @@ def prove_rows(
         tokenizer: gives the prompt a served model sees.
         tokenizer_json: read again by the reference decoder.
         template: the template's plain Python rendering.
+        kept: token_key -> how many messages a row has that lacks the end of its conversation.
         has_straddling: trajtok reported tokens that cross a target's border; only then may a row be rejected for it.
 
     Raises:
@@ -69,6 +71,7 @@ def prove_rows(
     proof = Proof()
     for row in batch.to_pylist():
         turns: list[ConditionedTurn] = json.loads(conversations[row["token_key"]])["messages"]
+        turns = turns[: (kept or {}).get(row["token_key"], len(turns))]
         try:
             _prove_row(row, turns, tokenizer, reference, template)
         except _JoinedAcrossTurnError as error:

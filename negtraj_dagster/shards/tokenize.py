@@ -110,7 +110,7 @@ def token_keys(store: Store, rule: TokenRule) -> pl.DataFrame:
 KEY_SCHEMA = pl.Schema(
     {"token_key": pl.String, "n_tokens": pl.Int32, "n_trained": pl.Int32, "reason": pl.String, "detail": pl.String}
 )
-"""One row per tokenized or rejected conversation; `reason` is empty for a row that was written."""
+"""One row per tokenized or rejected conversation; `reason` is empty for a row that was written, `detail` says if it was cut."""
 
 
 @lru_cache(maxsize=2)
@@ -146,11 +146,12 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
             tokenizer,
             rule.tokenizer_json,
             TEMPLATES[rule.template],
+            kept={key: n_kept for key, n_kept, _, _ in encoded.cut},
             has_straddling=encoded.n_straddling > 0,
         )
         batch = _without(batch, {key for key, _, _ in proof.rejected})
         n_tokens += proof.n_tokens
-        described = _describe_keys(batch, [*encoded.rejected, *proof.rejected])
+        described = _describe_keys(batch, [*encoded.rejected, *proof.rejected], _describe_cuts(encoded.cut, rule))
         content = {"n_straddling": encoded.n_straddling, **proof.counts()}
         details = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note}
         store.publish_segment(token_table(rule), digest(*part), _segment_writer(batch, described, content, details))
@@ -176,8 +177,17 @@ def _without(batch: pa.RecordBatch, rejected: set[str]) -> pa.RecordBatch:
     return batch.filter(pa.array([key not in rejected for key in batch.column("token_key").to_pylist()]))
 
 
-def _describe_keys(batch: pa.RecordBatch, rejected: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
-    written = pl.DataFrame(batch.select(["token_key", "n_tokens", "n_trained"]))
-    written = written.with_columns(reason=pl.lit(""), detail=pl.lit(""))
+def _describe_cuts(cut: Sequence[tuple[str, int, int, int]], rule: TokenRule) -> pl.DataFrame:
+    """token_key, detail of every row that lacks the end of its conversation."""
+    texts = [
+        (key, f"cut: the last {n_all - n_kept} of {n_all} messages are left out; all have {n_tokens} tokens, at most {rule.max_tokens} are allowed")
+        for key, n_kept, n_all, n_tokens in cut
+    ]
+    return pl.DataFrame(texts, schema={"token_key": pl.String, "detail": pl.String}, orient="row")
+
+
+def _describe_keys(batch: pa.RecordBatch, rejected: Sequence[tuple[str, str, str]], cuts: pl.DataFrame) -> pl.DataFrame:
+    written = pl.DataFrame(batch.select(["token_key", "n_tokens", "n_trained"])).with_columns(reason=pl.lit(""))
+    written = written.join(cuts, on="token_key", how="left", maintain_order="left").with_columns(pl.col("detail").fill_null(""))
     refused = pl.DataFrame([(key, 0, 0, reason, detail) for key, reason, detail in rejected], schema=KEY_SCHEMA, orient="row")
     return pl.concat([written.cast(KEY_SCHEMA), refused])  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -77,6 +78,31 @@ def test_rejected_rows_are_named_by_reason_and_not_tried_again(store: Store, rul
     assert tokenize(store, rule, asked).n_rows == 2
     assert rejected(store, rule, asked) == ["nothing_trained", "over_length"]
     assert tokenize(store, rule, asked).n_rows == 0
+
+
+def test_a_long_conversation_is_cut_at_a_turn_proved_and_described(store: Store, base: Path) -> None:
+    rule = token_rule(base, "chatml", 64, "cut_at_turn")
+    long = turns("How many?", "Action: finish[5]", "How many?", "word " * 100)
+    hopeless = turns("How many?", "word " * 100)
+    asked = keyed(rule, long, hopeless)
+    tokenize(store, rule, asked)
+    known = token_keys(store, rule).sort("n_tokens")
+    assert known["reason"].to_list() == ["over_length", ""]
+    whole = row_tokens(base, long)
+    assert known["detail"][1] == (
+        f"cut: the last 2 of 4 messages are left out; all have {whole} tokens, at most 64 are allowed"
+    )
+    short = keyed(rule, turns("How many?", "Action: finish[5]"))
+    tokenize(store, rule, short)
+    same = token_keys(store, rule).filter(pl.col("token_key").is_in(list(short)))
+    assert same.select("n_tokens", "n_trained", "detail").row(0) == (*known.select("n_tokens", "n_trained").row(1), "")
+
+
+def row_tokens(base: Path, conversation: list[ConditionedTurn]) -> int:
+    """How many tokens a conversation has, however long."""
+    tokenizer = _trajtok.Tokenizer(base / "tokenizer.json", template="chatml", max_tokens=1 << 20)
+    batch = pa.record_batch(tokenizer.encode(["k"], [conditioned_json(conversation)]))
+    return int(batch.column("n_tokens")[0].as_py())
 
 
 def test_a_target_that_the_tokenizer_joins_with_its_header_is_rejected_not_trained(store: Store, rule: TokenRule) -> None:

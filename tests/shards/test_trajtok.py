@@ -383,7 +383,7 @@ def test_a_control_token_that_the_tokenizer_lacks_is_named(tmp_path: Path) -> No
     ("chosen", "error", "message"),
     [
         ({"template": "llama"}, _trajtok.TemplateError, "expected one of: chatml"),
-        ({"over_length": "cut_at_turn"}, _trajtok.TrajtokError, "expected one of: drop"),
+        ({"over_length": "window"}, _trajtok.TrajtokError, "expected one of: drop, cut_at_turn"),
         ({"max_tokens": 0}, _trajtok.TrajtokError, "expected at least 1"),
         ({"max_tokens": -1}, _trajtok.TrajtokError, "expected at least 1"),
     ],

@@ -8,7 +8,7 @@ use arrow_schema::{DataType, Field, Schema};
 
 use crate::error::{Error, Reason};
 use crate::mask::TrainedTokens;
-use crate::tokenizer::TokenRow;
+use crate::tokenizer::{Cut, TokenRow};
 
 /// Changes when, and only when, the same input yields other bytes.
 pub const TOKEN_FORMAT_VERSION: u32 = 1;
@@ -24,6 +24,15 @@ pub struct RejectedRow {
     pub detail: String,
 }
 
+/// One row that lacks the end of its conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutRow {
+    /// The row's key.
+    pub key: String,
+    /// What it has and what it lacks.
+    pub cut: Cut,
+}
+
 /// Token rows and refused rows, each in input order; together they are all rows that were given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -31,6 +40,8 @@ pub struct Batch {
     pub records: RecordBatch,
     /// The rows that are not in `records`.
     pub rejected: Vec<RejectedRow>,
+    /// The rows of `records` that lack the end of their conversation.
+    pub cut: Vec<CutRow>,
     /// How many tokens of `records` lie on both sides of a trained stretch's border.
     pub n_straddling: usize,
 }
@@ -69,8 +80,10 @@ impl Batch {
         }
         to_index(rows.iter().map(|(key, _)| key.len()).sum(), "bytes of keys")?;
         to_index(rows.iter().map(|(_, row)| row.input_ids.len()).sum(), "tokens")?;
+        let cut_row = |(key, row): &(&str, TokenRow)| Some(CutRow { key: (*key).to_owned(), cut: row.cut.clone()? });
+        let cut = rows.iter().filter_map(cut_row).collect();
         let n_straddling = rows.iter().map(|(_, row)| row.mask.n_straddling).sum();
-        Ok(Self { records: build_records(&rows)?, rejected, n_straddling })
+        Ok(Self { records: build_records(&rows)?, rejected, cut, n_straddling })
     }
 }
 
@@ -146,7 +159,7 @@ mod tests {
 
     fn row() -> TokenRow {
         let runs = vec![TrainedTokens { tokens: 1..3, weight: 0.5 }];
-        TokenRow { input_ids: vec![7, 8, 9], mask: LossMask { runs, n_straddling: 2 } }
+        TokenRow { input_ids: vec![7, 8, 9], mask: LossMask { runs, n_straddling: 2 }, cut: None }
     }
 
     #[test]

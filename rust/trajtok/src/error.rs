@@ -141,7 +141,7 @@ pub enum Error {
     },
 
     /// `over_length` names no rule.
-    #[error("over_length {0:?} is unknown; expected one of: drop")]
+    #[error("over_length {0:?} is unknown; expected one of: drop, cut_at_turn")]
     UnknownOverLength(String),
 
     /// `max_tokens` leaves no room.

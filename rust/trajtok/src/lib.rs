@@ -86,7 +86,7 @@ mod unicode_tables;
 mod words;
 mod worker;
 
-pub use batch::{Batch, RejectedRow, TOKEN_FORMAT_VERSION, schema};
+pub use batch::{Batch, CutRow, RejectedRow, TOKEN_FORMAT_VERSION, schema};
 pub use conversation::{Conversation, Message, Role};
 pub use encode::{Encoder, HfEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};
@@ -101,7 +101,7 @@ pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ng
 pub use template::{
     ChatMl, ChatTemplate, Piece, Rendering, Segment, SegmentKind, TEMPLATES, TrainedBytes, find_template,
 };
-pub use tokenizer::{OverLength, TokenRow, Tokenizer};
+pub use tokenizer::{Cut, OverLength, TokenRow, Tokenizer};
 
 /// This crate's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

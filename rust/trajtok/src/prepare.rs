@@ -44,6 +44,8 @@ pub struct Prepared {
     pub n_rows: usize,
     /// Records that are in `rejected.jsonl`.
     pub n_rejected: usize,
+    /// Rows that lack the end of their conversation.
+    pub n_cut: usize,
     /// Tokens of all rows.
     pub n_tokens: usize,
     /// Tokens that are trained.
@@ -179,6 +181,7 @@ impl Output {
         self.prepared.n_records += n_records;
         self.prepared.n_rows += batch.records.num_rows();
         self.prepared.n_rejected += batch.rejected.len();
+        self.prepared.n_cut += batch.cut.len();
         self.prepared.n_straddling += batch.n_straddling;
         if batch.records.num_rows() > 0 {
             self.rows.write(&batch.records)?;

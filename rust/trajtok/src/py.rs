@@ -14,7 +14,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyDict, PyString, PyTuple};
 use rayon::prelude::*;
 
-use crate::{Batch, Error, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION, load_encoder};
+use crate::{
+    Batch, CutRow, Error, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION, load_encoder,
+};
 
 pyo3::create_exception!(negtraj_dagster._trajtok, TrajtokError, PyValueError);
 pyo3::create_exception!(negtraj_dagster._trajtok, TokenizerError, TrajtokError);
@@ -150,6 +152,12 @@ impl PyEncodedBatch {
     #[getter]
     fn rejected(&self) -> Vec<(&str, &'static str, &str)> {
         self.0.rejected.iter().map(|row| (row.key.as_str(), row.reason.as_str(), row.detail.as_str())).collect()
+    }
+
+    #[getter]
+    fn cut(&self) -> Vec<(String, usize, usize, usize)> {
+        let tuple = |row: &CutRow| (row.key.clone(), row.cut.n_kept, row.cut.n_messages, row.cut.n_tokens);
+        self.0.cut.iter().map(tuple).collect()
     }
 
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {

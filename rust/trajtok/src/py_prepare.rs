@@ -31,6 +31,7 @@ fn prepare<'py>(
         ("n_records", done.n_records),
         ("n_rows", done.n_rows),
         ("n_rejected", done.n_rejected),
+        ("n_cut", done.n_cut),
         ("n_tokens", done.n_tokens),
         ("n_trained", done.n_trained),
         ("n_straddling", done.n_straddling),

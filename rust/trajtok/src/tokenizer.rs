@@ -14,6 +14,8 @@ use crate::template::{ChatTemplate, Rendering, SegmentKind, find_template};
 pub enum OverLength {
     /// It is rejected.
     Drop,
+    /// It ends with the last target that fits; without one it is rejected.
+    CutAtTurn,
 }
 
 impl OverLength {
@@ -24,6 +26,7 @@ impl OverLength {
     pub fn parse(name: &str) -> Result<Self, Error> {
         match name {
             "drop" => Ok(Self::Drop),
+            "cut_at_turn" => Ok(Self::CutAtTurn),
             _ => Err(Error::UnknownOverLength(name.to_owned())),
         }
     }
@@ -36,6 +39,19 @@ pub struct TokenRow {
     pub input_ids: Vec<TokenId>,
     /// The trained runs.
     pub mask: LossMask,
+    /// What was left out of a conversation that is too long.
+    pub cut: Option<Cut>,
+}
+
+/// How a conversation was cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// How many of its messages the row has, from the first on; the last one is a target.
+    pub n_kept: usize,
+    /// How many messages it has.
+    pub n_messages: usize,
+    /// How many tokens all of them would have.
+    pub n_tokens: usize,
 }
 
 /// Turns conditioned conversations into token rows, with one tokenizer and one template.
@@ -128,12 +144,52 @@ impl Tokenizer {
             return Err(Rejection::error(Reason::NothingTrained, "no message has a weight above 0"));
         }
         self.encode_rendering(&rendering, tokens)?;
-        self.check_length(tokens)?;
+        if tokens.ids().len() > self.max_tokens {
+            return match self.over_length {
+                OverLength::Drop => Err(self.over_length_error(tokens.ids().len(), "")),
+                OverLength::CutAtTurn => self.encode_cut(conversation, &rendering, tokens),
+            };
+        }
+        Self::finish_row(&rendering, tokens, None)
+    }
+
+    /// Encodes the longest beginning that ends with a target and has at most `max_tokens` tokens.
+    ///
+    /// It is rendered anew, so that the row is what this shorter conversation gives.
+    fn encode_cut(
+        &self,
+        conversation: &Conversation<'_>,
+        whole: &Rendering,
+        tokens: &mut Tokens,
+    ) -> Result<TokenRow, Error> {
+        let (n_messages, n_tokens) = (conversation.messages.len(), tokens.ids().len());
+        // No target that ends behind this byte fits: tokens before it are about the same in the shorter conversation.
+        let too_far = tokens.offsets()[self.max_tokens].end;
+        let targets =
+            (0..).zip(&conversation.messages).filter(|(_, message)| message.is_trained()).map(|(index, _)| index);
+        let near: Vec<usize> =
+            targets.zip(&whole.trained).filter(|(_, span)| span.bytes.end <= too_far).map(|(index, _)| index).collect();
+        for &last in near.iter().rev() {
+            let shorter = Conversation { messages: conversation.messages[..=last].to_vec() };
+            let rendering = self.template.render(&shorter, false);
+            self.encode_rendering(&rendering, tokens)?;
+            if tokens.ids().len() <= self.max_tokens {
+                return Self::finish_row(&rendering, tokens, Some(Cut { n_kept: last + 1, n_messages, n_tokens }));
+            }
+        }
+        Err(self.over_length_error(n_tokens, ", and not even the first target ends within them"))
+    }
+
+    fn finish_row(rendering: &Rendering, tokens: &Tokens, cut: Option<Cut>) -> Result<TokenRow, Error> {
         let mask = mask_tokens(tokens, &rendering.trained);
         if mask.runs.is_empty() {
             return Err(Rejection::error(Reason::NothingTrained, "no token covers any trained text"));
         }
-        Ok(TokenRow { input_ids: tokens.ids().to_vec(), mask })
+        Ok(TokenRow { input_ids: tokens.ids().to_vec(), mask, cut })
+    }
+
+    fn over_length_error(&self, n_tokens: usize, remark: &str) -> Error {
+        Rejection::error(Reason::OverLength, format!("{n_tokens} tokens, max_tokens is {}{remark}", self.max_tokens))
     }
 
     /// Writes a conversation by the template.
@@ -191,17 +247,6 @@ impl Tokenizer {
             self.encoder.added_token(id).unwrap_or_default(),
         );
         Err(Rejection::error(Reason::ControlTokenInContent, detail))
-    }
-
-    fn check_length(&self, tokens: &Tokens) -> Result<(), Error> {
-        let n_tokens = tokens.ids().len();
-        match self.over_length {
-            OverLength::Drop if n_tokens > self.max_tokens => Err(Rejection::error(
-                Reason::OverLength,
-                format!("{n_tokens} tokens, max_tokens is {}", self.max_tokens),
-            )),
-            OverLength::Drop => Ok(()),
-        }
     }
 }
 

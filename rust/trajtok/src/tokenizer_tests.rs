@@ -113,7 +113,7 @@ fn settings_that_make_no_sense_are_refused() {
     let encoder = || Box::new(TokenizerJson::default().encoder());
     assert!(matches!(Tokenizer::new(encoder(), "chatml", 0, OverLength::Drop), Err(Error::MaxTokens(0))));
     assert!(matches!(Tokenizer::new(encoder(), "x", 9, OverLength::Drop), Err(Error::UnknownTemplate { .. })));
-    assert!(matches!(OverLength::parse("cut"), Err(Error::UnknownOverLength(_))));
+    assert!(matches!(OverLength::parse("window"), Err(Error::UnknownOverLength(_))));
 }
 
 #[test]
@@ -158,5 +158,40 @@ proptest! {
             prop_assert!(last <= row.input_ids.len());
             prop_assert_eq!(row.mask.runs.len(), turns.iter().filter(|turn| turn.2 > 0.0).count());
         }
+    }
+}
+
+#[test]
+fn a_long_conversation_ends_with_the_last_target_that_fits() {
+    let turns = [
+        ("user", "a", 0.0),
+        ("assistant", "b", 1.0),
+        ("user", "c", 0.0),
+        ("assistant", "d e f g", 0.5),
+        ("user", "h", 0.0),
+    ];
+    let whole = tokenizer(1000).encode_row(conversation_json(&turns).as_bytes()).unwrap();
+    assert_eq!(whole.cut, None);
+    let n_tokens = whole.input_ids.len();
+    let cutting = |max_tokens: usize| {
+        let encoder = Box::new(TokenizerJson::default().encoder());
+        Tokenizer::new(encoder, "chatml", i64::try_from(max_tokens).unwrap(), OverLength::CutAtTurn).unwrap()
+    };
+    for max_tokens in 1..=n_tokens + 1 {
+        // The slow way: every beginning that ends with a target, the longest first.
+        let expected = [5, 4, 2].into_iter().find_map(|n_kept| {
+            let row = tokenizer(1000).encode_row(conversation_json(&turns[..n_kept]).as_bytes()).unwrap();
+            (row.input_ids.len() <= max_tokens).then_some((n_kept, row))
+        });
+        let found = cutting(max_tokens).encode_row(conversation_json(&turns).as_bytes());
+        let Some((n_kept, expected)) = expected else {
+            let Err(Error::Rejected(rejection)) = found else { panic!("{max_tokens}: a row") };
+            assert_eq!(rejection.reason, Reason::OverLength);
+            assert!(rejection.detail.ends_with("not even the first target ends within them"), "{}", rejection.detail);
+            continue;
+        };
+        let found = found.unwrap();
+        assert_eq!((&found.input_ids, &found.mask), (&expected.input_ids, &expected.mask), "{max_tokens}");
+        assert_eq!(found.cut, (n_kept < 5).then_some(Cut { n_kept, n_messages: 5, n_tokens }), "{max_tokens}");
     }
 }
