@@ -180,7 +180,11 @@ def _without(batch: pa.RecordBatch, rejected: set[str]) -> pa.RecordBatch:
 def _describe_cuts(cut: Sequence[tuple[str, int, int, int]], rule: TokenRule) -> pl.DataFrame:
     """token_key, detail of every row that lacks the end of its conversation."""
     texts = [
-        (key, f"cut: the last {n_all - n_kept} of {n_all} messages are left out; all have {n_tokens} tokens, at most {rule.max_tokens} are allowed")
+        (
+            key,
+            f"cut: the last {n_all - n_kept} of {n_all} messages are left out; "
+            f"all have {n_tokens} tokens, at most {rule.max_tokens} are allowed",
+        )
         for key, n_kept, n_all, n_tokens in cut
     ]
     return pl.DataFrame(texts, schema={"token_key": pl.String, "detail": pl.String}, orient="row")

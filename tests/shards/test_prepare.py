@@ -54,6 +54,7 @@ def test_rows_are_those_of_encode_and_every_row_is_in_one_bin(
         "n_rejected": 0,
         "n_tokens": sum(row["n_tokens"] for row in rows),
         "n_trained": sum(row["n_trained"] for row in rows),
+        "n_cut": 0,
         "n_straddling": 0,
         "n_bins": len(bins),
     }
