@@ -158,7 +158,7 @@ class EncodedBatch:
     `pyarrow.record_batch(batch)` and `polars.DataFrame(batch)` read it without copying. Columns:
 
     - token_key: utf8, not null
-    - input_ids: list<int32> [n_tokens], the whole rendered conversation
+    - input_ids: list<int32> [n_tokens], the rendered conversation, or its beginning if it was cut
     - span_start, span_end: list<int32> [n_targets], a half-open range of tokens per target, in order, not overlapping
     - span_weight: list<float32> [n_targets]
     - n_tokens: int32
@@ -181,7 +181,8 @@ class EncodedBatch:
         """Key, reason and detail of every refused row, in input order.
 
         Reasons, in the order they are tried: invalid_conversation, invalid_weight, nothing_trained,
-        control_token_in_content, over_length. Control_token_in_content means that the model's own vocabulary turned text
+        no_token, control_token_in_content, over_length. No_token: the tokenizer has none for a byte of the text, which would be
+        lost. Control_token_in_content means that the model's own vocabulary turned text
         into an added token, which only some kinds of model do.
         """
 
@@ -381,24 +382,25 @@ def prepare(
 
     Reads JSON lines or one JSON array of records `{"messages": [{"role", "content", "loss"}]}` (also `conversations`,
     `from`/`value`; a message without `loss` or `weight` is trained if it is the assistant's) and writes three files, which
-    get their names when all are whole:
+    get their names when all are whole, and a fourth for what was cut:
 
     - rows.arrow: an Arrow IPC file with the columns of `EncodedBatch`; token_key is the record's place ("line 3")
     - bins.arrow: rows: list<int64>, the row numbers of each bin, best-fit decreasing over all rows
     - rejected.jsonl: place, reason and detail of every record that is no row
+    - cut.jsonl: place, n_kept, n_messages and n_tokens of every row that lacks the end of its conversation
 
     Args:
         input: the file.
-        output: the folder; made if it is not there, its three files replaced if it is.
+        output: the folder; made if it is not there, its files replaced if it is.
         tokenizer: tokenizer, template and length rule.
         capacity: tokens per bin, at least `max_tokens` of the tokenizer.
-        n_threads: all processors by default.
+        n_threads: 1 to 1024; all processors by default.
 
     Returns:
         n_records, n_rows, n_rejected, n_cut, n_tokens, n_trained, n_straddling, n_bins
 
     Raises:
-        TrajtokError: the file cannot be read or the folder cannot be written; n_threads is below 1.
+        TrajtokError: the file cannot be read or the folder cannot be written; n_threads is out of range.
         TokenizerError: as for `Tokenizer.encode`.
-        PackError: a row is longer than capacity.
+        PackError: capacity is below 1 or below the tokenizer's max_tokens.
     """

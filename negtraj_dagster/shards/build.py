@@ -84,7 +84,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             f"raise shards.max_tokens (now {rule.max_tokens}) or choose other rollouts"
         )
     index.rechunk().write_parquet(folder / "index.parquet")
-    previews = _previews(store, index, rows, selected, conditioning)
+    previews = _previews(store, index, rows.join(known, on="token_key", how="left"), selected, conditioning)
     (folder / "previews.json").write_text(json.dumps(previews, ensure_ascii=False), encoding="utf-8")
     segments = [store.folder(name) for name in sorted(known["segment"].unique())]
     return Built(
@@ -216,7 +216,7 @@ def _count_rejected(rows: pl.DataFrame, known: pl.DataFrame) -> dict[str, int]:
 
 def _count_cut(rows: pl.DataFrame, known: pl.DataFrame) -> int:
     """Rows that lack the end of their conversation."""
-    cut = known.filter((pl.col("reason") == "") & (pl.col("detail") != ""))
+    cut = known.filter(pl.col("n_left_out") > 0)
     return rows.join(cut, on="token_key", how="semi").height
 
 
@@ -250,7 +250,14 @@ def _previews(
     sample = index.group_by("class", maintain_order=True).head(N_PREVIEWS).select("rollout_key", "class")
     wanted = sample.join(rows, on=["rollout_key", "class"], how="left", maintain_order="left")
     conversations = _condition(store, wanted, selected, conditioning)
+    columns = ("class", "rollout_key", "condition_key", "n_left_out")
     return [
-        {"class": name, "rollout_key": key, **json.loads(conversations[condition_key])}
-        for name, key, condition_key in wanted.select("class", "rollout_key", "condition_key").rows()
+        {"class": name, "rollout_key": key, "n_left_out": n_left_out, **_beginning(conversations[condition_key], n_left_out)}
+        for name, key, condition_key, n_left_out in wanted.select(columns).rows()
     ]
+
+
+def _beginning(conversation: str, n_left_out: int) -> dict[str, Any]:
+    """A conditioned conversation without its last messages."""
+    whole: dict[str, Any] = json.loads(conversation)
+    return {**whole, "messages": whole["messages"][: len(whole["messages"]) - n_left_out]}

@@ -103,14 +103,23 @@ def token_keys(store: Store, rule: TokenRule) -> pl.DataFrame:
         pl.read_parquet(folder / "keys.parquet", glob=False).with_columns(segment=pl.lit(store.name(folder)))
         for folder in store.segments(token_table(rule), check=("keys.parquet",))
     ]
-    rows = pl.concat(frames) if frames else KEY_SCHEMA.to_frame().with_columns(segment=pl.lit(""))
+    empty = KEY_SCHEMA.to_frame().with_columns(segment=pl.lit(""))
+    rows = pl.concat([empty, *frames], how="diagonal").with_columns(pl.col("n_left_out").fill_null(0))
     return rows.unique("token_key", keep="first", maintain_order=True)
 
 
 KEY_SCHEMA = pl.Schema(
-    {"token_key": pl.String, "n_tokens": pl.Int32, "n_trained": pl.Int32, "reason": pl.String, "detail": pl.String}
+    {
+        "token_key": pl.String,
+        "n_tokens": pl.Int32,
+        "n_trained": pl.Int32,
+        "reason": pl.String,
+        "detail": pl.String,
+        "n_left_out": pl.Int32,
+    }
 )
-"""One row per tokenized or rejected conversation; `reason` is empty for a row that was written, `detail` says if it was cut."""
+"""One row per tokenized or rejected conversation; `reason` is empty for a row that was written. `n_left_out` counts the last
+messages of the conversation that a written row lacks."""
 
 
 @lru_cache(maxsize=2)
@@ -178,20 +187,25 @@ def _without(batch: pa.RecordBatch, rejected: set[str]) -> pa.RecordBatch:
 
 
 def _describe_cuts(cut: Sequence[tuple[str, int, int, int]], rule: TokenRule) -> pl.DataFrame:
-    """token_key, detail of every row that lacks the end of its conversation."""
+    """token_key, detail and n_left_out of every row that lacks the end of its conversation."""
     texts = [
         (
             key,
             f"cut: the last {n_all - n_kept} of {n_all} messages are left out; "
             f"all have {n_tokens} tokens, at most {rule.max_tokens} are allowed",
+            n_all - n_kept,
         )
         for key, n_kept, n_all, n_tokens in cut
     ]
-    return pl.DataFrame(texts, schema={"token_key": pl.String, "detail": pl.String}, orient="row")
+    schema = pl.Schema({name: KEY_SCHEMA[name] for name in ("token_key", "detail", "n_left_out")})
+    return pl.DataFrame(texts, schema=schema, orient="row")
 
 
 def _describe_keys(batch: pa.RecordBatch, rejected: Sequence[tuple[str, str, str]], cuts: pl.DataFrame) -> pl.DataFrame:
     written = pl.DataFrame(batch.select(["token_key", "n_tokens", "n_trained"])).with_columns(reason=pl.lit(""))
-    written = written.join(cuts, on="token_key", how="left", maintain_order="left").with_columns(pl.col("detail").fill_null(""))
-    refused = pl.DataFrame([(key, 0, 0, reason, detail) for key, reason, detail in rejected], schema=KEY_SCHEMA, orient="row")
-    return pl.concat([written.cast(KEY_SCHEMA), refused])  # type: ignore[arg-type]
+    written = written.join(cuts, on="token_key", how="left", maintain_order="left")  # type: ignore[arg-type]
+    written = written.with_columns(pl.col("detail").fill_null(""), pl.col("n_left_out").fill_null(0))
+    refused = pl.DataFrame(
+        [(key, 0, 0, reason, detail, 0) for key, reason, detail in rejected], schema=KEY_SCHEMA, orient="row"
+    )
+    return pl.concat([written.select(KEY_SCHEMA.names()).cast(KEY_SCHEMA), refused])  # type: ignore[arg-type]

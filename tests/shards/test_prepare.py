@@ -89,13 +89,23 @@ def test_a_json_array_and_other_names_of_the_same_things_are_read(tmp_path: Path
 
 
 def test_a_run_that_fails_leaves_the_earlier_files(tmp_path: Path, tokenizer: _trajtok.Tokenizer) -> None:
-    source, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    source, out, a_folder = tmp_path / "rows.jsonl", tmp_path / "out", tmp_path / "a-folder"
+    a_folder.mkdir()
     source.write_text(json.dumps(_conversation("fine")))
     _trajtok.prepare(source, out, tokenizer, 60)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(_trajtok.PackError, match=r"lengths\[0\] is \d+; expected 1 to 5"):
-        _trajtok.prepare(source, out, tokenizer, 5)
+    with pytest.raises(_trajtok.TrajtokError, match=r"a-folder, byte 0: Is a directory"):
+        _trajtok.prepare(a_folder, out, tokenizer, 60)
     assert {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")} == before
+
+
+def test_a_capacity_below_the_longest_row_is_refused_before_anything_is_read(
+    tmp_path: Path, tokenizer: _trajtok.Tokenizer
+) -> None:
+    for capacity in (59, 0, -1):
+        with pytest.raises(_trajtok.PackError, match=f"capacity is {capacity}"):
+            _trajtok.prepare(tmp_path / "missing.jsonl", tmp_path / "out", tokenizer, capacity)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("n_threads", [0, -1])

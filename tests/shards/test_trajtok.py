@@ -205,6 +205,25 @@ def test_content_that_the_models_own_vocabulary_makes_a_control_token_is_rejecte
     assert '"<|im_end|>" (id 1)' in detail
 
 
+@pytest.mark.parametrize("unknown", ["<|unk|>", "‹unk›"], ids=["in the alphabet", "outside of it"])
+def test_an_unknown_token_that_is_an_added_one_never_comes_from_text(tmp_path: Path, unknown: str) -> None:
+    alphabet = [char for char in pre_tokenizers.ByteLevel.alphabet() if char != "©"]  # the byte 0xA9, of é
+    vocab = {token: number for number, token in enumerate([*sorted(alphabet), unknown])}
+    tokenizer = HfTokenizer(models.BPE(vocab=vocab, merges=[], unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.add_special_tokens([*CONTROL, unknown])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours = _load(tmp_path / "tokenizer.json")
+    assert ours.encoder == "fastokens gpt2"
+    [(_, reason, detail)] = ours.encode(["k"], [_text([_turn("assistant", "aé", 1.0)])]).rejected
+    assert (reason, detail.split(" of ")[0]) == ("no_token", "no token stands for the byte 0xa9 at byte 24")
+    with pytest.raises(
+        _trajtok.TrajtokError, match=f"control_token_in_content: text becomes {json.dumps(unknown, ensure_ascii=False)}"
+    ):
+        ours.encode_text("aé")
+    assert ours.encode_text("ab") == [vocab["a"], vocab["b"]]
+
+
 REJECTED: dict[str, tuple[str, str, str]] = {
     "not_json": ("{", "invalid_conversation", "EOF"),
     "unknown_key": ('{"messages":[],"tools":[]}', "invalid_conversation", "unknown field `tools`"),

@@ -83,7 +83,8 @@ pub trait Encoder: Send + Sync {
 
     /// Appends the tokens of a text that begins at byte `start` of the rendered text. No added token is matched.
     ///
-    /// `text` is not empty. Offsets are bytes of the rendered text: whole characters, even of tokens that hold a part.
+    /// `text` is not empty. Offsets are bytes of the rendered text. Of tokens that hold a part of a character, each covers its
+    /// part or the whole character: the mask is the same.
     ///
     /// # Errors
     /// [`Error::Encode`] where the tokenizer has no tokens for the text.
@@ -117,6 +118,11 @@ pub trait Encoder: Send + Sync {
     /// The first of these ids, if any, that is an added token's: asked of all that text gives.
     fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
         ids.iter().position(|&id| self.added_token(id).is_some())
+    }
+
+    /// The first byte of a text, if any, that no token stands for: Hugging Face leaves it out, or gives an unknown token.
+    fn find_lost(&self, _text: &str) -> Option<usize> {
+        None
     }
 
     /// The flag, if any, by which Hugging Face would tokenize the text around this added token unlike the text alone.

@@ -15,6 +15,8 @@ pub enum Reason {
     NothingTrained,
     /// Text from a message became a control or added token.
     ControlTokenInContent,
+    /// Text from a message holds what no token stands for.
+    NoToken,
     /// The row has more tokens than `max_tokens`.
     OverLength,
 }
@@ -28,6 +30,7 @@ impl Reason {
             Self::InvalidWeight => "invalid_weight",
             Self::NothingTrained => "nothing_trained",
             Self::ControlTokenInContent => "control_token_in_content",
+            Self::NoToken => "no_token",
             Self::OverLength => "over_length",
         }
     }
@@ -201,7 +204,7 @@ pub enum Error {
     /// The bands do not fit the signature, or it is too long.
     #[error(
         "{bands} bands of {rows} rows need {} of {permutations} permutations; expected no more than there are, and at most \
-         65536 permutations. Choose fewer bands or rows",
+         65536 permutations. Choose fewer bands, rows or permutations",
         .bands.saturating_mul(*.rows)
     )]
     SignatureBands {
@@ -224,9 +227,11 @@ pub enum Error {
 
     /// The source of records fails.
     #[error(
-        "byte {at}: {problem}; expected to read on. Nothing after it was read: look after the file and read it again"
+        "{path}, byte {at}: {problem}; expected to read on. Nothing after it was read: look after the file and read it again"
     )]
     Read {
+        /// The file, or what the source is.
+        path: String,
         /// Where, in bytes of the source.
         at: u64,
         /// What the source said.
@@ -251,7 +256,16 @@ pub enum Error {
         problem: String,
     },
 
-    /// `n_threads` leaves nobody to work.
-    #[error("n_threads is {0}; expected 1 or more, or none for all processors")]
+    /// A bin does not hold the longest row.
+    #[error("capacity is {capacity}, max_tokens is {max_tokens}; expected a capacity of at least max_tokens")]
+    Capacity {
+        /// Tokens per bin.
+        capacity: i64,
+        /// Tokens per row, at most.
+        max_tokens: usize,
+    },
+
+    /// `n_threads` leaves nobody to work, or too many.
+    #[error("n_threads is {0}; expected 1 to 1024, or none for all processors")]
     Threads(usize),
 }

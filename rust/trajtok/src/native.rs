@@ -52,7 +52,7 @@ impl NativeEncoder {
             Ok(both) => both,
             Err(why) => return Err(Box::new((hf, why))),
         };
-        let ids: Vec<TokenId> = file.words.iter().map(|(_, id)| id.cast_signed()).collect();
+        let ids: Vec<TokenId> = file.ids.iter().map(|id| id.cast_signed()).collect();
         let encoder = Self {
             holds_added: hf.find_added(&ids).is_some(),
             hf,
@@ -138,25 +138,23 @@ impl NativeEncoder {
 const LONGEST_TEXT: usize = 1 << 31;
 
 /// Whether NFC certainly leaves a text alone.
-///
-/// Characters below U+0300, whose bytes are all below 0xCC, never change and combine with nothing before them: whole
-/// blocks of them are passed over.
 fn is_surely_nfc(text: &str) -> bool {
     const BLOCK: usize = 64;
+    // Every character that is not steady has a byte of 0xCC or above: whole blocks without one are passed over.
     let is_plain = |block: &[u8]| block.iter().fold(0, |highest: u8, byte| highest.max(*byte)) < 0xCC;
     let border = |at: usize| (at..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
-    let check = |from: usize, to: usize| is_nfc_quick(text[border(from)..border(to)].chars()) == IsNormalized::Yes;
-    let mut from = None;
-    for (at, block) in (0..).step_by(BLOCK).zip(text.as_bytes().chunks(BLOCK)) {
-        if !is_plain(block) {
-            from = from.or(Some(at));
-        } else if let Some(from) = from.take()
-            && !check(from, at)
-        {
-            return false;
-        }
-    }
-    from.is_none_or(|from| check(from, text.len()))
+    let is_steady = |at: usize| text[border(at)..border(at + BLOCK)].chars().all(is_steady);
+    let mut blocks = (0..).step_by(BLOCK).zip(text.as_bytes().chunks(BLOCK));
+    blocks.all(|(at, block)| is_plain(block) || is_steady(at)) || is_nfc_quick(text.chars()) == IsNormalized::Yes
+}
+
+/// Characters of frequent blocks that NFC never changes and that combine with nothing before them.
+fn is_steady(char: char) -> bool {
+    matches!(
+        char,
+        '\0'..='\u{2ff}' | '\u{2010}'..='\u{205f}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}'
+            | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}'
+    )
 }
 
 fn engine_of(file: &TokenizerJson, json: &[u8]) -> Result<Engine, String> {
@@ -198,6 +196,11 @@ impl Encoder for NativeEncoder {
         if self.holds_added { self.hf.find_added(ids) } else { None }
     }
 
+    fn find_lost(&self, text: &str) -> Option<usize> {
+        let is_lost = |byte: u8| !self.has_token[usize::from(byte)];
+        if self.family.lacks_bytes() { text.bytes().position(is_lost) } else { None }
+    }
+
     fn unsupported_flag(&self, token: &str) -> Option<&'static str> {
         self.hf.unsupported_flag(token)
     }
@@ -208,6 +211,43 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixture::TokenizerJson;
+
+    fn encoders(json: &[u8], hf_json: &[u8]) -> Result<NativeEncoder, String> {
+        let hf = HfEncoder::from_json(hf_json, "tokenizer.json".to_owned()).unwrap();
+        NativeEncoder::new(json, hf).map_err(|refused| refused.1)
+    }
+
+    #[test]
+    fn one_other_id_on_a_probe_and_hugging_face_encodes() {
+        let right = TokenizerJson::default().to_bytes();
+        let text = String::from_utf8(right.clone()).unwrap();
+        let wrong = text.replace(r#""th":256,"the":257"#, r#""th":257,"the":256"#);
+        assert_ne!(text, wrong, "the fixture writes its vocabulary otherwise");
+        assert!(encoders(&right, &right).is_ok());
+        let why = encoders(wrong.as_bytes(), &right).err().unwrap();
+        assert!(why.starts_with("the native encoder's ids differ from Hugging Face's on "), "{why}");
+    }
+
+    #[test]
+    fn tokens_that_do_not_cover_their_text_are_not_taken() {
+        let mut tokens = Tokens::default();
+        tokens.push(9, 0..2);
+        let mut output = Placed { tokens: &mut tokens, lengths: &[1, 2], start: 2, n_prefix: 0, first_end: 1 };
+        assert!(!output.push_text(&[0, 1, 1], &[1, 2], 4));
+        assert!(!output.push_text(&[0, 7], &[1, 2], 2));
+        assert!(output.push_text(&[0, 1], &[1, 2], 3));
+        assert_eq!((tokens.ids(), tokens.offsets()), (&[9, 0, 1][..], &[0..2, 2..3, 3..5][..]));
+    }
+
+    #[test]
+    fn steady_characters_are_starters_that_nfc_leaves_alone() {
+        use unicode_normalization_alignments::char::canonical_combining_class;
+        for char in ('\0'..=char::MAX).filter(|char| is_steady(*char)) {
+            assert_eq!(is_nfc_quick(std::iter::once(char)), IsNormalized::Yes, "{char:?}");
+            assert_eq!(canonical_combining_class(char), 0, "{char:?}");
+        }
+    }
 
     proptest! {
         #[test]

@@ -13,7 +13,8 @@ pub trait Output {
     /// Takes tokens that cover the text from byte `at` on, one after the other, up to the first that is none.
     fn push_all(&mut self, ids: &[u32], at: usize);
 
-    /// Takes the tokens of a whole text of `n_bytes`; false, and none is taken, if they do not cover just as much.
+    /// Takes the tokens of a whole text of `n_bytes`. False, and none is taken, if they do not cover just as much, which
+    /// only an output that asks what tokens cover can tell.
     fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool;
 }
 
@@ -36,13 +37,9 @@ impl Output for Ids<'_> {
         }
     }
 
-    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool {
-        let length_of = |id: &u32| lengths.get(*id as usize).map_or(0, |length| usize::from(*length));
-        let is_whole = ids.iter().map(length_of).sum::<usize>() == n_bytes;
-        if is_whole {
-            self.0.extend(ids.iter().map(|id| id.cast_signed()));
-        }
-        is_whole
+    fn push_text(&mut self, ids: &[u32], _lengths: &[u16], _n_bytes: usize) -> bool {
+        self.0.extend(ids.iter().map(|id| id.cast_signed()));
+        true
     }
 }
 

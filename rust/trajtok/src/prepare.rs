@@ -13,14 +13,14 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema};
 use rayon::prelude::*;
 
-use crate::batch::{Batch, RejectedRow, schema};
+use crate::batch::{Batch, CutRow, RejectedRow, schema};
 use crate::conversation::{Conversation, Message};
 use crate::encode::Tokens;
 use crate::error::{Error, Reason, Rejection};
 use crate::messages::Shape;
 use crate::pack::{Packing, pack_flat};
 use crate::reader::{ReaderSettings, Record, RecordBatch, RecordReader};
-use crate::tokenizer::{TokenRow, Tokenizer};
+use crate::tokenizer::{Cut, TokenRow, Tokenizer};
 
 /// How rows are prepared.
 #[derive(Debug, Clone)]
@@ -60,9 +60,10 @@ pub struct Prepared {
 ///
 /// - `rows.arrow`: the token rows, an Arrow IPC file of the columns of [`schema`]; `token_key` is the record's place;
 /// - `bins.arrow`: best-fit decreasing over all rows, a list of row numbers (from 0, over all batches) per bin;
-/// - `rejected.jsonl`: every record that is no row: place, reason, detail.
+/// - `rejected.jsonl`: every record that is no row: place, reason, detail;
+/// - `cut.jsonl`: every row that lacks the end of its conversation: place, `n_kept` of `n_messages`, `n_tokens` of all.
 ///
-/// A message without a weight has 1 if it is the assistant's, else 0. The three files get their names when all of them
+/// A message without a weight has 1 if it is the assistant's, else 0. The files get their names when all of them
 /// are whole; memory is bounded by a batch and 4 bytes per row.
 ///
 /// # Errors
@@ -74,19 +75,36 @@ pub fn prepare(
     tokenizer: &Tokenizer,
     settings: &PrepareSettings,
 ) -> Result<Prepared, Error> {
+    if !(1..=MAX_THREADS).contains(&settings.n_threads) {
+        return Err(Error::Threads(settings.n_threads));
+    }
+    let (capacity, max_tokens) = (settings.capacity, tokenizer.max_tokens());
+    if usize::try_from(capacity).is_ok_and(|capacity| capacity < max_tokens) {
+        return Err(Error::Capacity { capacity, max_tokens });
+    }
+    if capacity < 1 {
+        return Err(Error::PackCapacity(capacity));
+    }
+    let named = |error: Error| match error {
+        Error::Read { at, problem, .. } => Error::Read { path: input.display().to_string(), at, problem },
+        other => other,
+    };
     let source = File::open(input)
         .map_err(|error| Error::OpenRecords { path: input.display().to_string(), problem: error.to_string() })?;
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
     let mut reader = RecordReader::new(source, settings.reader)?;
     let mut output = Output::create(folder)?;
     let mut workers = Workers::new(settings.n_threads)?;
-    while let Some(batch) = reader.next_batch()? {
+    while let Some(batch) = reader.next_batch().map_err(named)? {
         let outcomes = workers.run(&batch, tokenizer, &settings.shape);
         let places: Vec<String> = batch.records.iter().map(|record| record.place.to_string()).collect();
         output.write(&Batch::collect(&places, outcomes)?, places.len())?;
     }
     output.finish(settings.capacity)
 }
+
+/// More would only wait for each other.
+const MAX_THREADS: usize = 1024;
 
 /// One thread that works here, or several of their own.
 enum Workers {
@@ -97,7 +115,6 @@ enum Workers {
 impl Workers {
     fn new(n_threads: usize) -> Result<Self, Error> {
         match n_threads {
-            0 => Err(Error::Threads(0)),
             1 => Ok(Self::Here(Tokens::default())),
             _ => rayon::ThreadPoolBuilder::new()
                 .num_threads(n_threads)
@@ -147,11 +164,12 @@ fn row_of(
 /// As many messages as most conversations have.
 const MESSAGES: usize = 16;
 
-/// The three files, under temporary names until all are whole.
+/// The files, under temporary names until all are whole.
 struct Output {
     folder: PathBuf,
     rows: FileWriter<BufWriter<File>>,
     rejected: BufWriter<File>,
+    cut: BufWriter<File>,
     lengths: Vec<i32>,
     prepared: Prepared,
 }
@@ -159,12 +177,14 @@ struct Output {
 const ROWS: &str = "rows.arrow";
 const BINS: &str = "bins.arrow";
 const REJECTED: &str = "rejected.jsonl";
+const CUT: &str = "cut.jsonl";
 
 impl Output {
     fn create(folder: &Path) -> Result<Self, Error> {
         Ok(Self {
             rows: FileWriter::try_new(create(folder, ROWS)?, &schema())?,
             rejected: create(folder, REJECTED)?,
+            cut: create(folder, CUT)?,
             folder: folder.to_owned(),
             lengths: Vec::new(),
             prepared: Prepared::default(),
@@ -186,12 +206,19 @@ impl Output {
         if batch.records.num_rows() > 0 {
             self.rows.write(&batch.records)?;
         }
+        batch.cut.iter().try_for_each(|row| self.note_cut(row))?;
         batch.rejected.iter().try_for_each(|row| self.reject(row))
     }
 
     fn reject(&mut self, row: &RejectedRow) -> Result<(), Error> {
         let line = serde_json::json!({"place": row.key, "reason": row.reason.as_str(), "detail": row.detail});
         writeln!(self.rejected, "{line}").map_err(|error| unwritable(&self.folder.join(REJECTED), &error))
+    }
+
+    fn note_cut(&mut self, CutRow { key, cut }: &CutRow) -> Result<(), Error> {
+        let Cut { n_kept, n_messages, n_tokens } = cut;
+        let line = serde_json::json!({"place": key, "n_kept": n_kept, "n_messages": n_messages, "n_tokens": n_tokens});
+        writeln!(self.cut, "{line}").map_err(|error| unwritable(&self.folder.join(CUT), &error))
     }
 
     fn finish(mut self, capacity: i64) -> Result<Prepared, Error> {
@@ -205,7 +232,8 @@ impl Output {
         sync(&self.folder.join(BINS), writer.into_inner()?)?;
         sync(&self.folder.join(ROWS), self.rows.into_inner()?)?;
         sync(&self.folder.join(REJECTED), self.rejected)?;
-        for name in [REJECTED, ROWS, BINS] {
+        sync(&self.folder.join(CUT), self.cut)?;
+        for name in [REJECTED, CUT, ROWS, BINS] {
             let (from, to) = (partial(&self.folder, name), self.folder.join(name));
             std::fs::rename(from, &to).map_err(|error| unwritable(&to, &error))?;
         }
@@ -302,9 +330,29 @@ mod tests {
             .collect();
         let expected = [("line 4", "invalid_conversation"), ("line 10", "over_length"), ("line 21", "invalid_weight")];
         assert_eq!(reasons, expected.map(|(place, reason)| (place.to_owned(), reason.to_owned())));
-        assert_eq!(fs::read_dir(one.join("out")).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(one.join("out")).unwrap().count(), 4);
         fs::remove_dir_all(one).unwrap();
         fs::remove_dir_all(two).unwrap();
+    }
+
+    #[test]
+    fn a_cut_row_is_listed_with_what_it_has() {
+        let folder = std::env::temp_dir().join(format!("trajtok-prepare-{}-cut", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let long = "a ".repeat(100);
+        let messages = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", long.as_str())];
+        let json: Vec<_> =
+            messages.iter().map(|(role, text)| format!(r#"{{"role":"{role}","content":"{text}"}}"#)).collect();
+        fs::write(folder.join("input.jsonl"), format!("{{\"messages\":[{}]}}\n{}", json.join(","), line("x"))).unwrap();
+        let encoder = TokenizerJson::default().encoder();
+        let tokenizer = Tokenizer::new(Box::new(encoder), "chatml", 64, OverLength::CutAtTurn).unwrap();
+        let settings = PrepareSettings { capacity: 64, n_threads: 1, ..PrepareSettings::default() };
+        let done = prepare(&folder.join("input.jsonl"), &folder.join("out"), &tokenizer, &settings).unwrap();
+        assert_eq!((done.n_rows, done.n_rejected, done.n_cut), (2, 0, 1));
+        let cut: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(folder.join("out").join(CUT)).unwrap()).unwrap();
+        assert_eq!((&cut["place"], &cut["n_kept"], &cut["n_messages"]), (&"line 1".into(), &2.into(), &4.into()));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
@@ -314,6 +362,9 @@ mod tests {
         fs::remove_dir_all(folder).unwrap();
         let encoder = TokenizerJson::default().encoder();
         let tokenizer = Tokenizer::new(Box::new(encoder), "chatml", 64, OverLength::Drop).unwrap();
+        let small = PrepareSettings { capacity: 63, ..PrepareSettings::default() };
+        let refused = prepare(Path::new("/nowhere"), Path::new("/tmp"), &tokenizer, &small);
+        assert!(matches!(refused, Err(Error::Capacity { capacity: 63, max_tokens: 64 })));
         let missing = prepare(Path::new("/nowhere"), Path::new("/tmp"), &tokenizer, &PrepareSettings::default());
         assert!(matches!(missing, Err(Error::OpenRecords { .. })));
     }

@@ -136,6 +136,7 @@ pub fn probes() -> Vec<String> {
     let mut probes: Vec<String> = WORDS.iter().map(|&word| word.to_owned()).collect();
     probes.extend((0..128_u8).map(|byte| char::from(byte).to_string()));
     probes.extend(["a", " ", "\n", "ab", "é", "中", "😀", "1", "-", " a", "\u{301}"].map(|run| run.repeat(300)));
+    probes.push("Thought: it's 42 \n\n".repeat(4000)); // long enough that an engine might work with several threads
     let mut state = 0x5DEE_CE66_D1CE_4E5B_u64;
     let mut draw = |below: usize| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

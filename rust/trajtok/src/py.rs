@@ -33,7 +33,9 @@ impl From<Error> for PyErr {
             Error::UnknownTemplate { .. }
             | Error::MissingControlToken { .. }
             | Error::UnsupportedControlToken { .. } => TemplateError::new_err(message),
-            Error::PackCapacity(_) | Error::PackLength { .. } | Error::PackRows(_) => PackError::new_err(message),
+            Error::Capacity { .. } | Error::PackCapacity(_) | Error::PackLength { .. } | Error::PackRows(_) => {
+                PackError::new_err(message)
+            }
             Error::Rejected(_)
             | Error::UnknownOverLength(_)
             | Error::MaxTokens(_)

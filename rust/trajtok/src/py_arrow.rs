@@ -66,6 +66,12 @@ fn from_buffer(py: Python<'_>, buffer: &PyUntypedBuffer) -> PyResult<Vec<i64>> {
         let n = buffer.dimensions();
         return Err(PyTypeError::new_err(format!("found an array of {n} dimensions; expected one dimension")));
     }
+    let format = buffer.format().to_string_lossy();
+    if format.starts_with(['>', '!']) {
+        return Err(PyTypeError::new_err(format!(
+            "found an array of format {format:?}, whose bytes stand in another order; expected this machine's (numpy: .astype('=i8'))"
+        )));
+    }
     let numbers = from_typed(py, buffer, |n: i64| n)
         .or_else(|| from_typed(py, buffer, |n: i32| n.into()))
         .or_else(|| from_typed(py, buffer, |n: u32| n.into()))
@@ -75,7 +81,6 @@ fn from_buffer(py: Python<'_>, buffer: &PyUntypedBuffer) -> PyResult<Vec<i64>> {
         .or_else(|| from_typed(py, buffer, |n: i8| n.into()))
         .or_else(|| from_typed(py, buffer, |n: u8| n.into()));
     numbers.unwrap_or_else(|| {
-        let format = buffer.format().to_string_lossy();
         Err(PyTypeError::new_err(format!("found an array of format {format:?}; expected whole numbers")))
     })
 }

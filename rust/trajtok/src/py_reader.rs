@@ -45,7 +45,7 @@ pub(crate) fn read_records(path: PathBuf, batch_bytes: usize, max_record_bytes: 
 
 fn at_path(error: Error, path: &std::path::Path) -> Error {
     match error {
-        Error::Read { .. } => unreadable(path, error.to_string()),
+        Error::Read { at, problem, .. } => Error::Read { path: path.display().to_string(), at, problem },
         other => other,
     }
 }

@@ -122,7 +122,7 @@ pub struct RecordReader<R> {
 enum State {
     Start,
     Lines,
-    /// In an array, where a record or the end may stand.
+    /// In an array, where a record or the end may stand: a comma before the end loses nothing and is let pass.
     Value,
     /// In an array, behind a record.
     Comma,
@@ -536,7 +536,8 @@ impl<R: Read> Input<R> {
                 Ok(n_read) => self.n_filled += n_read,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    return Err(Error::Read { at: self.offset + self.n_filled as u64, problem: error.to_string() });
+                    let (path, at) = ("the source".to_owned(), self.offset + self.n_filled as u64);
+                    return Err(Error::Read { path, at, problem: error.to_string() });
                 }
             }
         }

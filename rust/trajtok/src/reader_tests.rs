@@ -120,7 +120,7 @@ fn a_failing_source_is_an_error_that_says_where() {
     }
     let mut reader = RecordReader::new(b"{}\n{".chain(Failing), ReaderSettings::default()).unwrap();
     let message = reader.next_batch().unwrap_err().to_string();
-    assert!(message.starts_with("byte 4: the disk is gone"), "{message}");
+    assert!(message.starts_with("the source, byte 4: the disk is gone"), "{message}");
     assert!(reader.next_batch().unwrap().is_none());
 }
 

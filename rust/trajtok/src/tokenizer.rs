@@ -35,7 +35,7 @@ impl OverLength {
 /// One row: its ids and which of them are trained.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenRow {
-    /// The token ids of the whole rendered conversation.
+    /// The token ids of the rendered conversation, or of its beginning if it was cut.
     pub input_ids: Vec<TokenId>,
     /// The trained runs.
     pub mask: LossMask,
@@ -64,6 +64,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// The most tokens that a row may have.
+    #[must_use]
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
     /// Binds an encoder to a template; `max_tokens` bounds a row.
     ///
     /// # Errors
@@ -125,7 +131,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Rejected`], reasons tried in this order: `invalid_conversation`, `invalid_weight`, `nothing_trained`,
-    /// `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
+    /// `no_token`, `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
     pub fn encode_row(&self, conversation: &[u8]) -> Result<TokenRow, Error> {
         self.encode_into(conversation, &mut Tokens::default())
     }
@@ -163,7 +169,8 @@ impl Tokenizer {
         tokens: &mut Tokens,
     ) -> Result<TokenRow, Error> {
         let (n_messages, n_tokens) = (conversation.messages.len(), tokens.ids().len());
-        // No target that ends behind this byte fits: tokens before it are about the same in the shorter conversation.
+        // No target that ends behind this byte fits: control tokens keep what is before them apart from what follows, so
+        // the shorter conversation has the same tokens up to its last control token.
         let too_far = tokens.offsets()[self.max_tokens].end;
         let targets =
             (0..).zip(&conversation.messages).filter(|(_, message)| message.is_trained()).map(|(index, _)| index);
@@ -177,7 +184,7 @@ impl Tokenizer {
                 return Self::finish_row(&rendering, tokens, Some(Cut { n_kept: last + 1, n_messages, n_tokens }));
             }
         }
-        Err(self.over_length_error(n_tokens, ", and not even the first target ends within them"))
+        Err(self.over_length_error(n_tokens, ", and no row that ends with a target fits"))
     }
 
     fn finish_row(rendering: &Rendering, tokens: &Tokens, cut: Option<Cut>) -> Result<TokenRow, Error> {
@@ -213,10 +220,15 @@ impl Tokenizer {
     /// The ids of ordinary text as it stands at the start of a conversation: whatever it says, no added token is matched.
     ///
     /// # Errors
-    /// [`Error::Encode`] where the tokenizer has no tokens for the text.
+    /// [`Error::Encode`] where the tokenizer has no tokens for the text; [`Error::Rejected`] where its own vocabulary holds
+    /// an added token that the text becomes.
     pub fn encode_text(&self, text: &str) -> Result<Vec<TokenId>, Error> {
         let mut ids = Vec::new();
         self.encoder.encode_ids(text, &mut ids)?;
+        if let Some(id) = self.encoder.find_added(&ids).map(|at| ids[at]) {
+            let token = self.encoder.added_token(id).unwrap_or_default();
+            return Err(Rejection::error(Reason::ControlTokenInContent, format!("text becomes {token:?} (id {id})")));
+        }
         Ok(ids)
     }
 
@@ -228,12 +240,23 @@ impl Tokenizer {
                 SegmentKind::Text => {
                     let from = tokens.ids().len();
                     let text = &rendering.text[segment.bytes.clone()];
+                    self.check_no_byte_is_lost(text, segment.bytes.start)?;
                     self.encoder.encode_text(text, segment.bytes.start, tokens)?;
                     self.check_text_tokens(tokens, from)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn check_no_byte_is_lost(&self, text: &str, start: usize) -> Result<(), Error> {
+        let Some(at) = self.encoder.find_lost(text) else { return Ok(()) };
+        let detail = format!(
+            "no token stands for the byte 0x{:02x} at byte {} of the rendered conversation: it would be lost",
+            text.as_bytes()[at],
+            start + at,
+        );
+        Err(Rejection::error(Reason::NoToken, detail))
     }
 
     /// Text may still become an added token where the model's own vocabulary holds it (Unigram, `ignore_merges`).

@@ -11,7 +11,7 @@ pub const NONE: u32 = u32::MAX;
 /// Why Hugging Face's encoder has to be used.
 pub struct Unsupported(pub String);
 
-/// Which scanner splits the text.
+/// How the text is split into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Llama 3: three digits at a time.
@@ -35,7 +35,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The name in reports.
+    /// The engine and the family, for reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Llama3 => "fastokens llama3",
@@ -60,7 +60,7 @@ impl Family {
 
 /// A tokenizer.json that the native encoder covers.
 pub struct TokenizerJson {
-    /// Which scanner splits the text.
+    /// How the text is split into words.
     pub family: Family,
     /// Text is brought to NFC first.
     pub is_nfc: bool,
@@ -68,6 +68,8 @@ pub struct TokenizerJson {
     pub is_prefixed: bool,
     /// A word of the vocabulary is its token, whatever the merges say.
     pub ignore_merges: bool,
+    /// Every id that the model's vocabulary holds, whatever it is written in: an unknown token is one of them.
+    pub ids: Vec<u32>,
     /// The bytes of text that each token of the model covers (▁ is a space), and its id.
     pub words: Vec<(Vec<u8>, u32)>,
     /// The token of each byte, all ones where there is none.
@@ -142,7 +144,8 @@ impl TokenizerJson {
         if family == Family::SentencePiece {
             check_spaces(model)?;
         }
-        Ok(Self { family, is_nfc, is_prefixed, ignore_merges: model.ignore_merges, words, bytes, merges })
+        let ids = model.vocab.values().copied().collect();
+        Ok(Self { family, is_nfc, is_prefixed, ignore_merges: model.ignore_merges, ids, words, bytes, merges })
     }
 
     /// How many bytes of text each token covers, by id.
@@ -151,7 +154,7 @@ impl TokenizerJson {
     /// A token is too long for that.
     pub fn lengths(&self) -> Result<Vec<u16>, String> {
         let n_ids = self.words.iter().map(|(_, id)| *id as usize + 1).max().unwrap_or(0);
-        let mut lengths = vec![1; n_ids];
+        let mut lengths = vec![0; n_ids]; // 0: no text gives this token
         for (word, id) in &self.words {
             let too_long = |_| format!("its token {id} has {} bytes", word.len());
             lengths[*id as usize] = u16::try_from(word.len()).map_err(too_long)?;

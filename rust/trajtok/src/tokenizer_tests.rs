@@ -187,7 +187,7 @@ fn a_long_conversation_ends_with_the_last_target_that_fits() {
         let Some((n_kept, expected)) = expected else {
             let Err(Error::Rejected(rejection)) = found else { panic!("{max_tokens}: a row") };
             assert_eq!(rejection.reason, Reason::OverLength);
-            assert!(rejection.detail.ends_with("not even the first target ends within them"), "{}", rejection.detail);
+            assert!(rejection.detail.ends_with("no row that ends with a target fits"), "{}", rejection.detail);
             continue;
         };
         let found = found.unwrap();
