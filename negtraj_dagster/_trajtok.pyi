@@ -37,6 +37,43 @@ TOKEN_FORMAT_VERSION: Final[int]
 TEMPLATES: Final[tuple[str, ...]]
 """The names of the chat templates that are rendered natively."""
 
+@final
+class JinjaTemplate:
+    """A Hugging Face chat template (Jinja), rendered as transformers renders it, in a sandbox.
+
+    It reads nothing but what it is given, runs on fuel, and may write 1 MiB and 16 times its input. Where the text would
+    depend on what is not supported here (attributes of Python's objects, whole numbers of more than 128 bits, some text in
+    Python's notation of lists and dicts) it is refused, not approximated.
+    """
+
+    def __new__(cls, source: str, *, origin: str = "the chat template") -> Self:
+        """Compiles a template.
+
+        Args:
+            source: the template's text, at most 262,144 bytes.
+            origin: names it in messages.
+
+        Raises:
+            TemplateError: it is too large or not Jinja; the line is named.
+        """
+
+    def render(
+        self, messages: str, *, tools: str | None = None, add_generation_prompt: bool = False, settings: str = "{}"
+    ) -> str:
+        """The text for a conversation.
+
+        Args:
+            messages: a JSON array of messages; keys keep their order.
+            tools: a JSON array of tool schemas.
+            add_generation_prompt: write the start of an assistant's turn at the end.
+            settings: a JSON object of what else the template sees: special tokens, `enable_thinking`, and `today`
+                ("2026-01-31") for templates that write the date.
+
+        Raises:
+            TemplateError: the template raises an exception, needs what is not supported, or exceeds a limit; the input is
+                not JSON or would be read otherwise by Python.
+        """
+
 class TrajtokError(ValueError):
     """Root of this module's errors; raised itself for settings and arguments that make no sense."""
 

@@ -24,6 +24,7 @@ import sentencepiece
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".tokenizers"
+PACKAGES = FOLDER / "packages"
 BYTE_PIECE = "<0x{:02X}>"
 
 

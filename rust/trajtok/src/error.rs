@@ -143,6 +143,15 @@ pub enum Error {
         flag: &'static str,
     },
 
+    /// A chat template cannot be used, or not for this conversation.
+    #[error("{origin}: {problem}")]
+    Template {
+        /// Where the template is from.
+        origin: String,
+        /// What is wrong.
+        problem: String,
+    },
+
     /// `over_length` names no rule.
     #[error("over_length {0:?} is unknown; expected one of: drop, cut_at_turn")]
     UnknownOverLength(String),

@@ -46,11 +46,13 @@
 
 mod batch;
 mod conversation;
+mod date;
 mod encode;
 mod error;
 mod fast;
 #[cfg(test)]
 mod fixture;
+mod jinja;
 mod json;
 mod mask;
 mod merge;
@@ -67,6 +69,8 @@ mod py;
 #[cfg(feature = "python")]
 mod py_arrow;
 #[cfg(feature = "python")]
+mod py_jinja;
+#[cfg(feature = "python")]
 mod py_pack;
 #[cfg(feature = "python")]
 mod py_prepare;
@@ -74,6 +78,7 @@ mod py_prepare;
 mod py_reader;
 #[cfg(feature = "python")]
 mod py_signature;
+mod python;
 mod reader;
 mod scan;
 mod signature;
@@ -90,12 +95,14 @@ pub use batch::{Batch, CutRow, RejectedRow, TOKEN_FORMAT_VERSION, schema};
 pub use conversation::{Conversation, Message, Role};
 pub use encode::{Encoder, HfEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};
+pub use jinja::{JinjaInput, JinjaTemplate, MAX_TEMPLATE_BYTES};
 pub use json::MAX_DEPTH;
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
 pub use messages::{RecordMessage, Shape};
 pub use native::NativeEncoder;
 pub use pack::{Packing, pack, pack_flat};
 pub use prepare::{PrepareSettings, Prepared, prepare};
+pub use python::read_json;
 pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
 pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
 pub use template::{

@@ -30,7 +30,8 @@ impl From<Error> for PyErr {
             Error::TokenizerFile { .. } | Error::UnsupportedTokenizer { .. } | Error::Encode { .. } => {
                 TokenizerError::new_err(message)
             }
-            Error::UnknownTemplate { .. }
+            Error::Template { .. }
+            | Error::UnknownTemplate { .. }
             | Error::MissingControlToken { .. }
             | Error::UnsupportedControlToken { .. } => TemplateError::new_err(message),
             Error::Capacity { .. } | Error::PackCapacity(_) | Error::PackLength { .. } | Error::PackRows(_) => {
@@ -194,6 +195,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PackError", py.get_type::<PackError>())?;
     module.add_class::<PyTokenizer>()?;
     module.add_class::<PyEncodedBatch>()?;
+    crate::py_jinja::register(module)?;
     crate::py_pack::register(module)?;
     crate::py_prepare::register(module)?;
     crate::py_signature::register(module)?;
