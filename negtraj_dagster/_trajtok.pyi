@@ -11,6 +11,7 @@ __all__ = [
     "TEMPLATES",
     "TOKEN_FORMAT_VERSION",
     "EncodedBatch",
+    "JinjaTemplate",
     "PackError",
     "RecordBatch",
     "RecordReader",

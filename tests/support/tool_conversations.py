@@ -4,11 +4,11 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-WORDS = (
-    ["hello", "<b>", "&amp;", "it's", '"q"', "日本", "naïve", "🙂", "{{ x }}", "{% if %}", "line\nbreak", "\ttab", "a\\b"]
-    + ["</think>", "<think>x</think>", "[INST]", "1.50", "null", "  spaced  ", "\u00a0", "e\u0301", "end\n\n", "<|im_end|>"]
-    + ["\u2028", "\x1f", "<tool_call>", "</s>", "%d", "{0}"]
-)
+WORDS = [
+    *("hello", "<b>", "&amp;", "it's", '"q"', "日本", "naïve", "🙂", "{{ x }}", "{% if %}", "line\nbreak", "\ttab", "a\\b"),
+    *("</think>", "<think>x</think>", "[INST]", "1.50", "null", "  spaced  ", "\u00a0", "e\u0301", "end\n\n", "<|im_end|>"),
+    *("\u2028", "\x1f", "<tool_call>", "</s>", "%d", "{0}"),
+]
 NUMBERS = [0, 1, -7, 10**15, 2**63, -(2**63), 1.0, 0.1, 1e16, 1e-5, -0.0, 3.14159, 1e22, 123456789.125, 1e-7, 5e-324]
 
 
