@@ -152,6 +152,15 @@ pub enum Error {
         problem: String,
     },
 
+    /// A chat template's input cannot be used.
+    #[error("{name}: {problem}")]
+    TemplateInput {
+        /// What is given.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// `over_length` names no rule.
     #[error("over_length {0:?} is unknown; expected one of: drop, cut_at_turn")]
     UnknownOverLength(String),

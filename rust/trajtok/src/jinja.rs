@@ -13,9 +13,10 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error as Fault, ErrorKind, State, UndefinedBehavior};
 
+use crate::chat_values::{read_json, with_reasoning};
 use crate::date::Date;
 use crate::error::Error;
-use crate::python::{PythonText, dumps, method, with_reasoning};
+use crate::python::{PythonText, dumps, method, refuse};
 
 /// The longest template.
 pub const MAX_TEMPLATE_BYTES: usize = 1 << 18;
@@ -27,6 +28,8 @@ const MAX_GROWTH: usize = 16;
 const NAME: &str = "template";
 /// The setting that says which day it is, for templates that write the date.
 const TODAY: &str = "today";
+const NO_DATE: &str = "it asks for today's date, so the same row would differ from day to day; pin it by the setting \"today\", \
+                       such as \"2026-01-31\"";
 
 /// A compiled chat template.
 pub struct JinjaTemplate {
@@ -34,18 +37,41 @@ pub struct JinjaTemplate {
     origin: String,
 }
 
-/// What a template is given.
-pub struct JinjaInput {
-    /// `messages`, as JSON objects.
-    pub messages: Value,
-    /// `tools`, if there are any.
-    pub tools: Option<Value>,
+/// What a template is given, as JSON text.
+pub struct JinjaInput<'a> {
+    /// An array of messages.
+    pub messages: &'a str,
+    /// An array of tool schemas, if there are any.
+    pub tools: Option<&'a str>,
     /// Whether the start of an assistant's turn is written at the end.
     pub add_generation_prompt: bool,
-    /// Everything else: special tokens, `enable_thinking` and the like.
-    pub settings: Vec<(String, Value)>,
-    /// Bytes of text in all of this, for the limit on what is written.
-    pub n_bytes: usize,
+    /// An object of everything else: special tokens, `enable_thinking` and the like.
+    pub settings: &'a str,
+}
+
+impl JinjaInput<'_> {
+    fn n_bytes(&self) -> usize {
+        self.messages.len() + self.tools.map_or(0, str::len) + self.settings.len()
+    }
+
+    /// The template's variables.
+    fn context(&self) -> Result<Value, Error> {
+        let read = |name: &'static str, text| read_json(text).map_err(|problem| Error::TemplateInput { name, problem });
+        let faulty = |fault: Fault| Error::TemplateInput { name: "settings", problem: describe(&fault) };
+        let messages = with_reasoning(&read("messages", self.messages)?)
+            .map_err(|fault| Error::TemplateInput { name: "messages", problem: describe(&fault) })?;
+        let mut context = vec![
+            ("messages".to_owned(), messages),
+            ("tools".to_owned(), self.tools.map_or(Ok(Value::from(())), |tools| read("tools", tools))?),
+            ("documents".to_owned(), Value::from(())),
+            ("add_generation_prompt".to_owned(), Value::from(self.add_generation_prompt)),
+        ];
+        let settings = read("settings", self.settings)?;
+        for key in settings.try_iter().map_err(faulty)? {
+            context.push((key.to_string(), settings.get_item(&key).map_err(faulty)?));
+        }
+        Ok(Value::from_pairs(context))
+    }
 }
 
 impl JinjaTemplate {
@@ -54,35 +80,29 @@ impl JinjaTemplate {
     /// # Errors
     /// [`Error::Template`]: it is too large, or uses what is not supported here.
     pub fn new(source: &str, origin: String) -> Result<Self, Error> {
-        let refuse = |problem: String| Error::Template { origin: origin.clone(), problem };
+        let failed = |problem: String| Error::Template { origin: origin.clone(), problem };
         if source.len() > MAX_TEMPLATE_BYTES {
-            return Err(refuse(format!("{} bytes; expected at most {MAX_TEMPLATE_BYTES}", source.len())));
+            return Err(failed(format!("{} bytes; expected at most {MAX_TEMPLATE_BYTES}", source.len())));
         }
-        let mut environment = environment().map_err(|fault| refuse(describe(&fault)))?;
+        let mut environment = environment().map_err(|fault| failed(describe(&fault)))?;
         environment
             .add_template_owned(NAME, without_generation_tags(source).into_owned())
-            .map_err(|fault| refuse(describe(&fault)))?;
+            .map_err(|fault| failed(describe(&fault)))?;
         Ok(Self { environment, origin })
     }
 
     /// The text for a conversation.
     ///
     /// # Errors
-    /// [`Error::Template`]: it raises an exception, needs what is not supported here, or exceeds a limit.
-    pub fn render(&self, input: &JinjaInput) -> Result<String, Error> {
-        let refuse = |fault: &Fault| Error::Template { origin: self.origin.clone(), problem: describe(fault) };
-        let mut context = vec![
-            ("messages".to_owned(), with_reasoning(&input.messages).map_err(|fault| refuse(&fault))?),
-            ("tools".to_owned(), input.tools.clone().unwrap_or_else(|| Value::from(()))),
-            ("documents".to_owned(), Value::from(())),
-            ("add_generation_prompt".to_owned(), Value::from(input.add_generation_prompt)),
-        ];
-        context.extend(input.settings.iter().cloned());
-        let template = self.environment.get_template(NAME).map_err(|fault| refuse(&fault))?;
-        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * input.n_bytes };
-        template.render_captured_to(Value::from_pairs(context), &mut output).map_err(|fault| refuse(&fault))?;
-        String::from_utf8(output.bytes)
-            .map_err(|_| refuse(&Fault::new(ErrorKind::InvalidOperation, "it writes what is not UTF-8")))
+    /// [`Error::TemplateInput`]: the input is not JSON, or Python would read it otherwise. [`Error::Template`]: the template
+    /// raises an exception, needs what is not supported here, or exceeds a limit.
+    pub fn render(&self, input: &JinjaInput<'_>) -> Result<String, Error> {
+        let failed = |fault: &Fault| Error::Template { origin: self.origin.clone(), problem: describe(fault) };
+        let context = input.context()?;
+        let template = self.environment.get_template(NAME).map_err(|fault| failed(&fault))?;
+        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * input.n_bytes() };
+        template.render_captured_to(context, &mut output).map_err(|fault| failed(&fault))?;
+        String::from_utf8(output.bytes).map_err(|_| failed(&refuse("it writes what is not UTF-8")))
     }
 }
 
@@ -136,19 +156,12 @@ fn environment() -> Result<Environment<'static>, Fault> {
         matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Undefined)
     });
     environment.add_function("raise_exception", |message: &Value| -> Result<Value, Fault> {
-        Err(Fault::new(ErrorKind::InvalidOperation, format!("it raises an exception: {message}")))
+        Err(refuse(format!("it raises an exception: {message}")))
     });
     environment.add_function("strftime_now", |state: &State<'_, '_>, format: &str| -> Result<String, Fault> {
-        let Some(today) = state.lookup(TODAY) else {
-            let problem = format!(
-                "it asks for today's date, so the same row would differ from day to day; pin it by the setting {TODAY:?}, \
-                 such as \"2026-01-31\""
-            );
-            return Err(Fault::new(ErrorKind::InvalidOperation, problem));
-        };
-        today.as_str().and_then(Date::parse).ok_or_else(|| format!("the setting {TODAY:?} is {today:?}; expected \"2026-01-31\""))
-            .and_then(|date| date.format(format))
-            .map_err(|problem| Fault::new(ErrorKind::InvalidOperation, problem))
+        let today = state.lookup(TODAY).ok_or_else(|| refuse(NO_DATE))?;
+        let wrong = || refuse(format!("the setting {TODAY:?} is {today:?}; expected \"2026-01-31\""));
+        today.as_str().and_then(Date::parse).ok_or_else(wrong)?.format(format).map_err(refuse)
     });
     environment.remove_global("debug");
     Ok(environment)
@@ -157,7 +170,7 @@ fn environment() -> Result<Environment<'static>, Fault> {
 /// transformers' `tojson`: Python's `json.dumps` without escapes for HTML.
 fn to_json(value: &Value, rest: Rest<Value>, options: Kwargs) -> Result<String, Fault> {
     if !rest.0.is_empty() {
-        return Err(Fault::new(ErrorKind::InvalidOperation, "tojson takes its options by name"));
+        return Err(refuse("tojson takes its options by name"));
     }
     let is_set =
         |name: &str| -> Result<bool, Fault> { Ok(options.get::<Option<Value>>(name)?.is_some_and(|it| it.is_true())) };
@@ -167,7 +180,7 @@ fn to_json(value: &Value, rest: Rest<Value>, options: Kwargs) -> Result<String, 
         Some(indent) => Some(match (indent.as_str(), indent.as_i64()) {
             (Some(text), _) => text.to_owned(),
             (None, Some(n)) => " ".repeat(usize::try_from(n.clamp(0, 64)).unwrap_or(0)),
-            (None, None) => return Err(Fault::new(ErrorKind::InvalidOperation, "indent is a number or a text")),
+            (None, None) => return Err(refuse("indent is a number or a text")),
         }),
     };
     let separators = match options.get::<Option<Value>>("separators")?.filter(|pair| !pair.is_none()) {
@@ -176,7 +189,7 @@ fn to_json(value: &Value, rest: Rest<Value>, options: Kwargs) -> Result<String, 
             let pair: Vec<Value> = pair.try_iter()?.collect();
             match pair.as_slice() {
                 [item, key] => (PythonText::of(item)?, PythonText::of(key)?),
-                _ => return Err(Fault::new(ErrorKind::InvalidOperation, "separators are two texts")),
+                _ => return Err(refuse("separators are two texts")),
             }
         }
     };
@@ -186,7 +199,7 @@ fn to_json(value: &Value, rest: Rest<Value>, options: Kwargs) -> Result<String, 
 
 fn join(values: &Value, separator: Option<&str>, attribute: Option<Value>) -> Result<String, Fault> {
     if attribute.is_some() {
-        return Err(Fault::new(ErrorKind::InvalidOperation, "join by attribute is not supported; use map first"));
+        return Err(refuse("join by attribute is not supported; use map first"));
     }
     let texts = values.try_iter()?.map(|value| PythonText::of(&value)).collect::<Result<Vec<_>, _>>()?;
     Ok(texts.join(separator.unwrap_or("")))

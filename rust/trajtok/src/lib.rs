@@ -45,6 +45,7 @@
 //! ```
 
 mod batch;
+mod chat_values;
 mod conversation;
 mod date;
 mod encode;
@@ -102,7 +103,6 @@ pub use messages::{RecordMessage, Shape};
 pub use native::NativeEncoder;
 pub use pack::{Packing, pack, pack_flat};
 pub use prepare::{PrepareSettings, Prepared, prepare};
-pub use python::read_json;
 pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
 pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
 pub use template::{

@@ -31,6 +31,7 @@ impl From<Error> for PyErr {
                 TokenizerError::new_err(message)
             }
             Error::Template { .. }
+            | Error::TemplateInput { .. }
             | Error::UnknownTemplate { .. }
             | Error::MissingControlToken { .. }
             | Error::UnsupportedControlToken { .. } => TemplateError::new_err(message),
