@@ -76,15 +76,16 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     if lost := known.filter(pl.col("segment").is_null())["token_key"].to_list():
         work += _condition_again(store, rows.filter(pl.col("token_key").is_in(lost)), selected, conditioning, rule)
         known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
-    index = _index(rows, known)
-    rejected = _count_rejected(rows, known)
+    rows = rows.join(known, on="token_key", how="left", maintain_order="left")
+    index = _index(rows)
+    rejected = _count_rejected(rows)
     if index.is_empty():
         raise SettingsError(
             f"recipe {recipe}: all {rows.height} rows were rejected ({rejected}); "
             f"raise shards.max_tokens (now {rule.max_tokens}) or choose other rollouts"
         )
     index.rechunk().write_parquet(folder / "index.parquet")
-    previews = _previews(store, index, rows.join(known, on="token_key", how="left"), selected, conditioning)
+    previews = _previews(store, index, rows, selected, conditioning)
     (folder / "previews.json").write_text(json.dumps(previews, ensure_ascii=False), encoding="utf-8")
     segments = [store.folder(name) for name in sorted(known["segment"].unique())]
     return Built(
@@ -97,7 +98,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
         details={
             "segments": [store.name(each) for each in segments],
             "encoder": _encoders(store, segments),
-            "n_cut": _count_cut(rows, known),
+            "n_cut": rows.filter(pl.col("n_left_out") > 0).height,
             **_statistics(index, rejected),
         },
         work=work.counts(),
@@ -203,21 +204,14 @@ def _condition(store: Store, rows: pl.DataFrame, selected: Selected, conditionin
 INDEX_COLUMNS = ("position", "token_key", "rollout_key", "class", "weight", "repeat", "n_tokens", "n_trained")
 
 
-def _index(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    written = known.filter(pl.col("reason") == "").select("token_key", "n_tokens", "n_trained")
-    kept = rows.join(written, on="token_key", how="inner", maintain_order="left")
+def _index(rows: pl.DataFrame) -> pl.DataFrame:
+    kept = rows.filter(pl.col("reason") == "")
     return kept.with_row_index("position").cast({"position": pl.Int64}).select(INDEX_COLUMNS)
 
 
-def _count_rejected(rows: pl.DataFrame, known: pl.DataFrame) -> dict[str, int]:
-    refused = rows.join(known.filter(pl.col("reason") != ""), on="token_key", how="inner")
+def _count_rejected(rows: pl.DataFrame) -> dict[str, int]:
+    refused = rows.filter(pl.col("reason") != "")
     return dict(refused["reason"].value_counts().sort(["count", "reason"], descending=[True, False]).rows())
-
-
-def _count_cut(rows: pl.DataFrame, known: pl.DataFrame) -> int:
-    """Rows that lack the end of their conversation."""
-    cut = known.filter(pl.col("n_left_out") > 0)
-    return rows.join(cut, on="token_key", how="semi").height
 
 
 def _encoders(store: Store, segments: Sequence[Path]) -> str:
