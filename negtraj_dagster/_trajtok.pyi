@@ -43,8 +43,8 @@ class JinjaTemplate:
     """A Hugging Face chat template (Jinja), rendered as transformers renders it, in a sandbox.
 
     It reads nothing but what it is given, runs on fuel, and may write 1 MiB and 16 times its input. Where the text would
-    depend on what is not supported here (attributes of Python's objects, whole numbers of more than 128 bits, some text in
-    Python's notation of lists and dicts) it is refused, not approximated.
+    depend on what is not supported here (attributes of Python's objects, whole numbers of more than 128 bits, some of Python's
+    methods) it is refused, not approximated.
     """
 
     def __new__(cls, source: str, *, origin: str = "the chat template") -> Self:
@@ -160,13 +160,14 @@ class Tokenizer:
 
         Raises:
             TokenizerError: as for `encode`.
+            TrajtokError: the model's own vocabulary turns the text into an added token.
         """
 
     def encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_text` of many texts, on all cores, with the interpreter lock released.
 
         Raises:
-            TokenizerError: as for `encode`.
+            TokenizerError, TrajtokError: as for `encode_text`.
         """
 
     def render(self, conversation: str, *, add_generation_prompt: bool = False) -> list[tuple[str, bool, float]]:
@@ -219,9 +220,9 @@ class EncodedBatch:
         """Key, reason and detail of every refused row, in input order.
 
         Reasons, in the order they are tried: invalid_conversation, invalid_weight, nothing_trained,
-        no_token, control_token_in_content, over_length. No_token: the tokenizer has none for a byte of the text, which would be
-        lost. Control_token_in_content means that the model's own vocabulary turned text
-        into an added token, which only some kinds of model do.
+        no_token, control_token_in_content, over_length. No_token means that the tokenizer has none for a byte of the text,
+        which would be lost; control_token_in_content, that the model's own vocabulary turned text into an added token, which
+        only some kinds of model do.
         """
 
     @property
@@ -419,8 +420,8 @@ def prepare(
     """From a file of conditioned conversations to token rows on disk, in one pass and in memory bounded by a batch.
 
     Reads JSON lines or one JSON array of records `{"messages": [{"role", "content", "loss"}]}` (also `conversations`,
-    `from`/`value`; a message without `loss` or `weight` is trained if it is the assistant's) and writes three files, which
-    get their names when all are whole, and a fourth for what was cut:
+    `from`/`value`; a message without `loss` or `weight` is trained if it is the assistant's) and writes four files, which
+    get their names when all are whole:
 
     - rows.arrow: an Arrow IPC file with the columns of `EncodedBatch`; token_key is the record's place ("line 3")
     - bins.arrow: rows: list<int64>, the row numbers of each bin, best-fit decreasing over all rows

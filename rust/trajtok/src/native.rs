@@ -110,7 +110,7 @@ impl NativeEncoder {
             // A text's own lower block is a space to `SentencePiece`: the scanner knows one kind of space only.
             return !text.contains('\u{2581}');
         }
-        !self.family.lacks_bytes() || text.bytes().all(|byte| self.has_token[usize::from(byte)])
+        self.find_lost(text).is_none()
     }
 
     /// Encodes a text into `output`; false, and nothing is, where Hugging Face's encoder has to.
@@ -127,7 +127,7 @@ impl NativeEncoder {
         match &self.engine {
             Engine::Own(engine) => engine.encode(text, output),
             Engine::Fast(engine) => {
-                return engine.encode(text).is_some_and(|ids| output.push_text(&ids, &self.lengths, text.len()));
+                return engine.encode(text).is_some_and(|ids| output.push_text(&ids, text.len()));
             }
         }
         true
@@ -234,9 +234,9 @@ mod tests {
         let mut tokens = Tokens::default();
         tokens.push(9, 0..2);
         let mut output = Placed { tokens: &mut tokens, lengths: &[1, 2], start: 2, n_prefix: 0, first_end: 1 };
-        assert!(!output.push_text(&[0, 1, 1], &[1, 2], 4));
-        assert!(!output.push_text(&[0, 7], &[1, 2], 2));
-        assert!(output.push_text(&[0, 1], &[1, 2], 3));
+        assert!(!output.push_text(&[0, 1, 1], 4));
+        assert!(!output.push_text(&[0, 7], 2));
+        assert!(output.push_text(&[0, 1], 3));
         assert_eq!((tokens.ids(), tokens.offsets()), (&[9, 0, 1][..], &[0..2, 2..3, 3..5][..]));
     }
 

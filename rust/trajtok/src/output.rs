@@ -15,7 +15,7 @@ pub trait Output {
 
     /// Takes the tokens of a whole text of `n_bytes`. False, and none is taken, if they do not cover just as much, which
     /// only an output that asks what tokens cover can tell.
-    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool;
+    fn push_text(&mut self, ids: &[u32], n_bytes: usize) -> bool;
 }
 
 /// Ids alone.
@@ -37,7 +37,7 @@ impl Output for Ids<'_> {
         }
     }
 
-    fn push_text(&mut self, ids: &[u32], _lengths: &[u16], _n_bytes: usize) -> bool {
+    fn push_text(&mut self, ids: &[u32], _n_bytes: usize) -> bool {
         self.0.extend(ids.iter().map(|id| id.cast_signed()));
         true
     }
@@ -80,9 +80,9 @@ impl Output for Placed<'_> {
         }
     }
 
-    fn push_text(&mut self, ids: &[u32], lengths: &[u16], n_bytes: usize) -> bool {
+    fn push_text(&mut self, ids: &[u32], n_bytes: usize) -> bool {
         let n_before = self.tokens.ids().len();
-        let is_whole = self.tokens.push_adjoining(ids, lengths, self.start) == self.start + n_bytes;
+        let is_whole = self.tokens.push_adjoining(ids, self.lengths, self.start) == self.start + n_bytes;
         if !is_whole {
             self.tokens.truncate(n_before);
         }

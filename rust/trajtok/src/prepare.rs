@@ -79,11 +79,8 @@ pub fn prepare(
         return Err(Error::Threads(settings.n_threads));
     }
     let (capacity, max_tokens) = (settings.capacity, tokenizer.max_tokens());
-    if usize::try_from(capacity).is_ok_and(|capacity| capacity < max_tokens) {
+    if !usize::try_from(capacity).is_ok_and(|capacity| capacity >= max_tokens) {
         return Err(Error::Capacity { capacity, max_tokens });
-    }
-    if capacity < 1 {
-        return Err(Error::PackCapacity(capacity));
     }
     let named = |error: Error| match error {
         Error::Read { at, problem, .. } => Error::Read { path: input.display().to_string(), at, problem },

@@ -69,7 +69,8 @@ fn from_buffer(py: Python<'_>, buffer: &PyUntypedBuffer) -> PyResult<Vec<i64>> {
     let format = buffer.format().to_string_lossy();
     if format.starts_with(['>', '!']) {
         return Err(PyTypeError::new_err(format!(
-            "found an array of format {format:?}, whose bytes stand in another order; expected this machine's (numpy: .astype('=i8'))"
+            "found an array of format {format:?}, whose bytes stand in another order; expected this machine's \
+             (numpy: .astype('=i8'))"
         )));
     }
     let numbers = from_typed(py, buffer, |n: i64| n)

@@ -67,13 +67,13 @@ impl<'a> Text<'a> {
         }
     }
 
-    pub fn class_of_wide(self, at: usize) -> (u8, usize) {
+    fn class_of_wide(self, at: usize) -> (u8, usize) {
         let (char, length) = self.char_at(at);
         (class_of(char), length)
     }
 
     /// The character of several bytes at `at`, and how many.
-    pub fn char_at(self, at: usize) -> (char, usize) {
+    fn char_at(self, at: usize) -> (char, usize) {
         let tail = |index: usize| u32::from(self.bytes[at + index] & 0x3F);
         let lead = u32::from(self.bytes[at]);
         let (code, length) = match lead {
@@ -130,7 +130,7 @@ impl<'a> Text<'a> {
     }
 
     #[cold]
-    pub fn wide_letters(self, at: usize) -> usize {
+    fn wide_letters(self, at: usize) -> usize {
         self.run(at, L, 0)
     }
 
@@ -143,7 +143,7 @@ impl<'a> Text<'a> {
 
 /// How many of the eight bytes, from the lowest on, are ASCII letters.
 #[inline]
-pub fn leading_ascii_letters(bytes: u64) -> usize {
+fn leading_ascii_letters(bytes: u64) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
     let lower = (bytes | (0x20 * ONES)) & !HIGH;
