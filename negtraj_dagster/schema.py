@@ -18,20 +18,59 @@ SPLITS: tuple[Split, ...] = ("train", "practice", "gate", "test")
 EVALUATION_SPLITS: tuple[Split, ...] = ("gate", "test")
 
 
+class ToolCall(TypedDict):
+    """One call of a tool; `arguments` is JSON text, its key order, spaces and numbers as recorded."""
+
+    name: str
+    arguments: str
+    id: NotRequired[str]
+
+
+class WeightRange(TypedDict):
+    """The loss weight of the characters (code points) `start` up to `end` of a turn's `content` or `reasoning`."""
+
+    field: Literal["content", "reasoning"]
+    start: int
+    end: int
+    weight: float
+
+
 class Turn(TypedDict):
-    """One message of a rollout as it was recorded; `loss` only where the record deviates from the role's rule."""
+    """One message of a rollout as it was recorded. A key is there only if it says something: nothing empty, no nulls.
+
+    Attributes:
+        loss: the loss weight, only where it deviates from the role's rule: 1 for the agent's turns, 0 for others.
+        reasoning: what the agent thought before `content`, without the tags around it.
+        tool_calls: of an assistant turn, in order.
+        tool_call_id: of a tool turn: the call it answers.
+        name: of a tool turn: the tool.
+        ranges: of an assistant turn, sorted and apart from each other; they override the turn's weight where they reach.
+        token_ids: of an assistant turn: what the recorded model emitted, by `Rollout.tokenizer`.
+    """
 
     role: Role
     content: str
-    loss: NotRequired[bool]
+    loss: NotRequired[bool | float]
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    ranges: NotRequired[list[WeightRange]]
+    token_ids: NotRequired[list[int]]
 
 
 class ConditionedTurn(TypedDict):
-    """One message as it is trained: `weight` 0.0 = context, > 0 = target (assistant turns only)."""
+    """One message as it is trained: a `Turn` with `weight` for `loss`, 0.0 = context, > 0 = target (assistant turns only)."""
 
     role: Role
     content: str
     weight: float
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    ranges: NotRequired[list[WeightRange]]
+    token_ids: NotRequired[list[int]]
 
 
 class Label(StrEnum):
@@ -61,7 +100,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Rollout:
-    """One recorded episode, before any judgement. The question's text is joined later, by `question_id`."""
+    """One recorded episode, before any judgement. The question's text is joined later, by `question_id`.
+
+    Attributes:
+        tools: JSON text of the list of tool schemas that the agent was given, verbatim.
+        tokenizer: sha256 of the tokenizer.json, or the name of the model, that the turns' `token_ids` are of.
+    """
 
     task: str
     question_id: str
@@ -75,10 +119,15 @@ class Rollout:
     session: str | None = None
     licence: str | None = None
     origin_url: str | None = None
+    tools: str | None = None
+    tokenizer: str | None = None
 
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
-        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)))
+        given = {"tools": self.tools, "tokenizer": self.tokenizer}
+        said = {name: text for name, text in given.items() if text is not None}
+        more = [canonical_json(said)] if said else []  # without them the key is as before they existed
+        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)), *more)
 
 
 QUESTION_COLUMNS: dict[str, str] = {
@@ -124,6 +173,9 @@ def digest_json(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def conditioned_json(turns: Sequence[ConditionedTurn]) -> str:
+def conditioned_json(turns: Sequence[ConditionedTurn], tools: str | None = None) -> str:
     """Canonical text of a conditioned conversation: what a token key is computed over and what trajtok reads."""
-    return canonical_json({"messages": list(turns)})
+    conversation: dict[str, object] = {"messages": list(turns)}
+    if tools is not None:
+        conversation["tools"] = tools
+    return canonical_json(conversation)
