@@ -32,8 +32,9 @@ RECORD_SCHEMA = pl.Schema(
 PIECE_SCHEMA = pl.Schema({"record_key": pl.String, "place": pl.String, "fault": pl.String})
 """Which records a file holds, in order; `fault` where there was none to be had at that place, and then no key."""
 
-CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String})
-"""`conversation` is canonical JSON text of the turns."""
+CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String, "tools": pl.String, "tokenizer": pl.String})
+"""`conversation` is canonical JSON text of the turns; the rest is the rollout's, null where it has none. Older segments lack
+`tools` and `tokenizer`: null there, too."""
 
 INDEX_SCHEMA = pl.Schema(
     {
@@ -75,11 +76,11 @@ def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl
     """
     wanted = pl.DataFrame({"base_key": base_keys.unique()})
     places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
-    frames = []
+    frames = [CONVERSATION_SCHEMA.to_frame()]
     for (segment,), mine in sorted(places.group_by("segment"), key=lambda pair: str(pair[0])):
         path = store.file(store.folder(str(segment)), "conversations.parquet")
         frames.append(pl.read_parquet(path, glob=False).join(mine, on="base_key", how="semi"))
-    rows = pl.concat(frames) if frames else CONVERSATION_SCHEMA.to_frame()
+    rows = pl.concat(frames, how="diagonal")
     rows = rows.unique("base_key", keep="first", maintain_order=True).select(CONVERSATION_SCHEMA.names())
     if (lost := wanted.join(rows, on="base_key", how="anti")).height:
         raise StoreError(f"{lost.height} conversations are gone from the store, e.g. {lost['base_key'][0]}; {REMEDY}")

@@ -141,7 +141,7 @@ class _Reader:
                 if not row["fault"]:
                     conversations[row["base_key"]] = conversation
             table = pl.DataFrame(rows, schema=RECORD_SCHEMA)
-            texts = pl.DataFrame(sorted(conversations.items()), schema=CONVERSATION_SCHEMA, orient="row")
+            texts = pl.DataFrame([conversations[key] for key in sorted(conversations)], schema=CONVERSATION_SCHEMA)
             self._cache.add(table["record_key"], table, {"conversations.parquet": texts})
             self._work.records_read += len(rows)
             self._new = {}
@@ -158,7 +158,7 @@ def _piece_writer(piece: pl.DataFrame) -> Callable[[Path], Built]:
     return write
 
 
-def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], str]]:
+def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     for key, (file, part) in new.items():
         assert part.raw is not None
         record = parse_record(part.raw, part.place)
@@ -167,7 +167,7 @@ def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[di
                 raise RolloutFormatError(record.fault)
             rollout = FORMATS[file.format](file.task, record.value)
         except RolloutFormatError as error:
-            yield {"record_key": key, "fault": str(error)}, ""
+            yield {"record_key": key, "fault": str(error)}, {}
             continue
         base_key = rollout.base_key()
         yield (
@@ -179,5 +179,10 @@ def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[di
                 **{name: getattr(rollout, name) for name in ("question_id", "source", "teacher", "reward", "pred", "gold")},
                 **{name: getattr(rollout, name) for name in ("subject", "session", "licence", "origin_url")},
             },
-            canonical_json(list(rollout.turns)),
+            {
+                "base_key": base_key,
+                "conversation": canonical_json(list(rollout.turns)),
+                "tools": rollout.tools,
+                "tokenizer": rollout.tokenizer,
+            },
         )

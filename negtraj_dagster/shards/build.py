@@ -186,7 +186,7 @@ def _condition_again(
 
 def _condition(store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning) -> dict[str, str]:
     """condition_key -> canonical conditioned conversation."""
-    texts = dict(read_conversations(store, selected.raw, rows["base_key"]).rows())
+    texts = dict(read_conversations(store, selected.raw, rows["base_key"]).select("base_key", "conversation").rows())
     wanted = set(rows["question_id"])
     questions = {question.question_id: question for question in selected.questions if question.question_id in wanted}
     made = {}

@@ -186,5 +186,5 @@ def rejected_samples(
     sample = drops.group_by("filter", maintain_order=True).head(n_per_reason)
     named = rollouts.select("rollout_key", "question_id", "label", "base_key")
     rows = sample.join(named, on="rollout_key", how="left", maintain_order="left")
-    texts = read_conversations(store, raw, rows["base_key"])
+    texts = read_conversations(store, raw, rows["base_key"]).select("base_key", "conversation")
     return rows.join(texts, on="base_key", how="left", maintain_order="left").drop("base_key")
