@@ -97,16 +97,37 @@ def parse_record(raw: bytes, place: str) -> Record:
     return _checked(place, value)
 
 
+def parse_text(text: str) -> Any:
+    """The value of JSON text that stands inside a record, as strictly as the record itself.
+
+    Raises:
+        ValueError: why it is refused.
+    """
+    try:
+        value = DECODER.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(_reason(error)) from error
+    if fault := _unwritable(value):
+        raise ValueError(fault)
+    return value
+
+
 def _checked(place: str, value: object) -> Record:
     if not isinstance(value, dict):
         return Record(place, None, f"found {type(value).__name__}, expected an object")
+    fault = _unwritable(value)
+    return Record(place, None, fault) if fault else Record(place, value)
+
+
+def _unwritable(value: object) -> str:
+    """Why a value that was parsed cannot be written as JSON again; empty where it can."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        return Record(place, None, f"lone surrogate in a text ({error.object[max(error.start - 20, 0) : error.start]!r} …)")
+        return f"lone surrogate in a text ({error.object[max(error.start - 20, 0) : error.start]!r} …)"
     except (ValueError, RecursionError):
-        return Record(place, None, "a number too large for a float, or nested too deeply")
-    return Record(place, value)
+        return "a number too large for a float, or nested too deeply"
+    return ""
 
 
 def _reason(error: Exception) -> str:

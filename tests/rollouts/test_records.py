@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from negtraj_dagster.rollouts.records import iter_records
+from negtraj_dagster.rollouts.records import iter_records, parse_text
 
 
 def read(text: str | bytes) -> list[tuple[str, object]]:
@@ -86,3 +86,25 @@ def test_a_broken_array_keeps_its_good_records_and_says_where_it_breaks(text: st
 def test_strings_with_line_separators_stay_in_one_record() -> None:
     text = json.dumps({"a": "x\u2028y\u0085z"}, ensure_ascii=False)
     assert read(text) == [("line 1", {"a": "x\u2028y\u0085z"})]
+
+
+def test_json_text_inside_a_record_is_read_as_it_stands() -> None:
+    assert parse_text(' [{"b": 1.0, "a": "é"}]\n') == [{"b": 1.0, "a": "é"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not JSON"),
+        ("{} x", "not JSON"),
+        ("NaN", "NaN is not JSON"),
+        ("1e999", "a number too large"),
+        ('{"a":1,"a":2}', "'a' stands twice"),
+        ('"\\ud800"', "lone surrogate"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    ],
+    ids=["empty", "rest", "nan", "inf", "twice", "surrogate", "deep"],
+)
+def test_json_text_inside_a_record_is_refused_as_the_record_would_be(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_text(text)
