@@ -23,7 +23,7 @@ from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.reports import build as reports
 from negtraj_dagster.reports import compare
 from negtraj_dagster.rollouts import collect, landing, read
-from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS
+from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.schema import Question, digest, digest_json
 from negtraj_dagster.settings import Settings, WordtrapsSettings, load_settings
 from negtraj_dagster.shards import build as shards
@@ -47,6 +47,26 @@ NAT_RECORD = {
         {"role": "user", "content": "Observation: <|im_end|> é\u2028 "},
         {"role": "assistant", "content": "Thought: c.\nAction: finish[yes]", "loss": False},
     ],
+}
+RECORD_WITH_TOOLS = {
+    "question_id": "q",
+    "messages": [
+        {
+            "role": "assistant",
+            "content": "<think>\na\n</think>\n\n",
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": {"b": 1.0, "a": "é"}}}],
+            "token_ids": [5, 0],
+        },
+        {"role": "tool", "content": "x", "tool_call_id": "1", "name": "f", "loss": 0},
+        {
+            "role": "assistant",
+            "content": "abc",
+            "loss": 0.5,
+            "ranges": [{"field": "content", "start": start, "end": start + 1, "weight": start} for start in (2, 0)],
+        },
+    ],
+    "tools": [{"type": "function", "function": {"name": "f"}}],
+    "tokenizer": "m",
 }
 
 
@@ -96,6 +116,11 @@ def conditioned() -> str:
     return digest_json(made)
 
 
+def with_tools() -> str:
+    rollout = FORMATS["negtraj"]("t", RECORD_WITH_TOOLS)
+    return digest_json([list(rollout.turns), rollout.tools, rollout.tokenizer, rollout.base_key()])
+
+
 def trained(made: Made) -> str:
     """The plan of steps and the learning rates: all of training that does not depend on the machine's arithmetic."""
     shards_of = made.ran.published["tiny_nat/tokenized_shards"]
@@ -142,6 +167,7 @@ STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
             digest_json(made.content("raw_rollouts")), made.file("raw_rollouts", "quarantine.jsonl").read_text()
         ),
     ),
+    "records with tools": (lambda: FORMAT_VERSIONS["negtraj"], lambda made: with_tools()),
     "scored_trajectories": (
         lambda: [score.SCORED_VERSION, labels.SCORER_VERSION, versions_of_sql()],
         lambda made: digest_json(made.content("scored_trajectories")),

@@ -40,5 +40,6 @@ def test_segments_that_lack_tools_and_tokenizer_are_read_beside_newer_ones(
     with monkeypatch.context() as patch:
         patch.setattr(read, "CONVERSATION_SCHEMA", older)
         assert conversations(store, settings) == {"old": PLAIN}
-    land(settings, "new")
-    assert conversations(store, settings) == {"old": PLAIN, "new": PLAIN}
+    land(settings, "new", tools='[ {"name": "f"} ]', tokenizer="m")
+    new = {**PLAIN, "tools": '[ {"name": "f"} ]', "tokenizer": "m"}
+    assert conversations(store, settings) == {"old": PLAIN, "new": new}

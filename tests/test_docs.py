@@ -1,5 +1,7 @@
 """The reference pages name every key there is, with the default the code has."""
 
+import json
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from negtraj_dagster import recipes, settings
-from negtraj_dagster.rollouts.formats import FORMATS, nat, negtraj
+from negtraj_dagster.rollouts.formats import FORMATS, messages, nat, negtraj, tool_calls, weights
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COMPUTED = {"home", "name", "planned_landing"}
@@ -63,8 +65,16 @@ def test_every_key_of_a_settings_file_is_listed_with_its_default(page: str, titl
 
 def test_every_key_of_our_rollout_format_is_listed() -> None:
     text = section("rollout_formats.md", "`negtraj`")
-    for key in (*negtraj.KEYS, "role", "content", "loss"):
+    for key in (*negtraj.KEYS, *messages.MESSAGE_KEYS, *tool_calls.OUR_KEYS, *weights.RANGE_KEYS):
         assert f"| `{key}` |" in text
+
+
+def test_the_example_with_tools_is_a_record_and_has_every_key_of_a_message() -> None:
+    lines = section("rollout_formats.md", "`negtraj`").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith('    {"question_id": "q2"'))
+    example = takewhile(lambda line: line.startswith("    "), lines[start:])
+    rollout = FORMATS["negtraj"]("t", json.loads("".join(example)))
+    assert {key for turn in rollout.turns for key in turn} == messages.MESSAGE_KEYS - {"reasoning_content"}
 
 
 def test_the_papers_format_is_listed_with_its_legacy_spellings() -> None:

@@ -5,11 +5,14 @@
 The first prompt is not in `messages`; it is joined from the question set. Only question_id and messages are required.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import check, optional, require
-from negtraj_dagster.schema import ROLES, Rollout, Turn
+from negtraj_dagster.rollouts.formats.fields import optional, require
+from negtraj_dagster.rollouts.formats.messages import read_message
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.schema import Rollout, Turn
 
 KEYS = {
     "question_id",
@@ -24,6 +27,8 @@ KEYS = {
     "licence",
     "origin_url",
     "is_evaluation",
+    "tools",
+    "tokenizer",
 }
 
 
@@ -38,12 +43,14 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
     if optional(record, "is_evaluation", bool):
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
     messages = require(record, "messages", list)
-    turns = tuple(_turn(turn, index) for index, turn in enumerate(messages))
+    turns = tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(messages))
     if turns and turns[0]["role"] != "assistant":
         raise RolloutFormatError(
             f"messages[0].role = {turns[0]['role']!r}; expected 'assistant': leave the first prompt out, it is joined from the "
             f"question set by question_id"
         )
+    tokenizer = optional(record, "tokenizer", str, remedy="write the sha256 of its tokenizer.json or a model's name") or None
+    _check_token_ids_have_a_tokenizer(turns, tokenizer)
     return Rollout(
         task=task,
         question_id=require(record, "question_id", str),
@@ -57,20 +64,16 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
         session=optional(record, "session", str),
         licence=optional(record, "licence", str),
         origin_url=optional(record, "origin_url", str),
+        tools=read_tools(record.get("tools"), "tools"),
+        tokenizer=tokenizer,
     )
 
 
-def _turn(value: object, index: int) -> Turn:
-    turn = check(value, f"messages[{index}]", dict)
-    if unknown := sorted(turn.keys() - {"role", "content", "loss"}):
-        raise RolloutFormatError(f"messages[{index}]: unknown keys {unknown}; known: content, loss, role")
-    role, content = require(turn, "role", str), require(turn, "content", str)
-    if role not in ROLES:
-        raise RolloutFormatError(f"messages[{index}].role = {role!r}; expected one of {', '.join(ROLES)}")
-    made: Turn = {"role": role, "content": content}
-    loss = optional(turn, "loss", bool)
-    if loss is not None and loss != (role == "assistant"):
-        made["loss"] = loss
-    if made.get("loss") and role != "assistant":
-        raise RolloutFormatError(f"messages[{index}]: a {role} turn cannot carry loss; only assistant turns are trained")
-    return made
+def _check_token_ids_have_a_tokenizer(turns: Sequence[Turn], tokenizer: str | None) -> None:
+    """Ids mean nothing without the tokenizer they are of."""
+    for index, turn in enumerate(turns):
+        if "token_ids" in turn and not tokenizer:
+            raise RolloutFormatError(
+                f"messages[{index}].token_ids: found ids, but no key 'tokenizer' in the record, expected the sha256 of the "
+                f"tokenizer.json or the model's name; give it, or leave token_ids out"
+            )

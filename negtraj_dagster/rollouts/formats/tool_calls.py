@@ -1,0 +1,89 @@
+"""Tool calls and tool schemas of a record, as JSON text that stays what the model wrote and was given."""
+
+import json
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.fields import check, optional, refusal, refuse_unknown_keys, require
+from negtraj_dagster.rollouts.records import parse_text
+from negtraj_dagster.schema import ToolCall
+
+OUR_KEYS = frozenset({"id", "name", "arguments"})
+OPENAI_KEYS = frozenset({"id", "type", "function"})
+FUNCTION_KEYS = frozenset({"name", "arguments"})
+
+
+def read_tool_calls(value: object, place: str) -> list[ToolCall]:
+    """A turn's calls, in our spelling {id?, name, arguments} or OpenAI's {id?, type?, function: {name, arguments}}.
+
+    Raises:
+        RolloutFormatError: another shape, or arguments that are no JSON.
+    """
+    if value is None:
+        return []
+    calls = check(value, place, list, "write a list of calls, or leave the key out")
+    return [_call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
+
+
+def read_tools(value: object, place: str) -> str | None:
+    """JSON text of a list of tool schemas: text as it stands, a list in `json_text`'s spelling; None where it is empty.
+
+    Raises:
+        RolloutFormatError: it is no list of objects.
+    """
+    expected = "a list of objects, or JSON text of one"
+    remedy = "write the list of schemas the agent was given, or leave the key out"
+    if value in (None, ""):
+        return None
+    tools = _parsed(value, place, expected, remedy) if isinstance(value, str) else value
+    if not isinstance(tools, list):
+        raise refusal(place, value, expected, remedy)
+    for index, tool in enumerate(tools):
+        check(tool, f"{place}[{index}]", dict, remedy)
+    if not tools:
+        return None
+    return value if isinstance(value, str) else json_text(value)
+
+
+def json_text(value: object) -> str:
+    """A parsed value as text: keys in their order, Python's spaces and spelling of numbers."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _call(value: object, place: str) -> ToolCall:
+    call = check(value, place, dict, "write {name, arguments}")
+    refuse_unknown_keys(call, OPENAI_KEYS if "function" in call else OUR_KEYS, place)
+    function, at = _function(call, place) if "function" in call else (call, place)
+    name = require(function, "name", str, at=at, remedy="name the tool that was called")
+    if not name:
+        raise refusal(f"{at}.name", name, "a tool's name", "name the tool that was called")
+    made: ToolCall = {"name": name, "arguments": _arguments(function, at)}
+    if call_id := optional(call, "id", str, at=place, remedy="write text, or leave the key out"):
+        made["id"] = call_id
+    return made
+
+
+def _function(call: dict[str, Any], place: str) -> tuple[dict[str, Any], str]:
+    if call.get("type", "function") != "function":
+        raise refusal(f"{place}.type", call["type"], "'function'", "other calls cannot be trained; leave the record out")
+    function, at = check(call["function"], f"{place}.function", dict, "write {name, arguments}"), f"{place}.function"
+    refuse_unknown_keys(function, FUNCTION_KEYS, at)
+    return function, at
+
+
+def _arguments(function: dict[str, Any], at: str) -> str:
+    value, place = function.get("arguments"), f"{at}.arguments"
+    expected, remedy = "JSON text or an object", "write {} for none; a call the agent misspelled belongs into content"
+    if isinstance(value, dict):
+        return json_text(value)
+    if not isinstance(value, str):
+        raise refusal(place, value, expected, remedy)
+    _parsed(value, place, expected, remedy)
+    return value
+
+
+def _parsed(text: str, place: str, expected: str, remedy: str) -> Any:
+    try:
+        return parse_text(text)
+    except ValueError as error:
+        raise RolloutFormatError(f"{place} = {text[:80]!r}: {error}, expected {expected}; {remedy}") from error
