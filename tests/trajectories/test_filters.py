@@ -180,6 +180,35 @@ def land(settings: Settings, name: str, *question_ids: str) -> None:
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_filters_see_role_and_content_and_no_other_key_of_a_turn() -> None:
+    row = rows(plain=[SEARCH, ">a", FINISH])[0]
+    call = {"name": "f", "arguments": "{}"}
+    weight = {"field": "content", "start": 0, "end": 1, "weight": 0.5}
+    more = {"reasoning": "Action: finish[No]", "tool_calls": [call], "ranges": [weight], "token_ids": [1], "loss": 0.5}
+    rich = {**row, "rollout_key": "rich", "conversation": json.dumps([{**t, **more} for t in json.loads(row["conversation"])])}
+    with sql.connect() as connection:
+        load_row_tables(connection, label_rollouts(pl.DataFrame([row, rich], schema=ROW_SCHEMA)), [RULE])
+        set_wanted(connection, pl.Series(["plain", "rich"]))
+        seen = connection.execute(
+            "select count(distinct conversation), any_value(replace(typeof(conversation), '\"', '')) from rollouts"
+        ).fetchall()
+        steps = connection.execute(
+            "select count(*), count(distinct (step, content, thought, observation)) from steps"
+        ).fetchall()
+    assert seen == [(1, "STRUCT(role VARCHAR, content VARCHAR)[]")]
+    assert steps == [(4, 2)]
+
+
+def test_the_rejected_samples_have_no_columns_but_the_text_of_a_conversation(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", "nobody's")
+    raw = read_landed_files(store, settings)
+    scored = score_rollouts(store, raw, {"strategyqa": RULE})
+    corpus = build_corpus(store, raw, scored, build_question_sets(store, settings), RULE)
+    columns = pl.read_parquet(corpus.folder / "rejected_samples.parquet").columns
+    assert "conversation" in columns
+    assert not {"tools", "tokenizer"} & set(columns)
+
+
 def test_a_corpus_refuses_scores_that_were_made_of_other_rollouts(store: Store, settings: Settings) -> None:
     questions = build_question_sets(store, settings)
     land(settings, "a.jsonl", "q1")
