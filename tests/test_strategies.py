@@ -59,6 +59,34 @@ def test_a_turn_recorded_without_loss_stays_context() -> None:
     assert condition("nat", "positive", turns)[1] == ("assistant", "Ok.", 0.0)
 
 
+@pytest.mark.parametrize(("loss", "weight"), [(True, 1.0), (False, 0.0), (0.25, 0.25), (2.0, 2.0)], ids=str)
+def test_a_recorded_loss_is_the_turns_weight(loss: float, weight: float) -> None:
+    (_, found) = condition("nat", "positive", [{"role": "assistant", "content": "Ok.", "loss": loss}])
+    assert found == ("assistant", "Ok.", weight)
+    assert type(found[2]) is float
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_what_a_turn_says_beside_its_content_goes_along(strategy: str) -> None:
+    turns: list[Turn] = [
+        {
+            "role": "assistant",
+            "content": "abc",
+            "reasoning": "I look.",
+            "tool_calls": [{"name": "f", "arguments": "{}", "id": "1"}],
+            "ranges": [{"field": "content", "start": 0, "end": 1, "weight": 0.0}],
+            "token_ids": [1, 2],
+        },
+        {"role": "tool", "content": "x", "tool_call_id": "1", "name": "f"},
+        {"role": "assistant", "content": "done", "loss": 0.5},
+    ]
+    chosen = STRATEGIES[strategy]
+    made = chosen.condition(chosen.prompter(""), QUESTION, turns, chosen.classes[0])[1:]
+    weights = (1.0, 0.0, 0.5)
+    said = [{key: value for key, value in turn.items() if key != "loss"} for turn in turns]
+    assert made == [{**keys, "weight": weight} for keys, weight in zip(said, weights, strict=True)]
+
+
 def test_the_strategys_sentences_and_format_strings_stand_in_the_tokenizers_texts() -> None:
     texts = "\n".join(tokenizer_texts())
     for tag in STRATEGIES["nat"].tags.values():

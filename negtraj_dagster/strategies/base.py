@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from negtraj_dagster.schema import ConditionedTurn, Question, Turn, digest_json
 
@@ -49,18 +50,20 @@ class Strategy:
             class_name: the rollout's label.
         """
         tag = class_name if self.inference_class else None
-        context: list[ConditionedTurn] = [_conditioned(turn, 0.0) for turn in prompt(question, tag)]
+        context: list[ConditionedTurn] = [conditioned(turn, 0.0) for turn in prompt(question, tag)]
         last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
-        return context + [_conditioned(turn, _weight(turn)) for turn in turns[: last + 1]]
+        return context + [conditioned(turn, _weight(turn)) for turn in turns[: last + 1]]
 
     def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
         """What the trained agent is asked."""
         return prompt(question, self.inference_class)
 
 
-def _conditioned(turn: Turn, weight: float) -> ConditionedTurn:
-    return {"role": turn["role"], "content": turn["content"], "weight": weight}
+def conditioned(turn: Turn, weight: float) -> ConditionedTurn:
+    """A turn with its weight in place of `loss`; all else it says goes along."""
+    said = {key: value for key, value in turn.items() if key != "loss"}
+    return cast(ConditionedTurn, {**said, "weight": weight})
 
 
 def _weight(turn: Turn) -> float:
-    return 1.0 if turn.get("loss", turn["role"] == "assistant") else 0.0
+    return float(turn.get("loss", turn["role"] == "assistant"))
