@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from negtraj_dagster.errors import ModelError
 from negtraj_dagster.modeling import PAD, TURN_END, check_base_model
-from negtraj_dagster.schema import ConditionedTurn, Turn, conditioned_json
+from negtraj_dagster.schema import Turn, conditioned_json
+from negtraj_dagster.strategies.base import conditioned
 
 PromptEncoder = Callable[[Sequence[Turn]], list[int]]
 """A conversation -> token ids up to and including the header of the next assistant turn."""
@@ -114,10 +115,7 @@ def chat_encoder(tokenizer_json: Path, *, template: str, max_tokens: int) -> Pro
     encoder = TrajtokTokenizer(str(tokenizer_json), template=template, max_tokens=max_tokens)
 
     def encode(conversation: Sequence[Turn]) -> list[int]:
-        turns: list[ConditionedTurn] = [
-            {"role": turn["role"], "content": turn["content"], "weight": 0.0} for turn in conversation
-        ]
-        return list(encoder.prompt_ids(conditioned_json(turns)))
+        return list(encoder.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in conversation])))
 
     return encode
 

@@ -1,8 +1,10 @@
 """The in-process policy on a tiny untrained model."""
 
+import json
+
 import pytest
 
-from negtraj_dagster.agent.clients import TransformersPolicy
+from negtraj_dagster.agent.clients import TransformersPolicy, chat_encoder
 from negtraj_dagster.errors import ModelError
 from negtraj_dagster.modeling import make_base_model
 
@@ -76,3 +78,24 @@ def test_a_turn_ends_at_the_last_position(model_dir):
 def test_a_missing_model_is_an_error(tmp_path):
     with pytest.raises(ModelError, match=r"missing config\.json"):
         policy(tmp_path)
+
+
+def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, model_dir):
+    from negtraj_dagster import _trajtok  # noqa: TID251 - stands in for the encoder
+
+    class Encoder:
+        def __init__(self, *_, **__):
+            pass
+
+        def prompt_ids(self, text):
+            seen.append(json.loads(text))
+            return [1]
+
+    seen = []
+    monkeypatch.setattr(_trajtok, "Tokenizer", Encoder)
+    said = {"reasoning": "a", "tool_calls": [{"name": "f", "arguments": "{}"}]}
+    turns = [{"role": "assistant", "content": "", "loss": 0.5, **said}, {"role": "tool", "content": "x", "name": "f"}]
+    assert chat_encoder(model_dir / "tokenizer.json", template="chatml", max_tokens=9)(turns) == [1]
+    first, second = seen[0]["messages"]
+    assert first == {"role": "assistant", "content": "", "weight": 0.0, **said}
+    assert second == {"role": "tool", "content": "x", "weight": 0.0, "name": "f"}
