@@ -1,4 +1,4 @@
-"""The paper's token rows: the reference on tiny conversations, beside FastChat, and on every real one.
+"""The paper's token rows: the reference on tiny conversations, then trajtok beside it on every real one.
 
 The tiny tokenizer has a word for a token, and SentencePiece's dummy prefix: ▁ for a space, and one before every stretch
 between special tokens. So an expected row can be read: `▁ ▁Go ▁ </s>` is the segment ` Go </s>`.
@@ -6,15 +6,17 @@ between special tokens. So an expected row can be read: `▁ ▁Go ▁ </s>` is 
 
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
+from negtraj_dagster import _trajtok
 from tests.reference.nat_exact import MASKED, NatRow, nat_row, nat_segments
 from tests.support.real_tokenizers import PACKAGES, real_tokenizer
 
@@ -27,6 +29,8 @@ FASTCHAT = PACKAGES / "fastchat" / "conversation.py"
 WORDS = ["<unk>", "<s>", "</s>", "▁", "▁[INST]", "▁[/INST]", "▁Play", "▁OK", "▁Why", "▁Go", "▁Look", "▁End"]
 
 Message = dict[str, Any]
+Encode = Callable[..., tuple[list[int], list[int]]]
+"""Messages of role, content and weight, and tools, to ids and labels."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class RealConversation:
         return nat_row(segments, tokenizer, bos=BOS, eos=EOS, max_tokens=MAX_TOKENS)
 
     def messages(self) -> list[Message]:
-        """With weights in place of loss: only what is to be trained weighs."""
+        """As trajtok reads them: only what is to be trained weighs."""
         context = [*self.prefix, {"role": "user", "content": self.question_prompt}]
         weighted = [(message, 0.0) for message in context] + [(turn, float(turn["loss"])) for turn in self.turns]
         return [{"role": each["role"], "content": each["content"], "weight": weight} for each, weight in weighted]
@@ -319,3 +323,74 @@ def test_every_real_conversation_is_a_row_that_ends_with_a_trained_eos(
         assert len(row.input_ids) == len(row.labels) < MAX_TOKENS
         assert (row.input_ids[-1], row.labels[-1]) == (2, 2)
         assert row.labels.count(2) == 1 + sum(turn["loss"] for turn in real.turns)
+
+
+@dataclass
+class Comparison:
+    """How many conversations were encoded, and the numbers of those whose ids or labels differ."""
+
+    n_conversations: int
+    ids: list[int]
+    labels: list[int]
+
+
+def _compare(encode: Encode, conversations: Sequence[RealConversation], tokenizer: Tokenizer) -> Comparison:
+    result = Comparison(len(conversations), [], [])
+    for n, conversation in enumerate(conversations):
+        expected = conversation.row(tokenizer)
+        input_ids, labels = encode(conversation.messages(), tools=None)
+        if input_ids != expected.input_ids:
+            result.ids.append(n)
+        if labels != expected.labels:
+            result.labels.append(n)
+    return result
+
+
+def _trajtok_encode(tokenizer_json: Path) -> Encode:
+    tokenizer = _trajtok.Tokenizer(tokenizer_json, template="nat_exact", max_tokens=MAX_TOKENS)
+
+    def encode(messages: list[Message], tools: list[Any] | None = None) -> tuple[list[int], list[int]]:
+        assert tools is None, "the paper's conversations have no tools"
+        encoded = tokenizer.encode(["key"], [json.dumps({"messages": messages}, ensure_ascii=False)])
+        assert encoded.rejected == []
+        (row,) = pa.record_batch(encoded).to_pylist()
+        assert row["token_key"] == "key"
+        return row["input_ids"], _labels(row["input_ids"], zip(row["span_start"], row["span_end"], strict=True))
+
+    return encode
+
+
+def _labels(input_ids: list[int], spans: Iterable[tuple[int, int]]) -> list[int]:
+    labels = [MASKED] * len(input_ids)
+    for start, end in spans:
+        labels[start:end] = input_ids[start:end]
+    return labels
+
+
+def test_the_comparison_tells_ids_from_labels(words: Tokenizer) -> None:
+    short, long = (RealConversation(PREFIX, "Why", turns, is_finished=True) for turns in (TURNS[:2], TURNS))
+
+    def encode(messages: list[Message], tools: None) -> tuple[list[int], list[int]]:
+        row = (long if len(messages) > 5 else short).row(words)
+        assert messages == (long if len(messages) > 5 else short).messages()
+        return (row.input_ids[:-1], row.labels) if len(messages) > 5 else (row.input_ids, [*row.labels[:-1], MASKED])
+
+    assert _compare(encode, [short, long], words) == Comparison(2, ids=[1], labels=[0])
+
+
+def test_labels_are_the_ids_inside_of_spans() -> None:
+    assert _labels([5, 6, 7, 8, 9], [(1, 3), (4, 5)]) == [MASKED, 6, 7, MASKED, 9]
+
+
+@pytest.mark.skipif("nat_exact" not in _trajtok.TEMPLATES, reason="this build of trajtok has no template nat_exact")
+def test_trajtoks_rows_are_the_references(
+    real_conversations: list[RealConversation], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = real_tokenizer("mistral_v1")
+    result = _compare(_trajtok_encode(path), real_conversations, Tokenizer.from_file(str(path)))
+    with capsys.disabled():
+        print(
+            f"\nnat_exact: {result.n_conversations:,} conversations, ids differing {len(result.ids):,}, "
+            f"labels differing {len(result.labels):,}"
+        )
+    assert result == Comparison(N_CONVERSATIONS, ids=[], labels=[])
