@@ -91,8 +91,12 @@ class PackError(TrajtokError):
 class Tokenizer:
     """Turns conditioned conversations into token rows, with one tokenizer and one chat template.
 
-    A conversation is JSON text, `{"messages": [{"role": ..., "content": ..., "weight": ...}]}`, without other keys:
-    role system, user, assistant or tool; weight 0 is context, above 0 a target (assistant only, as a 32-bit float).
+    A conversation is JSON text, `{"messages": [{"role": ..., "content": ..., "weight": ...}], "tools": ...}`: role system,
+    user, assistant or tool; weight 0 is context, above 0 a target (assistant only, as a 32-bit float). `tools` is JSON text of
+    a list of tool schemas. An assistant's message may have `reasoning`, `tool_calls` (name, arguments as JSON text, id) and
+    `ranges` (field, start, end, weight: characters with a weight of their own) or `token_ids` (which then stand for its text,
+    its end token added where they lack it; `tokenizer` beside `messages` names their maker and is not read), a tool's `name`
+    and `tool_call_id`; no other keys. What a template does not write (tools for `chatml`, say) rejects the row.
     Ids equal those of Hugging Face `tokenizers` 0.23 on the same rendered text, as far as no content holds the text of an
     added token; where one does, it is tokenized as ordinary text here.
     """
@@ -104,23 +108,31 @@ class Tokenizer:
         template: str,
         max_tokens: int,
         over_length: str = "drop",
+        jinja: str | None = None,
+        settings: str = "{}",
+        empty_think: str = "mask",
     ) -> Self:
         """Reads the tokenizer and binds it to the template.
 
         Args:
             tokenizer_json: a tokenizer in Hugging Face's tokenizer.json form. Its truncation, padding and post-processor
                 are not applied.
-            template: one of `TEMPLATES`.
+            template: one of `TEMPLATES`; with `jinja`, what names that template in messages.
             max_tokens: the most tokens a row may have, at least 1.
             over_length: what happens to a longer row. `drop` rejects it; `cut_at_turn` ends it with the last target that
-                fits, and rejects it where none does.
+                fits, and rejects it where none does. Rows of `nat_exact` are cut at the right, between any two tokens.
+            jinja: the text of a Hugging Face chat template.
+            settings: a JSON object of what else the template sees: special tokens, `enable_thinking`, `today`.
+            empty_think: whether the empty `<think></think>` that some templates write before a turn without reasoning is
+                trained: `mask` or `train`.
 
         Raises:
             TokenizerError: the file is missing or malformed; or its ids cannot be promised: it sets BPE dropout, or an
                 added token is white space.
-            TemplateError: the template is unknown, or a control token of it is not among the added tokens, or that token
-                is declared with lstrip, rstrip, single_word, or normalized beside a normalizer.
-            TrajtokError: max_tokens is below 1 or over_length is unknown.
+            TemplateError: the template is unknown or cannot be used; a control token of it is not among the added tokens, or
+                is declared with lstrip, rstrip, single_word, or normalized beside a normalizer; no token is found by which
+                an assistant's turn ends.
+            TrajtokError: max_tokens is below 1, or over_length or empty_think is unknown.
         """
 
     @property
@@ -136,7 +148,12 @@ class Tokenizer:
 
     @property
     def control_tokens(self) -> dict[str, int]:
-        """The template's control tokens and their ids; a new dict each time."""
+        """The control tokens that the template may write (all added tokens, for a Jinja template) and their ids; a new dict
+        each time."""
+
+    @property
+    def end_of_turn(self) -> list[str]:
+        """The control tokens by which an assistant's turn ends."""
 
     def encode(self, keys: Sequence[str], conversations: Sequence[str]) -> EncodedBatch:
         """Tokenizes rows on all cores, with the interpreter lock released.
@@ -198,8 +215,9 @@ class EncodedBatch:
 
     - token_key: utf8, not null
     - input_ids: list<int32> [n_tokens], the rendered conversation, or its beginning if it was cut
-    - span_start, span_end: list<int32> [n_targets], a half-open range of tokens per target, in order, not overlapping
-    - span_weight: list<float32> [n_targets]
+    - span_start, span_end: list<int32> [n_spans], a half-open range of tokens per stretch of one weight, in order, not
+      overlapping: one per target, but where ranges have weights of their own
+    - span_weight: list<float32> [n_spans]
     - n_tokens: int32
     - n_trained: int32, tokens inside of spans
 
@@ -216,11 +234,18 @@ class EncodedBatch:
         """Trained tokens, over all rows, that also cover text outside of their target."""
 
     @property
+    def n_drifted(self) -> int:
+        """Turns, over all rows, that were given as `token_ids` which are not what the tokenizer makes of their text."""
+
+    @property
     def rejected(self) -> list[tuple[str, str, str]]:
         """Key, reason and detail of every refused row, in input order.
 
-        Reasons, in the order they are tried: invalid_conversation, invalid_weight, nothing_trained,
-        no_token, control_token_in_content, over_length. No_token means that the tokenizer has none for a byte of the text,
+        Reasons, in the order they are tried: invalid_conversation, invalid_weight, nothing_trained; of the template
+        invalid_arguments (a tool call's are no JSON object), template_refuses (it raises an exception), template_reads_content
+        (it does more with a text than write it), not_rendered (it leaves out what was said), prompt_differs and target_differs
+        (the row is not what a served model is given, or writes), no_end_of_turn; then no_token, control_token_in_content,
+        over_length. No_token means that the tokenizer has none for a byte of the text,
         which would be lost; control_token_in_content, that the model's own vocabulary turned text into an added token, which
         only some kinds of model do.
         """

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 
 from negtraj_dagster import _trajtok
+from negtraj_dagster.chat_templates import NATIVE
 from tests.reference.loss_mask import Message, load_tokenizer, mask_conversation, render_chatml
 from tests.reference.small_tokenizers import ADDED, CONTROL, KINDS, TEXTS
 
@@ -226,7 +227,7 @@ def test_an_unknown_token_that_is_an_added_one_never_comes_from_text(tmp_path: P
 
 REJECTED: dict[str, tuple[str, str, str]] = {
     "not_json": ("{", "invalid_conversation", "EOF"),
-    "unknown_key": ('{"messages":[],"tools":[]}', "invalid_conversation", "unknown field `tools`"),
+    "unknown_key": ('{"messages":[],"questions":[]}', "invalid_conversation", "unknown field `questions`"),
     "no_weight": ('{"messages":[{"role":"user","content":"a"}]}', "invalid_conversation", "missing field `weight`"),
     "unknown_role": (_text([_turn("critic", "a")]), "invalid_conversation", "unknown variant `critic`"),
     "nan_weight": (_text([_turn("assistant", "a", float("nan"))]), "invalid_conversation", "expected"),
@@ -354,7 +355,7 @@ def test_the_tokenizer_says_what_it_runs_and_which_control_tokens_it_writes(file
     tokenizer = _load(file)
     assert (tokenizer.encoder, tokenizer.encoder_note) == ("trajtok smollm", None)
     assert tokenizer.control_tokens == {token: load_tokenizer(file).token_to_id(token) for token in CONTROL}
-    assert _trajtok.TEMPLATES == ("chatml",)
+    assert tuple(NATIVE) == _trajtok.TEMPLATES
     assert _trajtok.TOKEN_FORMAT_VERSION == 1
 
 
@@ -401,7 +402,7 @@ def test_a_control_token_that_the_tokenizer_lacks_is_named(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("chosen", "error", "message"),
     [
-        ({"template": "llama"}, _trajtok.TemplateError, "expected one of: chatml"),
+        ({"template": "llama"}, _trajtok.TemplateError, "expected one of: chatml, llama2"),
         ({"over_length": "window"}, _trajtok.TrajtokError, "expected one of: drop, cut_at_turn"),
         ({"max_tokens": 0}, _trajtok.TrajtokError, "expected at least 1"),
         ({"max_tokens": -1}, _trajtok.TrajtokError, "expected at least 1"),

@@ -8,7 +8,7 @@ use arrow_schema::{DataType, Field, Schema};
 
 use crate::error::{Error, Reason};
 use crate::mask::TrainedTokens;
-use crate::tokenizer::{Cut, TokenRow};
+use crate::row::{Cut, TokenRow};
 
 /// Changes when, and only when, the same input yields other bytes.
 pub const TOKEN_FORMAT_VERSION: u32 = 1;
@@ -44,6 +44,8 @@ pub struct Batch {
     pub cut: Vec<CutRow>,
     /// How many tokens of `records` lie on both sides of a trained stretch's border.
     pub n_straddling: usize,
+    /// How many turns of `records` were given as ids that are not what the tokenizer makes of their text.
+    pub n_drifted: usize,
 }
 
 /// The columns: `span_*` are parallel lists, one entry per trained message; a span is a half-open range of tokens.
@@ -83,7 +85,8 @@ impl Batch {
         let cut_row = |(key, row): &(&str, TokenRow)| Some(CutRow { key: (*key).to_owned(), cut: row.cut.clone()? });
         let cut = rows.iter().filter_map(cut_row).collect();
         let n_straddling = rows.iter().map(|(_, row)| row.mask.n_straddling).sum();
-        Ok(Self { records: build_records(&rows)?, rejected, cut, n_straddling })
+        let n_drifted = rows.iter().map(|(_, row)| row.n_drifted).sum();
+        Ok(Self { records: build_records(&rows)?, rejected, cut, n_straddling, n_drifted })
     }
 }
 
@@ -159,7 +162,7 @@ mod tests {
 
     fn row() -> TokenRow {
         let runs = vec![TrainedTokens { tokens: 1..3, weight: 0.5 }];
-        TokenRow { input_ids: vec![7, 8, 9], mask: LossMask { runs, n_straddling: 2 }, cut: None }
+        TokenRow { input_ids: vec![7, 8, 9], mask: LossMask { runs, n_straddling: 2 }, cut: None, n_drifted: 0 }
     }
 
     #[test]

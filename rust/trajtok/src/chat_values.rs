@@ -5,6 +5,8 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object, ObjectExt, Value, ValueKind};
 use minijinja::{Error as Fault, State};
 
+use crate::conversation::ToolCall;
+use crate::error::{Error as Failure, Reason, Rejection};
 use crate::json::{Scanner, Stop};
 use crate::python::{self, refuse};
 
@@ -87,6 +89,58 @@ fn number(scanner: &mut Scanner<'_>) -> Result<Value, Stop> {
         return Ok(Value::UNDEFINED);
     };
     Ok(Value::from(whole))
+}
+
+/// The arguments of a message's `n`-th tool call.
+///
+/// # Errors
+/// `Rejected` with `invalid_arguments`: they are not the text of a JSON object.
+pub fn read_arguments(message: usize, n: usize, call: &ToolCall<'_>) -> Result<Value, Failure> {
+    let refuse = |problem: String| {
+        let detail = format!("messages[{message}].tool_calls[{n}].arguments: {problem}");
+        Rejection::error(Reason::InvalidArguments, detail)
+    };
+    let read = read_json(&call.arguments).map_err(refuse)?;
+    match read.kind() {
+        ValueKind::Map => Ok(read),
+        kind => Err(refuse(format!("expected the text of a JSON object, found {kind}"))),
+    }
+}
+
+/// The schemas of a conversation's tools: a list.
+///
+/// # Errors
+/// `Rejected` with `invalid_conversation`: they are not the text of a JSON array.
+pub fn read_tools(tools: &str) -> Result<Value, Failure> {
+    let refuse = |problem| Rejection::error(Reason::InvalidConversation, format!("tools: {problem}"));
+    let read = read_json(tools).map_err(refuse)?;
+    match read.kind() {
+        ValueKind::Seq => Ok(read),
+        kind => Err(refuse(format!("expected a list of tool schemas, found {kind}"))),
+    }
+}
+
+/// An object of these keys, in order.
+pub fn dict(pairs: Vec<(&'static str, Value)>) -> Value {
+    Value::from_object(Dict(pairs.into_iter().map(|(key, value)| (Value::from(key), value)).collect()))
+}
+
+/// The value with every text in it replaced; `write` is told whether a text is a key.
+pub fn map_texts(value: &Value, write: &mut dyn FnMut(bool, &str) -> Value) -> Value {
+    if let Some(text) = value.as_str() {
+        return write(false, text);
+    }
+    if let Some(Dict(pairs)) = value.downcast_object_ref::<Dict>() {
+        let mapped = pairs.iter().map(|(key, value)| {
+            let key = key.as_str().map_or_else(|| key.clone(), |key| write(true, key));
+            (key, map_texts(value, write))
+        });
+        return Value::from_object(Dict(mapped.collect()));
+    }
+    match (value.kind(), value.try_iter()) {
+        (ValueKind::Seq, Ok(items)) => items.map(|item| map_texts(&item, write)).collect::<Vec<_>>().into(),
+        _ => value.clone(),
+    }
 }
 
 /// Messages as transformers hands them on: reasoning under each name that templates ask for.

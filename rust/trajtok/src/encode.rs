@@ -48,6 +48,13 @@ impl Tokens {
         at
     }
 
+    /// Moves all tokens but the first `n` by so many bytes.
+    pub(crate) fn shift(&mut self, n: usize, n_bytes: usize) {
+        for bytes in &mut self.offsets[n..] {
+            *bytes = bytes.start + n_bytes..bytes.end + n_bytes;
+        }
+    }
+
     /// Takes out all but the first `n` tokens.
     pub(crate) fn truncate(&mut self, n: usize) {
         self.ids.truncate(n);
@@ -114,6 +121,9 @@ pub trait Encoder: Send + Sync {
 
     /// The text of an added token, by its id.
     fn added_token(&self, id: TokenId) -> Option<&str>;
+
+    /// All added tokens, and which of them the file calls special.
+    fn added_tokens(&self) -> Vec<(String, bool)>;
 
     /// The first of these ids, if any, that is an added token's: asked of all that text gives.
     fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
@@ -288,6 +298,12 @@ impl Encoder for HfEncoder {
 
     fn added_token(&self, id: TokenId) -> Option<&str> {
         self.added.get(&id).map(|token| token.content.as_str())
+    }
+
+    fn added_tokens(&self) -> Vec<(String, bool)> {
+        let mut ids: Vec<TokenId> = self.added.keys().copied().collect();
+        ids.sort_unstable();
+        ids.iter().map(|id| &self.added[id]).map(|token| (token.content.clone(), token.special)).collect()
     }
 
     fn find_added(&self, ids: &[TokenId]) -> Option<usize> {

@@ -13,6 +13,20 @@ pub enum Reason {
     InvalidWeight,
     /// Every weight is zero.
     NothingTrained,
+    /// The template would leave out a part of the conversation.
+    NotRendered,
+    /// The template raises an exception for the conversation, or exceeds a limit.
+    TemplateRefuses,
+    /// The template does not pass a text on as it is, so what is text and what is a control token cannot be told.
+    TemplateReadsContent,
+    /// A tool call's arguments are no JSON object.
+    InvalidArguments,
+    /// What precedes a target is not what a served model is given there.
+    PromptDiffers,
+    /// A target is not what a served model writes there.
+    TargetDiffers,
+    /// A target does not end with a token that ends a turn.
+    NoEndOfTurn,
     /// Text from a message became a control or added token.
     ControlTokenInContent,
     /// Text from a message holds what no token stands for.
@@ -29,6 +43,13 @@ impl Reason {
             Self::InvalidConversation => "invalid_conversation",
             Self::InvalidWeight => "invalid_weight",
             Self::NothingTrained => "nothing_trained",
+            Self::NotRendered => "not_rendered",
+            Self::TemplateRefuses => "template_refuses",
+            Self::TemplateReadsContent => "template_reads_content",
+            Self::InvalidArguments => "invalid_arguments",
+            Self::PromptDiffers => "prompt_differs",
+            Self::TargetDiffers => "target_differs",
+            Self::NoEndOfTurn => "no_end_of_turn",
             Self::ControlTokenInContent => "control_token_in_content",
             Self::NoToken => "no_token",
             Self::OverLength => "over_length",
@@ -120,9 +141,9 @@ pub enum Error {
     )]
     MissingControlToken {
         /// The template.
-        template: &'static str,
+        template: String,
         /// Its token.
-        token: &'static str,
+        token: String,
         /// The tokenizer file.
         path: String,
     },
@@ -134,9 +155,9 @@ pub enum Error {
     )]
     UnsupportedControlToken {
         /// The template.
-        template: &'static str,
+        template: String,
         /// Its token.
-        token: &'static str,
+        token: String,
         /// The tokenizer file.
         path: String,
         /// The added token's flag.
@@ -164,6 +185,10 @@ pub enum Error {
     /// `over_length` names no rule.
     #[error("over_length {0:?} is unknown; expected one of: drop, cut_at_turn")]
     UnknownOverLength(String),
+
+    /// `empty_think` names no rule.
+    #[error("empty_think {0:?} is unknown; expected one of: mask, train")]
+    UnknownEmptyThink(String),
 
     /// `max_tokens` leaves no room.
     #[error("max_tokens is {0}; expected at least 1")]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::encode::HfEncoder;
+use crate::rendering::{Rendering, SegmentKind};
 
 /// Role, content and weight.
 pub type Turn = (&'static str, String, f64);
@@ -30,6 +31,49 @@ pub fn messages() -> impl Strategy<Value = Vec<Turn>> {
         (Just("assistant"), content, prop::sample::select(vec![0.0, 0.25, 1.0])),
     ];
     prop::collection::vec(turn, 0..6)
+}
+
+/// Turns in the order that the `[INST]` formats take.
+pub fn alternating() -> impl Strategy<Value = Vec<Turn>> {
+    let content = || prop_oneof!["[ \\n]{0,2}", "[ \\n]?(a|</s>|<s>|\\[INST\\]|<\\|user\\|>|\\PC){1,6}[ \\n]?"];
+    let weight = prop::sample::select(vec![0.0, 0.25, 1.0]);
+    let pairs = prop::collection::vec((content(), content(), weight), 1..4);
+    (prop::option::of(content()), pairs).prop_map(|(system, pairs)| {
+        let pairs =
+            pairs.into_iter().flat_map(|(asked, said, weight)| [("user", asked, 0.0), ("assistant", said, weight)]);
+        system.map(|system| ("system", system, 0.0)).into_iter().chain(pairs).collect()
+    })
+}
+
+/// The text, kind and weight of each piece.
+pub fn pieces(rendering: &Rendering) -> Vec<(&str, bool, f64)> {
+    rendering.pieces().into_iter().map(|piece| (piece.text, piece.is_control, piece.weight)).collect()
+}
+
+/// All text that is trained.
+pub fn trained_text(rendering: &Rendering) -> String {
+    rendering.pieces().into_iter().filter(|piece| piece.weight > 0.0).map(|piece| piece.text).collect()
+}
+
+/// Asserts what a [`Rendering`] promises.
+pub fn check_whole(rendering: &Rendering) {
+    let mut end = 0;
+    for segment in &rendering.segments {
+        assert_eq!(segment.bytes.start, end);
+        assert!(segment.bytes.end > end);
+        end = segment.bytes.end;
+    }
+    assert_eq!(end, rendering.text.len());
+    assert_eq!(rendering.pieces().iter().map(|piece| piece.text).collect::<String>(), rendering.text);
+    assert!(rendering.segments.windows(2).all(|pair| pair.iter().any(|segment| segment.kind != SegmentKind::Text)));
+    let places: Vec<usize> = rendering.trained.iter().flat_map(|span| [span.bytes.start, span.bytes.end]).collect();
+    assert!(places.is_sorted());
+}
+
+/// An encoder that has these added tokens.
+pub fn encoder_with(tokens: &[&'static str]) -> HfEncoder {
+    let added = tokens.iter().map(|token| (*token, "special")).collect();
+    TokenizerJson { added, ..TokenizerJson::default() }.encoder()
 }
 
 /// A byte-level BPE tokenizer: 256 bytes, the merges `th`, `the`, ` the`, and three added tokens from id 259 on.

@@ -57,7 +57,6 @@ impl JinjaInput<'_> {
     /// The template's variables.
     fn context(&self) -> Result<Value, Error> {
         let read = |name: &'static str, text| read_json(text).map_err(|problem| Error::TemplateInput { name, problem });
-        let faulty = |fault: Fault| Error::TemplateInput { name: "settings", problem: describe(&fault) };
         let messages = with_reasoning(&read("messages", self.messages)?)
             .map_err(|fault| Error::TemplateInput { name: "messages", problem: describe(&fault) })?;
         let mut context = vec![
@@ -66,12 +65,24 @@ impl JinjaInput<'_> {
             ("documents".to_owned(), Value::from(())),
             ("add_generation_prompt".to_owned(), Value::from(self.add_generation_prompt)),
         ];
-        let settings = read("settings", self.settings)?;
-        for key in settings.try_iter().map_err(faulty)? {
-            context.push((key.to_string(), settings.get_item(&key).map_err(faulty)?));
-        }
+        context.extend(read_settings(self.settings)?);
         Ok(Value::from_pairs(context))
     }
+}
+
+/// The variables that a JSON object names.
+///
+/// # Errors
+/// [`Error::TemplateInput`].
+pub(crate) fn read_settings(settings: &str) -> Result<Vec<(String, Value)>, Error> {
+    let failed = |problem| Error::TemplateInput { name: "settings", problem };
+    let faulty = |fault: Fault| failed(describe(&fault));
+    let settings = read_json(settings).map_err(failed)?;
+    if settings.kind() != ValueKind::Map {
+        return Err(failed(format!("expected an object, found {}", settings.kind())));
+    }
+    let pair = |key: Value| Ok((key.to_string(), settings.get_item(&key).map_err(faulty)?));
+    settings.try_iter().map_err(faulty)?.map(pair).collect()
 }
 
 impl JinjaTemplate {
@@ -97,12 +108,39 @@ impl JinjaTemplate {
     /// [`Error::TemplateInput`]: the input is not JSON, or Python would read it otherwise. [`Error::Template`]: the template
     /// raises an exception, needs what is not supported here, or exceeds a limit.
     pub fn render(&self, input: &JinjaInput<'_>) -> Result<String, Error> {
-        let failed = |fault: &Fault| Error::Template { origin: self.origin.clone(), problem: describe(fault) };
-        let context = input.context()?;
-        let template = self.environment.get_template(NAME).map_err(|fault| failed(&fault))?;
-        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * input.n_bytes() };
-        template.render_captured_to(context, &mut output).map_err(|fault| failed(&fault))?;
-        String::from_utf8(output.bytes).map_err(|_| failed(&refuse("it writes what is not UTF-8")))
+        let failed = |problem| Error::Template { origin: self.origin.clone(), problem };
+        self.run(input.context()?, input.n_bytes()).map_err(failed)
+    }
+
+    /// The text for messages that are values already; `n_bytes` is their size.
+    pub(crate) fn render_values(
+        &self,
+        messages: Value,
+        tools: &Value,
+        add_generation_prompt: bool,
+        settings: &[(String, Value)],
+        n_bytes: usize,
+    ) -> Result<String, String> {
+        let mut context = vec![
+            ("messages".to_owned(), messages),
+            ("tools".to_owned(), tools.clone()),
+            ("documents".to_owned(), Value::from(())),
+            ("add_generation_prompt".to_owned(), Value::from(add_generation_prompt)),
+        ];
+        context.extend_from_slice(settings);
+        self.run(Value::from_pairs(context), n_bytes)
+    }
+
+    /// Where the template is from.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    fn run(&self, context: Value, n_bytes: usize) -> Result<String, String> {
+        let template = self.environment.get_template(NAME).map_err(|fault| describe(&fault))?;
+        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * n_bytes };
+        template.render_captured_to(context, &mut output).map_err(|fault| describe(&fault))?;
+        String::from_utf8(output.bytes).map_err(|_| "it writes what is not UTF-8".to_owned())
     }
 }
 

@@ -30,6 +30,7 @@
 //!     fn added_token(&self, id: TokenId) -> Option<&str> {
 //!         (256..).zip(CONTROLS).find(|(known, _)| *known == id).map(|(_, control)| control)
 //!     }
+//!     fn added_tokens(&self) -> Vec<(String, bool)> { CONTROLS.map(|token| (token.to_owned(), true)).to_vec() }
 //!     fn unsupported_flag(&self, _token: &str) -> Option<&'static str> { None }
 //! }
 //!
@@ -44,8 +45,11 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod alternation;
 mod batch;
+mod chat_messages;
 mod chat_values;
+mod chatml;
 mod conversation;
 mod date;
 mod encode;
@@ -54,10 +58,16 @@ mod fast;
 #[cfg(test)]
 mod fixture;
 mod jinja;
+mod jinja_chat;
 mod json;
+mod llama2;
+mod llama3;
+mod marks;
 mod mask;
 mod merge;
 mod messages;
+mod mistral;
+mod nat_exact;
 mod native;
 mod output;
 mod own;
@@ -80,23 +90,33 @@ mod py_reader;
 #[cfg(feature = "python")]
 mod py_signature;
 mod python;
+mod qwen3;
+mod qwen3_answer;
+mod qwen3_words;
 mod reader;
+mod rendering;
+mod row;
 mod scan;
 mod signature;
+mod targets;
 mod template;
 mod text;
 mod tokenizer;
 mod tokenizer_json;
 mod unicode;
 mod unicode_tables;
+mod wording;
 mod words;
 mod worker;
+mod written;
+mod zephyr;
 
 pub use batch::{Batch, CutRow, RejectedRow, TOKEN_FORMAT_VERSION, schema};
-pub use conversation::{Conversation, Message, Role};
+pub use conversation::{Conversation, Message, Role, ToolCall, WeighedField, WeightRange};
 pub use encode::{Encoder, HfEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};
 pub use jinja::{JinjaInput, JinjaTemplate, MAX_TEMPLATE_BYTES};
+pub use jinja_chat::JinjaChat;
 pub use json::MAX_DEPTH;
 pub use mask::{LossMask, TrainedTokens, mask_tokens};
 pub use messages::{RecordMessage, Shape};
@@ -104,11 +124,12 @@ pub use native::NativeEncoder;
 pub use pack::{Packing, pack, pack_flat};
 pub use prepare::{PrepareSettings, Prepared, prepare};
 pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
+pub use rendering::{Piece, Rendering, Segment, SegmentKind, Target, TextPlace, TrainedBytes};
+pub use row::{Cut, OverLength, TokenRow};
 pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
-pub use template::{
-    ChatMl, ChatTemplate, Piece, Rendering, Segment, SegmentKind, TEMPLATES, TrainedBytes, find_template,
-};
-pub use tokenizer::{Cut, OverLength, TokenRow, Tokenizer};
+pub use targets::EmptyThink;
+pub use template::{ChatTemplate, RowRule, TEMPLATES, TemplateSource, find_template};
+pub use tokenizer::Tokenizer;
 
 /// This crate's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

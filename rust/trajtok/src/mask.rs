@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::encode::Tokens;
-use crate::template::TrainedBytes;
+use crate::rendering::TrainedBytes;
 
 /// A run of tokens with one weight: half-open token indices.
 #[derive(Debug, Clone, PartialEq)]

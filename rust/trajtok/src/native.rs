@@ -192,6 +192,10 @@ impl Encoder for NativeEncoder {
         self.hf.added_token(id)
     }
 
+    fn added_tokens(&self) -> Vec<(String, bool)> {
+        self.hf.added_tokens()
+    }
+
     fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
         if self.holds_added { self.hf.find_added(ids) } else { None }
     }

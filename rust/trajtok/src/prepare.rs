@@ -20,7 +20,8 @@ use crate::error::{Error, Reason, Rejection};
 use crate::messages::Shape;
 use crate::pack::{Packing, pack_flat};
 use crate::reader::{ReaderSettings, Record, RecordBatch, RecordReader};
-use crate::tokenizer::{Cut, TokenRow, Tokenizer};
+use crate::row::{Cut, TokenRow};
+use crate::tokenizer::Tokenizer;
 
 /// How rows are prepared.
 #[derive(Debug, Clone)]
@@ -151,9 +152,9 @@ fn row_of(
     shape.read(bytes, &mut read).map_err(|why| refuse(&why))?;
     let messages = read.into_iter().map(|message| {
         let default = if message.role.as_str() == "assistant" { 1.0 } else { 0.0 };
-        Message { role: message.role, content: message.content, weight: message.weight.unwrap_or(default) }
+        Message::plain(message.role, message.content, message.weight.unwrap_or(default))
     });
-    let conversation = Conversation { messages: messages.collect() };
+    let conversation = Conversation { messages: messages.collect(), tools: None, tokenizer: None };
     conversation.check()?;
     tokenizer.encode_conversation(&conversation, tokens)
 }
@@ -285,7 +286,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::TokenizerJson;
-    use crate::tokenizer::OverLength;
+    use crate::row::OverLength;
 
     fn prepare_text(name: &str, text: &str, n_threads: usize) -> (PathBuf, Result<Prepared, Error>) {
         let folder = std::env::temp_dir().join(format!("trajtok-prepare-{}-{name}", std::process::id()));

@@ -15,7 +15,8 @@ use pyo3::types::{PyCapsule, PyDict, PyString, PyTuple};
 use rayon::prelude::*;
 
 use crate::{
-    Batch, CutRow, Error, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TokenId, Tokenizer, VERSION, load_encoder,
+    Batch, CutRow, EmptyThink, Error, OverLength, TEMPLATES, TOKEN_FORMAT_VERSION, TemplateSource, TokenId, Tokenizer,
+    VERSION, load_encoder,
 };
 
 pyo3::create_exception!(negtraj_dagster._trajtok, TrajtokError, PyValueError);
@@ -40,6 +41,7 @@ impl From<Error> for PyErr {
             }
             Error::Rejected(_)
             | Error::UnknownOverLength(_)
+            | Error::UnknownEmptyThink(_)
             | Error::MaxTokens(_)
             | Error::UnequalLengths { .. }
             | Error::BatchTooLarge { .. }
@@ -61,18 +63,25 @@ pub(crate) struct PyTokenizer(pub(crate) Tokenizer);
 #[pymethods]
 impl PyTokenizer {
     #[new]
-    #[pyo3(signature = (tokenizer_json, *, template, max_tokens, over_length = "drop"))]
+    #[pyo3(signature = (
+        tokenizer_json, *, template, max_tokens, over_length = "drop", jinja = None, settings = "{}", empty_think = "mask"
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "Python passes them by name")]
     fn new(
         py: Python<'_>,
         tokenizer_json: PathBuf,
         template: &str,
         max_tokens: i64,
         over_length: &str,
+        jinja: Option<&str>,
+        settings: &str,
+        empty_think: &str,
     ) -> PyResult<Self> {
         let over_length = OverLength::parse(over_length)?;
+        let source = TemplateSource { name: template, jinja, settings, empty_think: EmptyThink::parse(empty_think)? };
         py.detach(|| {
             let encoder = load_encoder(&tokenizer_json)?;
-            Ok(Self(Tokenizer::new(encoder, template, max_tokens, over_length)?))
+            Ok(Self(Tokenizer::with_template(encoder, &source, max_tokens, over_length)?))
         })
     }
 
@@ -84,6 +93,11 @@ impl PyTokenizer {
     #[getter]
     fn encoder_note(&self) -> Option<&str> {
         self.0.encoder_note()
+    }
+
+    #[getter]
+    fn end_of_turn(&self) -> Vec<&str> {
+        self.0.end_of_turn()
     }
 
     #[getter]
@@ -154,6 +168,11 @@ impl PyEncodedBatch {
     }
 
     #[getter]
+    fn n_drifted(&self) -> usize {
+        self.0.n_drifted
+    }
+
+    #[getter]
     fn rejected(&self) -> Vec<(&str, &'static str, &str)> {
         self.0.rejected.iter().map(|row| (row.key.as_str(), row.reason.as_str(), row.detail.as_str())).collect()
     }
@@ -189,7 +208,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     py.import("os")?.getattr("environ")?.call_method1("setdefault", ("FASTOKENS_BPE_THREADS", "1"))?;
     module.add("__version__", VERSION)?;
     module.add("TOKEN_FORMAT_VERSION", TOKEN_FORMAT_VERSION)?;
-    module.add("TEMPLATES", PyTuple::new(py, TEMPLATES.iter().map(|template| template.name()))?)?;
+    module.add("TEMPLATES", PyTuple::new(py, TEMPLATES)?)?;
     module.add("TrajtokError", py.get_type::<TrajtokError>())?;
     module.add("TokenizerError", py.get_type::<TokenizerError>())?;
     module.add("TemplateError", py.get_type::<TemplateError>())?;

@@ -250,7 +250,7 @@ impl Json<'_> {
 }
 
 /// What Python's `str.strip` and `str.split` take for white space.
-fn is_space(char: char) -> bool {
+pub fn is_space(char: char) -> bool {
     char.is_whitespace() || matches!(char, '\u{1c}'..='\u{1f}')
 }
 

@@ -1,64 +1,31 @@
 //! The pipeline of one row and of a batch: parse, render, encode, mask; refused rows are collected.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::batch::Batch;
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Message};
 use crate::encode::{Encoder, TokenId, Tokens};
 use crate::error::{Error, Reason, Rejection};
-use crate::mask::{LossMask, mask_tokens};
-use crate::template::{ChatTemplate, Rendering, SegmentKind, find_template};
+use crate::mask::{TrainedTokens, mask_tokens};
+use crate::rendering::{Rendering, Segment, SegmentKind, Target};
+use crate::row::{Cut, OverLength, TokenRow};
+use crate::template::{ChatTemplate, RowRule, TemplateSource};
 
-/// What happens to a row with more than `max_tokens` tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OverLength {
-    /// It is rejected.
-    Drop,
-    /// It ends with the last target that fits; without one it is rejected.
-    CutAtTurn,
-}
-
-impl OverLength {
-    /// The rule of this name.
-    ///
-    /// # Errors
-    /// [`Error::UnknownOverLength`].
-    pub fn parse(name: &str) -> Result<Self, Error> {
-        match name {
-            "drop" => Ok(Self::Drop),
-            "cut_at_turn" => Ok(Self::CutAtTurn),
-            _ => Err(Error::UnknownOverLength(name.to_owned())),
-        }
-    }
-}
-
-/// One row: its ids and which of them are trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TokenRow {
-    /// The token ids of the rendered conversation, or of its beginning if it was cut.
-    pub input_ids: Vec<TokenId>,
-    /// The trained runs.
-    pub mask: LossMask,
-    /// What was left out of a conversation that is too long.
-    pub cut: Option<Cut>,
-}
-
-/// How a conversation was cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// How many of its messages the row has, from the first on; the last one is a target.
-    pub n_kept: usize,
-    /// How many messages it has.
-    pub n_messages: usize,
-    /// How many tokens all of them would have.
-    pub n_tokens: usize,
+/// A control token that the template may write.
+struct Control {
+    text: String,
+    id: TokenId,
+    /// The flag by which Hugging Face would tokenize the text around it unlike we do.
+    flag: Option<&'static str>,
 }
 
 /// Turns conditioned conversations into token rows, with one tokenizer and one template.
 pub struct Tokenizer {
     encoder: Box<dyn Encoder>,
-    template: &'static dyn ChatTemplate,
-    control_ids: Vec<TokenId>,
+    template: Box<dyn ChatTemplate>,
+    controls: Vec<Control>,
     max_tokens: usize,
     over_length: OverLength,
 }
@@ -81,14 +48,31 @@ impl Tokenizer {
         max_tokens: i64,
         over_length: OverLength,
     ) -> Result<Self, Error> {
-        let template = find_template(template)?;
-        let control_ids = template
-            .control_tokens()
-            .iter()
-            .map(|token| find_control(encoder.as_ref(), template.name(), token))
-            .collect::<Result<_, _>>()?;
+        Self::with_template(encoder, &TemplateSource::named(template), max_tokens, over_length)
+    }
+
+    /// Binds an encoder to any template.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::new`]; [`Error::Template`] and [`Error::TemplateInput`].
+    pub fn with_template(
+        encoder: Box<dyn Encoder>,
+        source: &TemplateSource<'_>,
+        max_tokens: i64,
+        over_length: OverLength,
+    ) -> Result<Self, Error> {
+        let template = source.load(encoder.as_ref())?;
+        let controls = template.control_tokens();
+        let controls = controls.iter().map(|token| find_control(encoder.as_ref(), template.name(), token));
+        let controls: Vec<Control> = controls.collect::<Result<_, _>>()?;
+        // A native template writes all of its control tokens; any other, those that come up.
+        if source.is_native()
+            && let Some(Control { text, flag: Some(flag), .. }) = controls.iter().find(|control| control.flag.is_some())
+        {
+            return Err(unsupported_control(encoder.as_ref(), template.name(), text, flag));
+        }
         let max_tokens = usize::try_from(max_tokens).ok().filter(|&max| max > 0).ok_or(Error::MaxTokens(max_tokens))?;
-        Ok(Self { encoder, template, control_ids, max_tokens, over_length })
+        Ok(Self { encoder, template, controls, max_tokens, over_length })
     }
 
     /// The name of the encoder that runs.
@@ -103,9 +87,15 @@ impl Tokenizer {
         self.encoder.note()
     }
 
-    /// The template's control tokens and their ids.
-    pub fn control_tokens(&self) -> impl Iterator<Item = (&'static str, TokenId)> {
-        self.template.control_tokens().iter().copied().zip(self.control_ids.iter().copied())
+    /// The control tokens by which an assistant's turn ends.
+    #[must_use]
+    pub fn end_of_turn(&self) -> Vec<&str> {
+        self.template.ends()
+    }
+
+    /// The control tokens that the template may write, and their ids.
+    pub fn control_tokens(&self) -> impl Iterator<Item = (&str, TokenId)> {
+        self.controls.iter().map(|control| (control.text.as_str(), control.id))
     }
 
     /// Tokenizes rows in parallel. Every row is in the batch or among its rejected, both in input order.
@@ -145,18 +135,57 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode_row`], whose first two reasons cannot come up.
     pub fn encode_conversation(&self, conversation: &Conversation<'_>, tokens: &mut Tokens) -> Result<TokenRow, Error> {
-        let rendering = self.template.render(conversation, false);
-        if rendering.trained.is_empty() {
+        if let RowRule::CutAndEnd { end } = self.template.row_rule() {
+            return self.encode_and_end(conversation, tokens, end);
+        }
+        if !conversation.messages.iter().any(Message::is_trained) {
             return Err(Rejection::error(Reason::NothingTrained, "no message has a weight above 0"));
         }
-        self.encode_rendering(&rendering, tokens)?;
+        let rendering = self.template.render(conversation, false)?;
+        if rendering.trained.is_empty() {
+            return Err(Rejection::error(
+                Reason::NothingTrained,
+                "nothing is left of its targets that has a weight above 0",
+            ));
+        }
+        let n_drifted = self.encode_rendering(&rendering, &conversation.messages, tokens)?;
         if tokens.ids().len() > self.max_tokens {
             return match self.over_length {
                 OverLength::Drop => Err(self.over_length_error(tokens.ids().len(), "")),
                 OverLength::CutAtTurn => self.encode_cut(conversation, &rendering, tokens),
             };
         }
-        Self::finish_row(&rendering, tokens, None)
+        Self::finish_row(&rendering, tokens, None, n_drifted)
+    }
+
+    /// Encodes by [`RowRule::CutAndEnd`].
+    fn encode_and_end(
+        &self,
+        conversation: &Conversation<'_>,
+        tokens: &mut Tokens,
+        end: usize,
+    ) -> Result<TokenRow, Error> {
+        let rendering = self.template.render(conversation, false)?;
+        let n_drifted = self.encode_rendering(&rendering, &conversation.messages, tokens)?;
+        let (n_tokens, n_messages) = (tokens.ids().len(), conversation.messages.len());
+        tokens.truncate(self.max_tokens);
+        let mut mask = mask_tokens(tokens, &rendering.trained);
+        let mut input_ids = tokens.ids().to_vec();
+        let end_id = self.controls[end].id;
+        if input_ids.last() != Some(&end_id) && input_ids.len() < self.max_tokens {
+            input_ids.push(end_id);
+            mask.runs.push(TrainedTokens { tokens: input_ids.len() - 1..input_ids.len(), weight: 1.0 });
+        }
+        if mask.runs.is_empty() {
+            return Err(Rejection::error(Reason::NothingTrained, "its targets lie behind the last token that fits"));
+        }
+        let n_kept = rendering
+            .targets
+            .iter()
+            .filter(|target| tokens.offsets().last().is_some_and(|last| target.bytes.end <= last.end));
+        let n_kept = n_kept.map(|target| target.message + 1).next_back().unwrap_or(0);
+        let cut = (n_tokens > self.max_tokens).then_some(Cut { n_kept, n_messages, n_tokens });
+        Ok(TokenRow { input_ids, mask, cut, n_drifted })
     }
 
     /// Encodes the longest beginning that ends with a target and has at most `max_tokens` tokens.
@@ -172,27 +201,29 @@ impl Tokenizer {
         // No target that ends behind this byte fits: control tokens keep what is before them apart from what follows, so
         // the shorter conversation has the same tokens up to its last control token.
         let too_far = tokens.offsets()[self.max_tokens].end;
-        let targets =
-            (0..).zip(&conversation.messages).filter(|(_, message)| message.is_trained()).map(|(index, _)| index);
-        let near: Vec<usize> =
-            targets.zip(&whole.trained).filter(|(_, span)| span.bytes.end <= too_far).map(|(index, _)| index).collect();
-        for &last in near.iter().rev() {
-            let shorter = Conversation { messages: conversation.messages[..=last].to_vec() };
-            let rendering = self.template.render(&shorter, false);
-            self.encode_rendering(&rendering, tokens)?;
-            if tokens.ids().len() <= self.max_tokens {
-                return Self::finish_row(&rendering, tokens, Some(Cut { n_kept: last + 1, n_messages, n_tokens }));
+        let near = whole.targets.iter().filter(|target| target.bytes.end <= too_far).map(|target| target.message);
+        for last in near.rev() {
+            let rendering = self.template.render(&conversation.beginning(last + 1), false)?;
+            let n_drifted = self.encode_rendering(&rendering, &conversation.messages, tokens)?;
+            if tokens.ids().len() <= self.max_tokens && !rendering.trained.is_empty() {
+                let cut = Some(Cut { n_kept: last + 1, n_messages, n_tokens });
+                return Self::finish_row(&rendering, tokens, cut, n_drifted);
             }
         }
         Err(self.over_length_error(n_tokens, ", and no row that ends with a target fits"))
     }
 
-    fn finish_row(rendering: &Rendering, tokens: &Tokens, cut: Option<Cut>) -> Result<TokenRow, Error> {
+    fn finish_row(
+        rendering: &Rendering,
+        tokens: &Tokens,
+        cut: Option<Cut>,
+        n_drifted: usize,
+    ) -> Result<TokenRow, Error> {
         let mask = mask_tokens(tokens, &rendering.trained);
         if mask.runs.is_empty() {
             return Err(Rejection::error(Reason::NothingTrained, "no token covers any trained text"));
         }
-        Ok(TokenRow { input_ids: tokens.ids().to_vec(), mask, cut })
+        Ok(TokenRow { input_ids: tokens.ids().to_vec(), mask, cut, n_drifted })
     }
 
     fn over_length_error(&self, n_tokens: usize, remark: &str) -> Error {
@@ -204,7 +235,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Rejected`] with `invalid_conversation` or `invalid_weight`.
     pub fn render(&self, conversation: &[u8], add_generation_prompt: bool) -> Result<Rendering, Error> {
-        Ok(self.template.render(&Conversation::parse(conversation)?, add_generation_prompt))
+        self.template.render(&Conversation::parse(conversation)?, add_generation_prompt)
     }
 
     /// The ids that a served model is given before it answers this conversation. `max_tokens` does not apply.
@@ -212,8 +243,9 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode_row`], without `nothing_trained` and `over_length`.
     pub fn prompt_ids(&self, conversation: &[u8]) -> Result<Vec<TokenId>, Error> {
-        let mut tokens = Tokens::default();
-        self.encode_rendering(&self.render(conversation, true)?, &mut tokens)?;
+        let (mut tokens, conversation) = (Tokens::default(), Conversation::parse(conversation)?);
+        let rendering = self.template.render(&conversation, true)?;
+        self.encode_rendering(&rendering, &conversation.messages, &mut tokens)?;
         Ok(tokens.into_ids())
     }
 
@@ -232,21 +264,82 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    fn encode_rendering(&self, rendering: &Rendering, tokens: &mut Tokens) -> Result<(), Error> {
+    /// Encodes a rendering; how many turns were given as other ids than the tokenizer makes of them.
+    fn encode_rendering(
+        &self,
+        rendering: &Rendering,
+        messages: &[Message<'_>],
+        tokens: &mut Tokens,
+    ) -> Result<usize, Error> {
         tokens.clear();
-        for segment in &rendering.segments {
-            match segment.kind {
-                SegmentKind::Control(index) => tokens.push(self.control_ids[index], segment.bytes.clone()),
-                SegmentKind::Text => {
-                    let from = tokens.ids().len();
-                    let text = &rendering.text[segment.bytes.clone()];
-                    self.check_no_byte_is_lost(text, segment.bytes.start)?;
-                    self.encoder.encode_text(text, segment.bytes.start, tokens)?;
-                    self.check_text_tokens(tokens, from)?;
-                }
+        let (mut at, mut n_drifted) = (0, 0);
+        for turn in &rendering.given {
+            self.encode_stretch(rendering, at..turn.bytes.start, tokens)?;
+            n_drifted += usize::from(self.push_given(rendering, turn, &messages[turn.message].token_ids, tokens)?);
+            at = turn.bytes.end;
+        }
+        self.encode_stretch(rendering, at..rendering.text.len(), tokens)?;
+        Ok(n_drifted)
+    }
+
+    /// Pushes a turn's given ids, and its end token where they lack it. Whether they are other ids than its text's.
+    fn push_given(
+        &self,
+        rendering: &Rendering,
+        turn: &Target,
+        given: &[TokenId],
+        tokens: &mut Tokens,
+    ) -> Result<bool, Error> {
+        let from = tokens.ids().len();
+        self.encode_stretch(rendering, turn.bytes.clone(), tokens)?;
+        let mut ids = given.to_vec();
+        // Its last token ends the turn: a model that was cut off, or a record without it, lacks it.
+        let end = tokens.ids()[from..].last().copied();
+        if ids.last().copied() != end {
+            ids.extend(end);
+        }
+        let has_drifted = tokens.ids()[from..] != ids;
+        tokens.truncate(from);
+        for id in ids {
+            tokens.push(id, turn.bytes.clone());
+        }
+        Ok(has_drifted)
+    }
+
+    /// Encodes a stretch of a rendering: control tokens as they are, text between them.
+    fn encode_stretch(&self, rendering: &Rendering, stretch: Range<usize>, tokens: &mut Tokens) -> Result<(), Error> {
+        for Segment { kind, bytes } in &rendering.segments {
+            let bytes = bytes.start.max(stretch.start)..bytes.end.min(stretch.end);
+            if bytes.is_empty() {
+                continue;
+            }
+            match kind {
+                SegmentKind::Control(index) => tokens.push(self.control(*index)?, bytes),
+                SegmentKind::Text => self.encode_segment(rendering, bytes, tokens)?,
             }
         }
         Ok(())
+    }
+
+    fn control(&self, index: usize) -> Result<TokenId, Error> {
+        match &self.controls[index] {
+            Control { id, flag: None, .. } => Ok(*id),
+            Control { text, flag: Some(flag), .. } => {
+                Err(unsupported_control(self.encoder.as_ref(), self.template.name(), text, flag))
+            }
+        }
+    }
+
+    fn encode_segment(&self, rendering: &Rendering, bytes: Range<usize>, tokens: &mut Tokens) -> Result<(), Error> {
+        let (from, text) = (tokens.ids().len(), &rendering.text[bytes.clone()]);
+        self.check_no_byte_is_lost(text, bytes.start)?;
+        if rendering.restarts.contains(&bytes.start) {
+            self.encoder.encode_text(text, 0, tokens)?;
+            tokens.shift(from, bytes.start);
+        } else {
+            self.encoder.encode_text(text, bytes.start, tokens)?;
+        }
+        self.check_text_tokens(tokens, from)
     }
 
     fn check_no_byte_is_lost(&self, text: &str, start: usize) -> Result<(), Error> {
@@ -273,13 +366,17 @@ impl Tokenizer {
     }
 }
 
-fn find_control(encoder: &dyn Encoder, template: &'static str, token: &'static str) -> Result<TokenId, Error> {
-    let path = || encoder.origin().to_owned();
-    let id = encoder.control_id(token).ok_or_else(|| Error::MissingControlToken { template, token, path: path() })?;
-    match encoder.unsupported_flag(token) {
-        Some(flag) => Err(Error::UnsupportedControlToken { template, token, path: path(), flag }),
-        None => Ok(id),
+fn find_control(encoder: &dyn Encoder, template: &str, token: &str) -> Result<Control, Error> {
+    let (template, text) = (template.to_owned(), token.to_owned());
+    match encoder.control_id(token) {
+        Some(id) => Ok(Control { text, id, flag: encoder.unsupported_flag(token) }),
+        None => Err(Error::MissingControlToken { template, token: text, path: encoder.origin().to_owned() }),
     }
+}
+
+fn unsupported_control(encoder: &dyn Encoder, template: &str, token: &str, flag: &'static str) -> Error {
+    let (template, token) = (template.to_owned(), token.to_owned());
+    Error::UnsupportedControlToken { template, token, path: encoder.origin().to_owned(), flag }
 }
 
 #[cfg(test)]

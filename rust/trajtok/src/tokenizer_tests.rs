@@ -143,7 +143,7 @@ proptest! {
         let tokenizer = tokenizer(100_000);
         let json = conversation_json(&turns);
         let mut tokens = Tokens::default();
-        tokenizer.encode_rendering(&tokenizer.render(json.as_bytes(), false).unwrap(), &mut tokens).unwrap();
+        tokenizer.encode_rendering(&tokenizer.render(json.as_bytes(), false).unwrap(), &[], &mut tokens).unwrap();
         let mut covered = 0;
         for bytes in tokens.offsets() {
             prop_assert!(bytes.start <= covered && bytes.end >= covered);
