@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from negtraj_dagster import base_models
+from negtraj_dagster.chat_templates import ChatTemplate
+from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.build import build_report
@@ -18,6 +20,8 @@ from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.schema import Question, digest
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.shards.build import Conditioning, Selected, build_shards
+from negtraj_dagster.shards.rows import RowSettings
+from negtraj_dagster.shards.show import Shards, open_shards
 from negtraj_dagster.shards.tokenize import token_rule
 from negtraj_dagster.store import Published, Store, file_sha256
 from negtraj_dagster.strategies import STRATEGIES
@@ -120,9 +124,24 @@ class Lineage:
             questions=self._questions(recipe),
         )
         base = model_folder(store.require(f"base_model/{recipe.base_model}"))
-        rule = token_rule(base, shards.chat_template, shards.max_tokens, shards.over_length)
+        kept = RowSettings(shards.reasoning, shards.missing_tools, shards.ids)
+        rule = token_rule(base, self._template(recipe), shards.max_tokens, shards.over_length, kept)
         made_with = conditioning(recipe, self.settings)
         return build_shards(store, recipe.name, selected=selected, conditioning=made_with, rule=rule)
+
+    def shards_to_show(self, recipe: Recipe) -> Shards | None:
+        """`<recipe>/tokenized_shards` as it is now, for reading; None where there are no rows yet."""
+        base = self.store.current(f"base_model/{recipe.base_model}")
+        if base is None:
+            return None
+        return open_shards(self.store, recipe.name, model_folder(base) / "tokenizer.json")
+
+    def _template(self, recipe: Recipe) -> ChatTemplate:
+        """The chat template that the recipe names, for its base model."""
+        base = model_folder(self.store.require(f"base_model/{recipe.base_model}"))
+        shards = recipe.shards
+        variables, empty_think = shards.template_variables, shards.empty_think
+        return choose_template(shards.chat_template, base, settings=variables, empty_think=empty_think)
 
     def checkpoint(self, recipe: Recipe) -> Published:
         """`<recipe>/checkpoint`."""
@@ -131,7 +150,7 @@ class Lineage:
             "task": recipe.task,
             "strategy": recipe.strategy.model_dump(mode="json"),
             "conditioning": conditioning(recipe, self.settings).identity,
-            "chat_template": recipe.shards.chat_template,
+            "chat_template": self._template(recipe).to_json(),
             "n_contaminated": shards.content.get("n_contaminated", 0),
         }
         return build_checkpoint(
@@ -154,7 +173,8 @@ class Lineage:
         """`<recipe>/evaluation_report`."""
         limits, made_with = recipe.evaluation, conditioning(recipe, self.settings)
         agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
-        agent |= {"max_turns": limits.max_turns or get_task(recipe.task).max_turns, "template": recipe.shards.chat_template}
+        agent["max_turns"] = limits.max_turns or get_task(recipe.task).max_turns
+        agent["template"] = self._template(recipe).to_json()
         return build_report(
             self.store,
             recipe.name,

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from negtraj_dagster import paths
-from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.chat_templates import EmptyThink
+from negtraj_dagster.chat_templates.choose import check_template_name
 from negtraj_dagster.errors import SettingsError
-from negtraj_dagster.schema import digest_json
+from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_json
 from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.tasks import TASKS
@@ -44,11 +45,30 @@ class StrategySettings(Strict):
 
 
 class ShardsSettings(Strict):
-    """How conversations become tokens."""
+    """How conversations become tokens.
+
+    `chat_template` is a native template, `base_model` (the base model's own) or the path of a .jinja file;
+    `template_settings` are further variables that a Jinja template sees, `today` ("2026-01-31") the day it may write.
+    `max_unproved_share` bounds the rows that a failed proof rejected before training is blocked.
+    """
 
     chat_template: str = "chatml"
+    template_settings: Mapping[str, str | int | float | bool] = {}
+    enable_thinking: bool | None = None
+    today: str | None = Field(None, pattern=r"^\d{4}-\d\d-\d\d$")
+    reasoning: Reasoning = "keep"
+    empty_think: EmptyThink = "mask"
+    missing_tools: MissingTools = "refuse"
+    ids: TokenIds = "retokenize"
+    max_unproved_share: float = Field(0.0, ge=0, le=1)
     max_tokens: int = Field(512, ge=8)
     over_length: Literal["drop", "cut_at_turn"] = "drop"
+
+    @property
+    def template_variables(self) -> dict[str, str | int | float | bool]:
+        """What the template sees beside the base model's special tokens."""
+        own = {"enable_thinking": self.enable_thinking, "today": self.today}
+        return {**self.template_settings, **{name: value for name, value in own.items() if value is not None}}
 
 
 class TrainingSettings(Strict):
@@ -136,7 +156,6 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         "base_model": ("base model", [*SCRATCH_NAMES, *settings.base_models]),
         "selection.profile": ("quality profile", sorted(file.stem for file in paths.shipped("sql/profiles").glob("*.toml"))),
         "strategy.name": ("strategy", sorted(STRATEGIES)),
-        "shards.chat_template": ("chat template", sorted(TEMPLATES)),
     }
     known_words = {place: known for place, (_, known) in words.items()}
     recipe = parse(Recipe, {**_merged(name, files, ()), "name": name}, path, words=known_words)
@@ -144,6 +163,10 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         found = attrgetter(place)(recipe)
         if found not in known:
             raise SettingsError(f"{path}: {place} = {found!r}: unknown {noun}{did_you_mean(found, known)}")
+    try:
+        check_template_name(recipe.shards.chat_template)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
     parents = ["champion", *(name for name in files if not name.startswith("_"))]
     if (parent := recipe.training.warm_start) is not None and parent not in parents:
         raise SettingsError(f"{path}: training.warm_start = {parent!r}: unknown recipe{did_you_mean(parent, parents)}")

@@ -73,6 +73,14 @@ class ConditionedTurn(TypedDict):
     token_ids: NotRequired[list[int]]
 
 
+Reasoning = Literal["keep", "per_turn_rows", "drop"]
+"""What rows do with the agent's reasoning: keep it in one row, give every trained turn a row of its own, or drop it."""
+MissingTools = Literal["refuse", "allow"]
+"""Whether conversations that call tools may come without tool schemas."""
+TokenIds = Literal["retokenize", "rollout"]
+"""Whether targets are tokenized anew or keep the ids that the recorded model emitted."""
+
+
 class Label(StrEnum):
     """The class of a rollout under one scorer; `unknown` is neither positive nor negative."""
 
@@ -173,9 +181,17 @@ def digest_json(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def conditioned_json(turns: Sequence[ConditionedTurn], tools: str | None = None) -> str:
-    """Canonical text of a conditioned conversation: what a token key is computed over and what trajtok reads."""
+def conditioned_json(turns: Sequence[ConditionedTurn], tools: str | None = None, tokenizer: str | None = None) -> str:
+    """Canonical text of a conditioned conversation: what a token key is computed over and what trajtok reads.
+
+    Args:
+        turns: the messages.
+        tools: JSON text of the tool schemas, verbatim.
+        tokenizer: what made the turns' `token_ids`, where there are any.
+    """
     conversation: dict[str, object] = {"messages": list(turns)}
     if tools is not None:
         conversation["tools"] = tools
+    if tokenizer is not None:
+        conversation["tokenizer"] = tokenizer
     return canonical_json(conversation)

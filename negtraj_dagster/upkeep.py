@@ -1,17 +1,25 @@
-"""Looks after a home: `verify` hashes everything again, `gc` drops what no kept object needs."""
+"""Looks after a home: `verify` hashes everything again, `gc` drops what no kept object needs, `show` looks into shards."""
 
 import json
+import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.errors import StoreError
+from negtraj_dagster.errors import SettingsError, StoreError
+from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.rollouts.landing import FILE_HASHES, FileHashes
+from negtraj_dagster.settings import Settings, did_you_mean
+from negtraj_dagster.shards.show import Shards
 from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_faults, load_manifest, set_aside
+
+LOG = logging.getLogger(__name__)
 
 KEEP_LAST = 3
 
@@ -243,3 +251,42 @@ def existing_home(home: Path) -> Path:
     if not home.is_dir():
         raise StoreError(f"{home}: no such home; set NEGTRAJ_HOME to one, or run `negtraj demo` to make one")
     return home
+
+
+@contextmanager
+def present_shards(settings: Settings, recipe: str | None = None) -> Iterator[list[Shards]]:
+    """The present shards of all recipes, or of one, over a store that writes nothing into the home.
+
+    Raises:
+        SettingsError: there is no such recipe.
+        StoreError: nothing of the kind was materialized, or it cannot be read back; says what to run.
+    """
+    home = existing_home(settings.home)
+    recipes = load_recipes(settings)
+    if recipe is not None and recipe not in recipes:
+        raise SettingsError(f"no recipe {recipe!r}{did_you_mean(recipe, recipes)}")
+    names = list(recipes) if recipe is None else [recipe]
+    with tempfile.TemporaryDirectory(prefix="negtraj-show-") as folder:
+        lineage = Lineage(Store(Path(folder), base=home, remote=settings.store_url), settings, _run_nothing)
+        opened = [_open_shards(lineage, name, is_named=recipe is not None) for name in names]
+        if not any(opened):
+            raise StoreError(
+                f"{home}: {recipe or 'no recipe'} has {'no ' if recipe else ''}tokenized shards with rows; run `dagster asset "
+                f"materialize -m negtraj_dagster.definitions --select '*{names[0]}/tokenized_shards'` first"
+            )
+        yield [shards for shards in opened if shards]
+
+
+def _open_shards(lineage: Lineage, recipe: str, *, is_named: bool) -> Shards | None:
+    """Shards that cannot be read are an error where they were asked for, else a warning."""
+    try:
+        return lineage.shards_to_show(lineage.recipes[recipe])
+    except StoreError as error:
+        if is_named:
+            raise
+        LOG.warning("%s", error)
+        return None
+
+
+def _run_nothing(module: str, config: Path, ranks: int, threads: int) -> None:
+    raise AssertionError(f"{module} was to be run while only reading")

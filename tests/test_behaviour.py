@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from negtraj_dagster import base_models, sql
-from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.chat_templates import VERSIONS
 from negtraj_dagster.checkpoints import build as checkpoints
 from negtraj_dagster.checkpoints.dataset import load_rows, plan_steps
 from negtraj_dagster.checkpoints.train import TrainingSettings, learning_rate
@@ -188,7 +188,7 @@ STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
         lambda: [
             tokenize._trajtok.TOKEN_FORMAT_VERSION,
             tokenize.MASK_RULE_VERSION,
-            {name: template.version for name, template in sorted(TEMPLATES.items())},
+            dict(sorted(VERSIONS.items())),
         ],
         lambda made: dep.rows_digest(made.root / "home", "tiny_nat"),
     ),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from negtraj_dagster.chat_templates import TEMPLATES
+from negtraj_dagster.chat_templates import ChatTemplate, reference_render
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import Question, Turn
 from negtraj_dagster.strategies import STRATEGIES
@@ -103,7 +103,7 @@ def test_an_edited_sentence_is_another_strategy() -> None:
 
 def test_chatml_is_written_as_transformers_writes_it() -> None:
     turns = STRATEGIES["nat"].condition(STRATEGIES["nat"].prompter(""), QUESTION, TURNS, "positive")
-    assert TEMPLATES["chatml"].render(turns[:2], True) == (
+    assert reference_render(ChatTemplate("chatml"))(turns[:2], None, True) == (
         "<|im_start|>user\nHow many? Solve the question correctly.<|im_end|>\n"
         "<|im_start|>assistant\nAction: calculator[2+3]<|im_end|>\n<|im_start|>assistant\n"
     )

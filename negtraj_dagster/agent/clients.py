@@ -5,6 +5,7 @@ Imports torch: only child processes import this file.
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,13 +13,23 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
+from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
-from negtraj_dagster.modeling import PAD, TURN_END, check_base_model
+from negtraj_dagster.modeling import PAD, check_base_model
 from negtraj_dagster.schema import Turn, conditioned_json
 from negtraj_dagster.strategies.base import conditioned
 
 PromptEncoder = Callable[[Sequence[Turn]], list[int]]
 """A conversation -> token ids up to and including the header of the next assistant turn."""
+
+
+@dataclass(frozen=True)
+class ChatEncoder:
+    """How a conversation is handed to a model, and how the model's turns end: as in the shards it was trained on. Control
+    tokens come from the template only, never from a turn's text."""
+
+    encode: PromptEncoder
+    end_tokens: tuple[str, ...]
 
 
 class TransformersPolicy:
@@ -34,7 +45,7 @@ class TransformersPolicy:
         self,
         model_dir: Path,
         *,
-        encode_prompt: PromptEncoder,
+        chat: ChatEncoder,
         max_new_tokens_per_turn: int,
         batch_size: int,
         device: torch.device | None = None,
@@ -43,23 +54,24 @@ class TransformersPolicy:
 
         Args:
             model_dir: Hugging Face layout.
-            encode_prompt: see `chat_encoder`.
+            chat: see `chat_encoder`.
             max_new_tokens_per_turn: limit of a turn that does not end by itself.
             batch_size: conversations per `generate` call.
             device: default is the first GPU, else the CPU.
 
         Raises:
-            ModelError: a file is missing, or the tokenizer has no end-of-turn or padding token.
+            ModelError: a file is missing, or the tokenizer lacks a token by which a turn ends.
         """
         check_base_model(model_dir)
         transformers.logging.disable_progress_bar()
-        self.encode_prompt = encode_prompt
+        self.encode_prompt = chat.encode
         self.max_new_tokens = max_new_tokens_per_turn
         self.batch_size = batch_size
         self.device = device or torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         self.tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
-        self.end_id = _token_id(self.tokenizer, TURN_END, model_dir)
-        self.pad_id = _token_id(self.tokenizer, PAD, model_dir)
+        self.end_ids = [_token_id(self.tokenizer, token, model_dir) for token in chat.end_tokens]
+        pad_id = self.tokenizer.token_to_id(PAD)
+        self.pad_id = self.end_ids[0] if pad_id is None else int(pad_id)  # masked out: any token will do
         self.model = AutoModelForCausalLM.from_pretrained(model_dir).to(self.device).eval()
         self.max_positions: int = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         self.n_generated_tokens = self.n_unstopped = self.n_overlong = 0
@@ -95,36 +107,34 @@ class TransformersPolicy:
                 max_new_tokens=max_new,
                 do_sample=False,
                 num_beams=1,
-                eos_token_id=self.end_id,
+                eos_token_id=self.end_ids,
                 pad_token_id=self.pad_id,
             )
         return [self._read(ids) for ids in output_ids[:, width:].tolist()]
 
     def _read(self, ids: list[int]) -> str:
-        has_stopped = self.end_id in ids
-        written = ids[: ids.index(self.end_id) + 1] if has_stopped else ids
-        self.n_unstopped += not has_stopped
+        end = next((n + 1 for n, token_id in enumerate(ids) if token_id in self.end_ids), None)
+        written = ids[:end]
+        self.n_unstopped += end is None
         self.n_generated_tokens += len(written)
         return str(self.tokenizer.decode(written, skip_special_tokens=True))
 
 
-def chat_encoder(tokenizer_json: Path, *, template: str, max_tokens: int) -> PromptEncoder:
-    """The encoder the shards were made with: control tokens come from the template only, never from a turn's text."""
-    from negtraj_dagster._trajtok import Tokenizer as TrajtokTokenizer  # noqa: TID251 - the served prompt's ids
-
-    encoder = TrajtokTokenizer(str(tokenizer_json), template=template, max_tokens=max_tokens)
+def chat_encoder(tokenizer_json: Path, *, template: ChatTemplate, max_tokens: int) -> ChatEncoder:
+    """The encoder the shards were made with."""
+    tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=max_tokens)
 
     def encode(conversation: Sequence[Turn]) -> list[int]:
-        return list(encoder.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in conversation])))
+        return list(tokenizer.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in conversation])))
 
-    return encode
+    return ChatEncoder(encode, tuple(tokenizer.end_of_turn))
 
 
 def _token_id(tokenizer: Tokenizer, token: str, model_dir: Path) -> int:
     token_id = tokenizer.token_to_id(token)
     if token_id is None:
         raise ModelError(
-            f"{model_dir / 'tokenizer.json'}: no token {token!r}, expected it as a control token; evaluate a model whose "
-            "tokenizer has ChatML's tokens"
+            f"{model_dir / 'tokenizer.json'}: no token {token!r}, by which a turn ends in the chat template; evaluate the "
+            "model with the template it was trained with"
         )
     return int(token_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from negtraj_dagster.reasoning import split_reasoning
 from negtraj_dagster.schema import Question, Turn
 
 ACTION = re.compile(r"(?:\A|\n)Action: *(?P<name>[A-Za-z_]\w*)\[(?P<argument>[^\n]*)\]\s*\Z")
@@ -103,9 +104,13 @@ def run_episodes(
 
 
 def _step(episode: Episode, text: str, tools: Mapping[str, Tool], terminal_action: str) -> None:
-    _record(episode, {"role": "assistant", "content": text})
+    reasoning, said = split_reasoning(text)
+    turn: Turn = {"role": "assistant", "content": said}
+    if reasoning:
+        turn["reasoning"] = reasoning
+    _record(episode, turn)
     episode.n_assistant_turns += 1
-    action = parse_action(text)
+    action = parse_action(said)
     if action and action.name == terminal_action:
         episode.prediction, episode.status = action.argument, "finished"
         return

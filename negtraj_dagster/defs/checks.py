@@ -6,6 +6,7 @@ import dagster as dg
 
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.shards.rows import UNPROVED
 
 
 @dg.asset_check(asset="raw_rollouts", description="Few landed records are unreadable (settings: max_quarantined_share).")
@@ -52,7 +53,32 @@ def build_shards_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     return masks_are_sane
 
 
+def build_proof_check(recipe: Recipe) -> dg.AssetChecksDefinition:
+    """No row failed a proof (or few enough, by the recipe's `max_unproved_share`); blocks training."""
+    key = dg.AssetKey([recipe.name, "tokenized_shards"])
+    limit = recipe.shards.max_unproved_share
+
+    @dg.asset_check(
+        asset=key,
+        blocking=True,
+        description="Every row is what a served model is given and writes (setting: shards.max_unproved_share).",
+    )
+    def rows_are_proved(workspace: Workspace) -> dg.AssetCheckResult:
+        shards = workspace.store.require(f"{recipe.name}/tokenized_shards")
+        if shards.is_empty:
+            return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": shards.content["reason"]})
+        failed = {reason: n for reason, n in shards.details["rejected"].items() if reason in UNPROVED}
+        share = sum(failed.values()) / (shards.details["n_rejected"] + shards.content["n_rows"])
+        look = f"negtraj show --recipe {recipe.name} --rejected"
+        return dg.AssetCheckResult(passed=share <= limit, metadata={"share": share, "limit": limit, "look": look, **failed})
+
+    return rows_are_proved
+
+
+BUILDERS = (build_selection_check, build_shards_check, build_proof_check)
+
+
 def build_checks(recipes: Sequence[Recipe]) -> list[dg.AssetChecksDefinition]:
     """All checks of the lineage."""
-    per_recipe = [build(recipe) for recipe in recipes for build in (build_selection_check, build_shards_check)]
+    per_recipe = [build(recipe) for recipe in recipes for build in BUILDERS]
     return [few_quarantined, *per_recipe]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from negtraj_dagster.chat_templates.chatml import ChatTemplate
 from negtraj_dagster.reports.plots import line_plot
+from negtraj_dagster.shards.preview import marked_text, visible
 from negtraj_dagster.store import read_json_lines
 
 N_EPISODES = 6
@@ -21,16 +21,13 @@ def loss_curve_markdown(points: Sequence[Sequence[float]]) -> str:
     return f"![loss curve](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 
-def preview_markdown(path: Path, template: ChatTemplate) -> dg.MarkdownMetadataValue:
-    """The first training rows of each class as rendered text, trained stretches in ⟦ ⟧."""
+def preview_markdown(path: Path) -> dg.MarkdownMetadataValue:
+    """The first training rows of each class as the trainer reads them, trained stretches in ⟦ ⟧."""
     blocks = []
     for row in json.loads(path.read_text(encoding="utf-8")):
-        text = ""
-        for turn in row["messages"]:
-            whole = template.render([turn], False)
-            target = turn["content"] + template.end_of_turn
-            text += whole.replace(target, f"⟦{target}⟧", 1) if turn["weight"] > 0 else whole
-        blocks.append(f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`\n\n{_fenced(text[:3000])}")
+        what = f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`"
+        size = f"{row['n_trained']} of {row['n_tokens']} tokens trained"
+        blocks.append(f"{what} · {size}\n\n{_fenced(visible(marked_text(row['stretches']))[:3000])}")
     return dg.MetadataValue.md("\n\n".join(blocks))
 
 

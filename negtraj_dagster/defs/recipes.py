@@ -8,7 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-from negtraj_dagster.chat_templates import TEMPLATES
 from negtraj_dagster.checkpoints.build import TRAIN_VERSION
 from negtraj_dagster.defs import plots
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
@@ -93,18 +92,20 @@ def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
         description=f"Token rows with loss weights for `{recipe.name}`, every row's mask proved. Shared rows are reused.",
     )
     def tokenized_shards(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        shards, published = recipe.shards, workspace.lineage().tokenized_shards(recipe)
+        published = workspace.lineage().tokenized_shards(recipe)
         if published.is_empty:
             return result(published)
         details = {name: value for name, value in published.details.items() if isinstance(value, int | float)}
         rejected = [{"reason": reason, "n_rows": n} for reason, n in published.details["rejected"].items()]
-        preview = plots.preview_markdown(published.folder / "previews.json", TEMPLATES[shards.chat_template])
+        preview = plots.preview_markdown(published.folder / "previews.json")
         metadata = {
             "dagster/row_count": published.content["n_rows"],
+            "template": published.details["template"],
             "rejected_rows": table(rejected),
+            "page": dg.MetadataValue.path(str(published.folder / "preview.html")),
             "preview": preview,
         }
-        return result(published, {**details, **metadata})
+        return result(published, {**metadata, **details})
 
     return tokenized_shards
 

@@ -20,6 +20,7 @@ from negtraj_dagster import launch
 from negtraj_dagster.agent.clients import TransformersPolicy, chat_encoder
 from negtraj_dagster.agent.loop import Episode, run_episodes
 from negtraj_dagster.agent.tools import make_tools
+from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.progress import open_progress
 from negtraj_dagster.reports.stats import wilson
@@ -57,7 +58,7 @@ def main(config_path: Path) -> None:
     prompts = read_prompts(Path(config["prompts_path"]), questions)
     tools = make_tools(task.tools, passages=json.loads(Path(config["passages_path"]).read_text(encoding="utf-8")))
     model_dir = Path(config["model_dir"])
-    policy = load_policy(model_dir, template=config["template"], limits=limits)
+    policy = load_policy(model_dir, template=ChatTemplate.from_json(config["template"]), limits=limits)
     with open_progress() as say:
         playing_s = time.monotonic()
         episodes = run_episodes(
@@ -83,13 +84,13 @@ def main(config_path: Path) -> None:
     _write_last(Path(config["out_dir"]) / "result.json", result)
 
 
-def load_policy(model_dir: Path, *, template: str, limits: AgentLimits) -> TransformersPolicy:
+def load_policy(model_dir: Path, *, template: ChatTemplate, limits: AgentLimits) -> TransformersPolicy:
     """The checkpoint as a policy, its prompts encoded as its training rows were."""
     # prompts are never cut here: the policy itself refuses one that fills the model's positions
-    encode_prompt = chat_encoder(model_dir / "tokenizer.json", template=template, max_tokens=2**31 - 1)
+    chat = chat_encoder(model_dir / "tokenizer.json", template=template, max_tokens=2**31 - 1)
     return TransformersPolicy(
         model_dir,
-        encode_prompt=encode_prompt,
+        chat=chat,
         max_new_tokens_per_turn=limits.max_new_tokens_per_turn,
         batch_size=limits.batch_size,
     )

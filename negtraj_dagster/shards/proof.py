@@ -1,14 +1,16 @@
-"""Proves token rows before they are published, without trajtok's own mask code.
+"""Proves token rows before they are published, without trajtok's own rendering and mask code.
 
-For every row: (a) the trained tokens decode to exactly what should be trained: each target turn's content and its end
-token; (b) for every target turn, the tokens before it are those a served model is given there. A row that fails stops
-the stage: a wrong mask never reaches a trainer. One kind of failure is the data's own and only rejects its row: the
-tokenizer joins a target's first characters with the header before it, so no served model could have been at that point.
+For every trained turn of every row: (a) its trained tokens decode to what should be trained; (b) what precedes it, as text
+and as tokens, is what a served model is given there; (c) it is what a conversation that ends with this turn has there, with
+all that the agent wrote: reasoning, content, tool calls, end token. A row that fails stops the stage: a wrong mask never
+reaches a trainer. Some failures are the data's own and only reject their row: the tokenizer joins a target's first characters
+with what precedes it, or recorded token ids are not those of the text.
 """
 
 import json
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,16 @@ from typing import Any
 import pyarrow as pa
 from tokenizers import Tokenizer as HfTokenizer
 
-from negtraj_dagster import _trajtok  # noqa: TID251 - decodes what it proves
-from negtraj_dagster.chat_templates.chatml import ChatTemplate
+from negtraj_dagster import _trajtok  # noqa: TID251 - gives the ids that a served model is given
+from negtraj_dagster.chat_templates import Render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
+from negtraj_dagster.shards.reading import TokenReader
+from negtraj_dagster.shards.rows import is_target
+from negtraj_dagster.shards.weights import Span, expected_weights, find_weight_fault
+
+THINK_TAG = re.compile(r"</?think>")
+EMPTY_THINK = re.compile(r"\s*<think>\s*</think>\s*")
 
 
 @dataclass
@@ -43,92 +51,237 @@ class Proof:
         }
 
 
-def prove_rows(
-    batch: pa.RecordBatch,
-    conversations: Mapping[str, str],
-    tokenizer: _trajtok.Tokenizer,
-    tokenizer_json: Path,
-    template: ChatTemplate,
-    *,
-    kept: Mapping[str, int] | None = None,
-    has_straddling: bool = False,
-) -> Proof:
-    """Check every row of a batch against the conversation it was made from.
+class Prover:
+    """Checks rows of one tokenizer and template.
 
     Args:
-        batch: trajtok's output.
-        conversations: token_key -> canonical conditioned conversation.
         tokenizer: gives the prompt a served model sees.
         tokenizer_json: read again by the reference decoder.
-        template: the template's plain Python rendering.
-        kept: token_key -> how many messages a row has that lacks the end of its conversation.
-        has_straddling: trajtok reported tokens that cross a target's border; only then may a row be rejected for it.
-
-    Raises:
-        MaskError: names the row's key, the turn, what was found and what was expected.
+        render: the template's rendering without trajtok.
+        row_end: the token that is appended to a row that does not end with it, and trained, where there is room; None where
+            none is.
+        max_tokens: the room.
     """
-    reference = HfTokenizer.from_file(str(tokenizer_json))
-    proof = Proof()
-    for row in batch.to_pylist():
-        turns: list[ConditionedTurn] = json.loads(conversations[row["token_key"]])["messages"]
-        turns = turns[: (kept or {}).get(row["token_key"], len(turns))]
-        try:
-            _prove_row(row, turns, tokenizer, reference, template)
-        except _JoinedAcrossTurnError as error:
-            if not has_straddling:
-                raise MaskError(str(error)) from error
-            proof.rejected.append((row["token_key"], "joined_across_turn", str(error)))
-            continue
-        proof.n_rows += 1
-        proof.n_turns += len(row["span_start"])
-        proof.n_tokens += row["n_tokens"]
-        proof.n_trained += row["n_trained"]
-    return proof
 
+    def __init__(
+        self,
+        tokenizer: _trajtok.Tokenizer,
+        tokenizer_json: Path,
+        render: Render,
+        *,
+        row_end: str | None = None,
+        max_tokens: int = 0,
+    ) -> None:
+        self._tokenizer, self._render = tokenizer, render
+        self._max_tokens = max_tokens
+        self._row_end_id = None if row_end is None else tokenizer.control_tokens[row_end]
+        self._reader = TokenReader(HfTokenizer.from_file(str(tokenizer_json)))
 
-def _prove_row(
-    row: Mapping[str, Any],
-    turns: list[ConditionedTurn],
-    tokenizer: _trajtok.Tokenizer,
-    reference: HfTokenizer,
-    template: ChatTemplate,
-) -> None:
-    ids, key = row["input_ids"], row["token_key"]
-    targets = [index for index, turn in enumerate(turns) if turn["weight"] > 0]
-    spans = list(zip(row["span_start"], row["span_end"], row["span_weight"], strict=True))
-    if len(spans) != len(targets):
-        raise MaskError(f"token row {key}: {len(spans)} trained stretches, expected {len(targets)}, one per target turn")
-    whole = reference.decode(ids, skip_special_tokens=False)
-    rendered = template.render(turns, False)
-    if not _is_same_text(whole, rendered, reference):
-        raise MaskError(f"token row {key}: decodes to {whole[:200]!r}, the template gives {rendered[:200]!r}")
-    for (start, end, weight), index in zip(spans, targets, strict=True):
-        served = tokenizer.prompt_ids(conditioned_json(turns[:index]))
-        if ids[:start] != served:
+    def read(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, by Hugging Face's decoder."""
+        return self._reader.read(ids)
+
+    def prove(
+        self,
+        batch: pa.RecordBatch,
+        conversations: Mapping[str, str],
+        *,
+        kept: Mapping[str, int] | None = None,
+        has_straddling: bool = False,
+    ) -> Proof:
+        """Check every row of a batch against the conversation it was made from.
+
+        Args:
+            batch: trajtok's output.
+            conversations: token_key -> canonical conditioned conversation.
+            kept: token_key -> how many messages a row has that lacks the end of its conversation.
+            has_straddling: trajtok reported tokens that cross a target's border; only then may a row be rejected for it.
+
+        Raises:
+            MaskError: names the row's key, the turn, what was found and what was expected.
+        """
+        proof = Proof()
+        for row in batch.to_pylist():
+            key = row["token_key"]
+            conversation = json.loads(conversations[key])
+            turns: list[ConditionedTurn] = conversation["messages"][: (kept or {}).get(key)]
+            try:
+                n_turns = self._prove_row(row, turns, conversation.get("tools"))
+            except _JoinedAcrossTurnError as error:
+                if not has_straddling:
+                    raise MaskError(f"token row {key}: {error}") from error
+                proof.rejected.append((key, "joined_across_turn", str(error)))
+                continue
+            except MaskError as error:
+                if not any("token_ids" in turn for turn in turns):
+                    raise MaskError(f"token row {key}: {error}") from error
+                proof.rejected.append((key, "ids_differ", f"with the token ids that came with it, {error}"))
+                continue
+            proof.n_rows += 1
+            proof.n_turns += n_turns
+            proof.n_tokens += row["n_tokens"]
+            proof.n_trained += row["n_trained"]
+        return proof
+
+    def _prove_row(self, row: Mapping[str, Any], turns: list[ConditionedTurn], tools: str | None) -> int:
+        """The number of turns that were proved."""
+        ids: list[int] = row["input_ids"]
+        spans = [Span(*span) for span in zip(*(row[name] for name in SPANS), strict=True)]
+        if row["n_tokens"] != len(ids) or row["n_trained"] != sum(span.end - span.start for span in spans):
+            raise MaskError(f"counts {row['n_tokens']}/{row['n_trained']} do not fit its tokens")
+        whole = self._render(turns, tools, False)
+        targets = [index for index, turn in enumerate(turns) if is_target(turn)]
+        if self._row_end_id is not None:
+            targets = [index for index in targets if turns[index]["content"]]
+            ids, spans = self._without_row_end(ids, spans, whole)
+        starts = [self._prove_prompt(ids, index, turns, tools, whole) for index in targets]
+        at_token = at_text = 0
+        for n, (index, (start, prompt)) in enumerate(zip(targets, starts, strict=True)):
+            following = starts[n + 1][0] if n + 1 < len(starts) else len(ids)
+            mine = [span for span in spans if start <= span.start < following]
+            if not mine:
+                raise MaskError(f"turn {index}: none of its tokens is trained; expected its end token at least")
+            self._check_reads(ids[at_token:start], whole[at_text : len(prompt)], f"the context before turn {index}")
+            at_token, at_text = self._prove_target(ids, mine, index, turns, tools, whole, start, prompt)
+        self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
+        if outside := [span for span in spans if not any(start <= span.start for start, _ in starts[:1])]:
+            raise MaskError(f"tokens {outside[0].start} to {outside[0].end} are trained before the first target")
+        return len(targets)
+
+    def _without_row_end(self, ids: list[int], spans: list[Span], whole: str) -> tuple[list[int], list[Span]]:
+        """The row as its text has it; checks what was appended."""
+        assert self._row_end_id is not None
+        if ids[-1:] != [self._row_end_id] and len(ids) == self._max_tokens:
+            return ids, spans
+        if ids[-1:] != [self._row_end_id]:
+            raise MaskError(f"the row ends with token {ids[-1:]}, expected {self._row_end_id}")
+        if whole.endswith(self._reader.added[self._row_end_id]):
+            return ids, spans
+        if not spans or spans[-1] != Span(len(ids) - 1, len(ids), 1.0):
+            raise MaskError("the end token that was appended to the row is not trained")
+        return ids[:-1], spans[:-1]
+
+    def _prove_prompt(
+        self, ids: Sequence[int], index: int, turns: list[ConditionedTurn], tools: str | None, whole: str
+    ) -> tuple[int, str]:
+        """(b): where the turn starts, in tokens, and the text before it."""
+        prompt = self._render(turns[:index], tools, True)
+        if not whole.startswith(prompt):
+            raise MaskError(f"turn {index}: a served model is given …{prompt[-80:]!r}, which the row does not begin with")
+        served = self._tokenizer.prompt_ids(conditioned_json(turns[:index], tools))
+        if list(ids[: len(served)]) != served:
             raise _JoinedAcrossTurnError(
-                f"token row {key}, turn {index}: the {start} tokens before the target are not the {len(served)} tokens a "
-                f"served model is given there; the tokenizer joins text across the turn's border"
+                f"turn {index}: the first {len(served)} tokens are not those that a served model is given before the target; "
+                f"the tokenizer joins text across the turn's border"
             )
-        expected = turns[index]["content"] + template.end_of_turn
-        found = reference.decode(ids[start:end], skip_special_tokens=False)
-        if not _is_same_text(found, expected, reference) or weight != _as_float32(turns[index]["weight"]):
-            raise MaskError(
-                f"token row {key}, turn {index}: trains {found!r} with weight {weight}, "
-                f"expected {expected!r} with weight {turns[index]['weight']}"
-            )
-    if row["n_tokens"] != len(ids) or row["n_trained"] != sum(end - start for start, end, _ in spans):
-        raise MaskError(f"token row {key}: counts {row['n_tokens']}/{row['n_trained']} do not fit its tokens")
+        return len(served), prompt
+
+    def _prove_target(
+        self,
+        ids: list[int],
+        spans: Sequence[Span],
+        index: int,
+        turns: list[ConditionedTurn],
+        tools: str | None,
+        whole: str,
+        start: int,
+        prompt: str,
+    ) -> tuple[int, int]:
+        """(a) and (c): where the turn ends, in tokens and in characters of the whole."""
+        turn, place = turns[index], f"turn {index}"
+        end = self._turn_end(ids, spans, turn, start)
+        end_token = self._reader.added.get(ids[end - 1])
+        if end_token is None:
+            raise MaskError(f"{place}: the last trained token is {ids[end - 1]}, which ends no turn")
+        alone = self._render(turns[: index + 1], tools, False)
+        stop = alone.rfind(end_token) + len(end_token)
+        target = alone[len(prompt) : stop]
+        if not alone.startswith(prompt) or not whole.startswith(alone[:stop]) or stop < len(prompt):
+            raise MaskError(f"{place}: the row has not what a conversation that ends with this turn has: …{alone[-80:]!r}")
+        if rest := self._reader.without_added(alone[stop:]).strip():
+            raise MaskError(f"{place}: {rest!r} follows its last trained token; expected nothing of the turn")
+        if lost := _lost_text(target, turn):
+            raise MaskError(f"{place}: its target {target!r} lacks {lost!r}")
+        self._check_reads(ids[start:end], target, f"{place}'s target")
+        self._check_weights(ids, spans, turn, target, start, end, place)
+        return end, stop
+
+    def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int) -> int:
+        if turn["weight"] > 0:
+            return spans[-1].end
+        ends = {self._tokenizer.control_tokens[token] for token in self._tokenizer.end_of_turn}
+        return next((n + 1 for n in range(start, len(ids)) if ids[n] in ends), len(ids))
+
+    def _check_weights(
+        self,
+        ids: list[int],
+        spans: Sequence[Span],
+        turn: ConditionedTurn,
+        target: str,
+        start: int,
+        end: int,
+        place: str,
+    ) -> None:
+        if "ranges" in turn:
+            fault = find_weight_fault(self._reader, ids, spans, expected_weights(turn, target), start, end)
+        else:
+            fault = self._plain_fault(ids, spans, turn, start, end)
+        if fault:
+            raise MaskError(f"{place}: {fault}")
+
+    def _plain_fault(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int, end: int) -> str | None:
+        """One span from the turn's start, or from the end of an empty `<think></think>`, to its end token."""
+        if len(spans) != 1 or spans[0].end != end:
+            return f"{len(spans)} trained stretches, expected one, up to token {end}"
+        if spans[0].weight != _as_float32(turn["weight"]):
+            return f"weight {spans[0].weight}, expected {turn['weight']}"
+        before = self._reader.read(ids[start : spans[0].start])
+        if before and ("reasoning" in turn or not EMPTY_THINK.fullmatch(before)):
+            return f"its first tokens, {before!r}, are not trained"
+        return None
+
+    def _check_reads(self, ids: Sequence[int], text: str, what: str) -> None:
+        if not self._reader.reads(ids, text):
+            raise MaskError(f"{what} decodes to {self._reader.read(ids)[:200]!r}, expected {text[:200]!r}")
+
+
+def is_beginning(row: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether a token row is another one, cut at the right."""
+
+    def spans(of: Mapping[str, Any]) -> list[tuple[int, int, float]]:
+        cut = [(start, min(end, n), weight) for start, end, weight in zip(*(of[name] for name in SPANS), strict=True)]
+        return [span for span in cut if span[0] < span[1]]
+
+    n = len(row["input_ids"])
+    return bool(row["input_ids"] == whole["input_ids"][:n] and spans(row) == spans(whole))
+
+
+SPANS = ("span_start", "span_end", "span_weight")
 
 
 class _JoinedAcrossTurnError(Exception):
     """The tokens before a target are not the served prompt's."""
 
 
-def _is_same_text(found: str, expected: str, reference: HfTokenizer) -> bool:
-    """Equal, or equal after the tokenizer's own normalizer (NFC, for Qwen), which its tokens cannot undo."""
-    if found == expected:
-        return True
-    return reference.normalizer is not None and found == reference.normalizer.normalize_str(expected)
+def _lost_text(target: str, turn: ConditionedTurn) -> str | None:
+    """The first text of the turn that the target does not hold; white space at a text's ends is the template's to drop."""
+    texts = [turn["content"], turn.get("reasoning", ""), *(call["name"] for call in turn.get("tool_calls", ()))]
+    arguments = [_leaves(json.loads(call["arguments"])) for call in turn.get("tool_calls", ())]
+    for text in [*texts, *(leaf for leaves in arguments for leaf in leaves)]:
+        inner = text.strip()
+        forms = (inner, json.dumps(inner, ensure_ascii=False)[1:-1], json.dumps(inner)[1:-1], repr(inner)[1:-1])
+        parts = THINK_TAG.split(text)  # templates take reasoning out of a content, and leave out its tags
+        if not any(form in target for form in forms) and not all(part.strip() in target for part in parts):
+            return text
+    return None
+
+
+def _leaves(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [leaf for each in value.values() for leaf in _leaves(each)]
+    return [leaf for each in value for leaf in _leaves(each)] if isinstance(value, list) else []
 
 
 def _as_float32(weight: float) -> float:

@@ -14,10 +14,11 @@ import polars as pl
 import pyarrow as pa
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - the tokenizing stage
-from negtraj_dagster.chat_templates import TEMPLATES
-from negtraj_dagster.errors import ModelError, SettingsError
+from negtraj_dagster.chat_templates import VERSIONS, ChatTemplate, reference_render
+from negtraj_dagster.errors import MaskError, ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
-from negtraj_dagster.shards.proof import prove_rows
+from negtraj_dagster.shards.proof import Prover, is_beginning
+from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, foreign_tokenizer, lacks_tools
 from negtraj_dagster.store import Built, Store, file_sha256
 
 LOG = logging.getLogger(__name__)
@@ -32,23 +33,41 @@ class TokenRule:
 
     tokenizer_json: Path
     tokenizer_sha256: str
-    template: str
+    template: ChatTemplate
     max_tokens: int
     over_length: str
+    rows: RowSettings = DEFAULT_ROWS
 
     @property
     def rule_key(self) -> str:
         """Identity of the rule."""
-        template = f"{self.template} {TEMPLATES[self.template].version}"
+        template = self.template.identity(VERSIONS)
         versions = f"{_trajtok.TOKEN_FORMAT_VERSION} {MASK_RULE_VERSION}"
-        return digest("tokens", self.tokenizer_sha256, template, f"{self.over_length} {self.max_tokens}", versions)
+        allowed = ["tools may be missing"] if self.rows.missing_tools == "allow" else []
+        return digest("tokens", self.tokenizer_sha256, template, f"{self.over_length} {self.max_tokens}", versions, *allowed)
+
+    @property
+    def rows_key(self) -> str:
+        """Identity of how a conversation becomes rows under the rule."""
+        return digest("rows", self.rule_key, self.rows.reasoning, self.rows.ids)
+
+    @property
+    def cuts_rows(self) -> bool:
+        """Whether rows are cut between any two tokens and always end with an end token, as the paper's are."""
+        return self.template.jinja is None and self.template.name == "nat_exact"
 
     def token_key(self, conversation: str) -> str:
         """Identity of one token row: the canonical conditioned conversation under this rule."""
         return digest(self.rule_key, conversation)
 
 
-def token_rule(base_folder: Path, template: str, max_tokens: int, over_length: str) -> TokenRule:
+def token_rule(
+    base_folder: Path,
+    template: ChatTemplate,
+    max_tokens: int,
+    over_length: str,
+    rows: RowSettings = DEFAULT_ROWS,
+) -> TokenRule:
     """The rule for a base model's tokenizer.
 
     Raises:
@@ -60,7 +79,7 @@ def token_rule(base_folder: Path, template: str, max_tokens: int, over_length: s
             f"{path}: missing; trajtok needs the tokenizer in Hugging Face's tokenizer.json form. Save it there with "
             f"AutoTokenizer.from_pretrained(…).save_pretrained({str(base_folder)!r})"
         )
-    return TokenRule(path, file_sha256(path), template, max_tokens, over_length)
+    return TokenRule(path, file_sha256(path), template, max_tokens, over_length, rows)
 
 
 @dataclass(frozen=True)
@@ -130,11 +149,9 @@ def load_tokenizer(rule: TokenRule) -> _trajtok.Tokenizer:
         SettingsError: trajtok refuses the tokenizer or the template.
     """
     try:
-        tokenizer = _trajtok.Tokenizer(
-            rule.tokenizer_json, template=rule.template, max_tokens=rule.max_tokens, over_length=rule.over_length
-        )
+        tokenizer = rule.template.open_tokenizer(rule.tokenizer_json, max_tokens=rule.max_tokens, over_length=rule.over_length)
     except _trajtok.TrajtokError as error:
-        raise SettingsError(f"trajtok cannot use {rule.tokenizer_json} with template {rule.template}: {error}") from error
+        raise SettingsError(f"trajtok cannot use {rule.tokenizer_json} with template {rule.template.name}: {error}") from error
     if tokenizer.encoder_note:
         LOG.warning(
             "%s is tokenized by the slower encoder %r: %s", rule.tokenizer_json, tokenizer.encoder, tokenizer.encoder_note
@@ -144,27 +161,66 @@ def load_tokenizer(rule: TokenRule) -> _trajtok.Tokenizer:
 
 def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str]) -> int:
     tokenizer = load_tokenizer(rule)
+    prover = _make_prover(rule, tokenizer)
     n_tokens, keys = 0, list(missing)
     for start in range(0, len(keys), BATCH_ROWS):
-        part = keys[start : start + BATCH_ROWS]
+        asked = keys[start : start + BATCH_ROWS]
+        refused = _refuse(rule, asked, missing)
+        part = sorted(set(asked) - {key for key, _, _ in refused})
         encoded = tokenizer.encode(part, [missing[key] for key in part])
         batch = pa.record_batch(encoded)
-        proof = prove_rows(
-            batch,
-            missing,
-            tokenizer,
-            rule.tokenizer_json,
-            TEMPLATES[rule.template],
-            kept={key: n_kept for key, n_kept, _, _ in encoded.cut},
-            has_straddling=encoded.n_straddling > 0,
-        )
+        kept = {key: n_kept for key, n_kept, _, _ in encoded.cut}
+        if rule.cuts_rows and kept:
+            _prove_cut_rows(rule, prover, batch, {key: missing[key] for key in kept})
+            proof = prover.prove(_without(batch, set(kept)), missing, has_straddling=encoded.n_straddling > 0)
+        else:
+            proof = prover.prove(batch, missing, kept=kept, has_straddling=encoded.n_straddling > 0)
         batch = _without(batch, {key for key, _, _ in proof.rejected})
         n_tokens += proof.n_tokens
-        described = _describe_keys(batch, [*encoded.rejected, *proof.rejected], _describe_cuts(encoded.cut, rule))
-        content = {"n_straddling": encoded.n_straddling, **proof.counts()}
+        rejected = [*refused, *encoded.rejected, *proof.rejected]
+        described = _describe_keys(batch, rejected, _describe_cuts(encoded.cut, rule))
+        content = {"n_straddling": encoded.n_straddling, "n_drifted": encoded.n_drifted, **proof.counts()}
         details = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note}
-        store.publish_segment(token_table(rule), digest(*part), _segment_writer(batch, described, content, details))
+        store.publish_segment(token_table(rule), digest(*asked), _segment_writer(batch, described, content, details))
     return n_tokens
+
+
+def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
+    row_end = "</s>" if rule.cuts_rows else None
+    return Prover(tokenizer, rule.tokenizer_json, reference_render(rule.template), row_end=row_end, max_tokens=rule.max_tokens)
+
+
+def _prove_cut_rows(rule: TokenRule, prover: Prover, batch: pa.RecordBatch, conversations: Mapping[str, str]) -> None:
+    """Rows that were cut between any two tokens: each is the beginning of a row that is proved.
+
+    Raises:
+        MaskError: one is not, or its whole row fails.
+    """
+    whole = rule.template.open_tokenizer(rule.tokenizer_json, max_tokens=2**31 - 1)
+    encoded = pa.record_batch(whole.encode(list(conversations), list(conversations.values())))
+    prover.prove(encoded, conversations)
+    rows = {row["token_key"]: row for row in encoded.to_pylist()}
+    for row in batch.to_pylist():
+        if row["token_key"] in rows and not is_beginning(row, rows[row["token_key"]]):
+            raise MaskError(f"token row {row['token_key']}: was cut, but is not the beginning of its whole row")
+
+
+def _refuse(rule: TokenRule, keys: Sequence[str], conversations: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Rows that are not handed to trajtok: (token_key, reason, detail)."""
+    refused = []
+    for key in keys:
+        if rule.rows.missing_tools == "refuse" and lacks_tools(conversations[key]):
+            refused.append((key, "tools_missing", TOOLS_MISSING))
+        elif made_by := foreign_tokenizer(conversations[key], rule.tokenizer_sha256):
+            detail = f"its token ids were made by {made_by}, this is {rule.tokenizer_sha256} (sha256 of tokenizer.json)"
+            refused.append((key, "other_tokenizer", f'{detail}; set shards.ids = "retokenize", or name the same file'))
+    return refused
+
+
+TOOLS_MISSING = (
+    "it calls tools, but no tool schemas came with it: a served model is given them. Add `tools` to the rollout, or set "
+    'shards.missing_tools = "allow"'
+)
 
 
 def _segment_writer(

@@ -373,6 +373,10 @@ class Store:
         """What the manifest of an object or segment says besides its content."""
         return dict(self._manifest(folder)["details"])
 
+    def content(self, folder: Path) -> dict[str, Any]:
+        """What defines the version of an object or segment."""
+        return dict(self._manifest(folder)["content"])
+
     def _manifest(self, folder: Path) -> dict[str, Any]:
         path = folder / MANIFEST
         stamp = _stamp(path) if path.is_file() else (path, 0, 0)

@@ -40,7 +40,15 @@ class Strategy:
 
         return prompt
 
-    def condition(self, prompt: Prompter, question: Question, turns: Sequence[Turn], class_name: str) -> list[ConditionedTurn]:
+    def condition(
+        self,
+        prompt: Prompter,
+        question: Question,
+        turns: Sequence[Turn],
+        class_name: str,
+        *,
+        keep_last_turns: bool = False,
+    ) -> list[ConditionedTurn]:
         """The conversation to train on. Turns after the agent's last one are left out: nothing in them is a target.
 
         Args:
@@ -48,11 +56,13 @@ class Strategy:
             question: what was asked.
             turns: the recorded rollout, its first prompt not included.
             class_name: the rollout's label.
+            keep_last_turns: leave none out, as the paper's code does.
         """
         tag = class_name if self.inference_class else None
         context: list[ConditionedTurn] = [conditioned(turn, 0.0) for turn in prompt(question, tag)]
         last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
-        return context + [conditioned(turn, _weight(turn)) for turn in turns[: last + 1]]
+        kept = turns if keep_last_turns else turns[: last + 1]
+        return context + [conditioned(turn, _weight(turn)) for turn in kept]
 
     def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
         """What the trained agent is asked."""

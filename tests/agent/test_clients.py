@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from negtraj_dagster.agent.clients import TransformersPolicy, chat_encoder
+from negtraj_dagster.agent.clients import ChatEncoder, TransformersPolicy, chat_encoder
+from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
-from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.modeling import TURN_END, make_base_model
 
 CONVERSATIONS = [
     [{"role": "user", "content": text}] for text in ("How many?", "A much longer question than the other one, is it?", "x")
@@ -35,7 +36,9 @@ def model_dir(tmp_path_factory):
 
 
 def policy(model_dir, *, batch_size=8, max_new=6):
-    return TransformersPolicy(model_dir, encode_prompt=encode, max_new_tokens_per_turn=max_new, batch_size=batch_size)
+    return TransformersPolicy(
+        model_dir, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=max_new, batch_size=batch_size
+    )
 
 
 def test_a_turn_does_not_depend_on_its_neighbours(model_dir):
@@ -84,6 +87,8 @@ def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, mod
     from negtraj_dagster import _trajtok  # noqa: TID251 - stands in for the encoder
 
     class Encoder:
+        end_of_turn = (TURN_END,)
+
         def __init__(self, *_, **__):
             pass
 
@@ -95,7 +100,7 @@ def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, mod
     monkeypatch.setattr(_trajtok, "Tokenizer", Encoder)
     said = {"reasoning": "a", "tool_calls": [{"name": "f", "arguments": "{}"}]}
     turns = [{"role": "assistant", "content": "", "loss": 0.5, **said}, {"role": "tool", "content": "x", "name": "f"}]
-    assert chat_encoder(model_dir / "tokenizer.json", template="chatml", max_tokens=9)(turns) == [1]
+    assert chat_encoder(model_dir / "tokenizer.json", template=ChatTemplate("chatml"), max_tokens=9).encode(turns) == [1]
     first, second = seen[0]["messages"]
     assert first == {"role": "assistant", "content": "", "weight": 0.0, **said}
     assert second == {"role": "tool", "content": "x", "weight": 0.0, "name": "f"}

@@ -71,3 +71,9 @@ def test_format_errors_unknown_tools_and_tool_errors_are_told_and_counted_apart(
     episode = play("hm", "Action: shell[ls]", "Action: calculator[x]", "Action: finish[1]")
     assert (episode.n_format_errors, episode.n_unknown_tools, episode.n_tool_errors) == (1, 1, 1)
     assert "Unknown tool shell" in episode.turns[4]["content"]
+
+
+def test_what_is_thought_before_an_action_is_kept_apart_from_it() -> None:
+    episode = play("<think>\nAction: no\n</think>\n\nAction: finish[5]")
+    assert (episode.prediction, episode.n_format_errors) == ("5", 0)
+    assert episode.recorded == [{"role": "assistant", "content": "Action: finish[5]", "reasoning": "Action: no"}]

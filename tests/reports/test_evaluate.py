@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from negtraj_dagster.agent.clients import TransformersPolicy
+from negtraj_dagster.agent.clients import ChatEncoder, TransformersPolicy
 from negtraj_dagster.agent.loop import run_episodes
 from negtraj_dagster.agent.tools import TOOLS
 from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.launch import run_child
-from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.modeling import TURN_END, make_base_model
 from negtraj_dagster.reports.evaluate import read_prompts, read_questions, summarize_rows, write_report
 from negtraj_dagster.schema import Question
 from negtraj_dagster.tasks import Score
@@ -50,7 +50,7 @@ def real_policy(model_dir):
     def encode(conversation):
         return [1, *[3 + byte for turn in conversation for byte in turn["content"].encode()], 2]
 
-    return TransformersPolicy(model_dir, encode_prompt=encode, max_new_tokens_per_turn=5, batch_size=2)
+    return TransformersPolicy(model_dir, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=5, batch_size=2)
 
 
 def test_a_real_model_gives_the_same_files_twice(model_dir, tmp_path):

@@ -22,6 +22,7 @@ from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.schema import canonical_json, digest_json
 from negtraj_dagster.shards import reader
 from negtraj_dagster.shards.reader import ShardFormatError, read_shards
+from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import STORE_VERSION
 from tests.support import deployment as dep
 
@@ -218,8 +219,9 @@ def test_fields_and_columns_that_are_not_known_are_passed_over(home: Path) -> No
 
 
 def test_shards_without_data_have_no_rows(home: Path) -> None:
-    for name in ("index.parquet", "previews.json"):
-        (shards_of(home, "tiny_nat") / name).unlink()
+    for path in shards_of(home).iterdir():
+        if path.name != "MANIFEST.json":
+            path.unlink()
     empty = {"content": {"status": "no_data", "reason": "nothing landed"}, "files": {}, "refers": {}}
     change_manifest(shards_of(home, "tiny_nat"), lambda manifest: manifest.update(empty))
     change_pointer(home, version=digest_json(empty["content"]))
@@ -503,7 +505,8 @@ def stated(schema: pa.Schema) -> list[tuple[str, str]]:
 
 def test_the_text_states_every_column_with_its_type(built: Path) -> None:
     for recipe in ("tiny_nat", "tiny_few", "tiny_short"):
-        assert named("### index.parquet") == stated(pq.read_schema(shards_of(built, recipe) / "index.parquet"))
+        for name in ("index.parquet", "rejected.parquet"):
+            assert named(f"### {name}") == stated(pq.read_schema(shards_of(built, recipe) / name))
         for segment in segments_of(built, recipe):
             rows = pa.ipc.open_file(segment / "rows.arrow")
             assert (named("### rows.arrow"), rows.num_record_batches) == (stated(rows.schema), 1)
@@ -516,7 +519,20 @@ def test_the_text_states_every_reason_of_a_rejected_row() -> None:
     reasons = re.findall(r'Self::\w+ => "(\w+)",', source)
     assert len(reasons) >= 5
     found = [name for name, kind in named("### keys.parquet") if kind not in {"string", "int32"}]
-    assert found == [*reasons, "joined_across_turn"]
+    assert found == [*reasons, "joined_across_turn", "tools_missing", "ids_differ", "other_tokenizer"]
+
+
+def test_the_text_states_which_reasons_are_failed_proofs() -> None:
+    (sentence,) = re.findall(r"\n((?:`\w+`,?\s(?:and\s)?)+)are failed proofs:", DOC)
+    assert sorted(re.findall(r"`(\w+)`", sentence)) == sorted(UNPROVED)
+
+
+def test_rejected_rows_are_in_the_order_of_arrival_with_the_reasons_of_their_segment(built: Path) -> None:
+    rejected = pq.read_table(shards_of(built, "tiny_short") / "rejected.parquet").to_pylist()
+    (segment,) = segments_of(built, "tiny_short")
+    keys = {row["token_key"]: (row["reason"], row["detail"]) for row in pq.read_table(segment / "keys.parquet").to_pylist()}
+    assert len(rejected) == read_json(shards_of(built, "tiny_short") / "MANIFEST.json")["details"]["n_rejected"] > 0
+    assert all((row["reason"], row["detail"]) == keys[row["token_key"]] for row in rejected)
 
 
 def test_the_text_states_every_field_of_a_manifest_with_its_type(built: Path) -> None:
@@ -532,7 +548,7 @@ def test_the_text_states_every_field_of_a_manifest_with_its_type(built: Path) ->
 def test_the_text_states_what_a_pointer_and_the_shards_hold(built: Path) -> None:
     pointer, manifest = read_json(pointer_of(built)), read_json(shards_of(built) / "MANIFEST.json")
     previews = json.loads((shards_of(built) / "previews.json").read_text(encoding="utf-8"))
-    names = {*pointer, *manifest["content"], *manifest["files"], *previews[0], *previews[0]["messages"][0]}
+    names = {*pointer, *manifest["content"], *manifest["files"], *previews[0], *previews[0]["stretches"][0]}
     assert [name for name in sorted(names) if f"`{name}`" not in DOC and f"### {name}" not in DOC] == []
 
 

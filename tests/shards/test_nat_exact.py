@@ -17,6 +17,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from negtraj_dagster import _trajtok
+from negtraj_dagster.chat_templates import ChatTemplate
+from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.shards.tokenize import TokenRule, token_keys, tokenize
+from negtraj_dagster.store import Store, file_sha256
 from tests.reference.nat_exact import MASKED, NatRow, nat_row, nat_segments
 from tests.support.real_tokenizers import PACKAGES, real_tokenizer
 
@@ -42,9 +46,9 @@ class RealConversation:
     turns: list[Message]
     is_finished: bool
 
-    def row(self, tokenizer: Tokenizer) -> NatRow:
+    def row(self, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> NatRow:
         segments = nat_segments(self.prefix, self.question_prompt, self.turns)
-        return nat_row(segments, tokenizer, bos=BOS, eos=EOS, max_tokens=MAX_TOKENS)
+        return nat_row(segments, tokenizer, bos=BOS, eos=EOS, max_tokens=max_tokens)
 
     def messages(self) -> list[Message]:
         """As trajtok reads them: only what is to be trained weighs."""
@@ -334,10 +338,12 @@ class Comparison:
     labels: list[int]
 
 
-def _compare(encode: Encode, conversations: Sequence[RealConversation], tokenizer: Tokenizer) -> Comparison:
+def _compare(
+    encode: Encode, conversations: Sequence[RealConversation], tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS
+) -> Comparison:
     result = Comparison(len(conversations), [], [])
     for n, conversation in enumerate(conversations):
-        expected = conversation.row(tokenizer)
+        expected = conversation.row(tokenizer, max_tokens)
         input_ids, labels = encode(conversation.messages(), tools=None)
         if input_ids != expected.input_ids:
             result.ids.append(n)
@@ -346,8 +352,8 @@ def _compare(encode: Encode, conversations: Sequence[RealConversation], tokenize
     return result
 
 
-def _trajtok_encode(tokenizer_json: Path) -> Encode:
-    tokenizer = _trajtok.Tokenizer(tokenizer_json, template="nat_exact", max_tokens=MAX_TOKENS)
+def _trajtok_encode(tokenizer_json: Path, max_tokens: int) -> Encode:
+    tokenizer = _trajtok.Tokenizer(tokenizer_json, template="nat_exact", max_tokens=max_tokens)
 
     def encode(messages: list[Message], tools: list[Any] | None = None) -> tuple[list[int], list[int]]:
         assert tools is None, "the paper's conversations have no tools"
@@ -382,15 +388,30 @@ def test_labels_are_the_ids_inside_of_spans() -> None:
     assert _labels([5, 6, 7, 8, 9], [(1, 3), (4, 5)]) == [MASKED, 6, 7, MASKED, 9]
 
 
-@pytest.mark.skipif("nat_exact" not in _trajtok.TEMPLATES, reason="this build of trajtok has no template nat_exact")
+@pytest.mark.parametrize("max_tokens", [MAX_TOKENS, 700], ids=["whole", "cut at the right"])
 def test_trajtoks_rows_are_the_references(
-    real_conversations: list[RealConversation], capsys: pytest.CaptureFixture[str]
+    real_conversations: list[RealConversation], capsys: pytest.CaptureFixture[str], max_tokens: int
 ) -> None:
     path = real_tokenizer("mistral_v1")
-    result = _compare(_trajtok_encode(path), real_conversations, Tokenizer.from_file(str(path)))
+    encode = _trajtok_encode(path, max_tokens)
+    result = _compare(encode, real_conversations, Tokenizer.from_file(str(path)), max_tokens)
     with capsys.disabled():
         print(
-            f"\nnat_exact: {result.n_conversations:,} conversations, ids differing {len(result.ids):,}, "
-            f"labels differing {len(result.labels):,}"
+            f"\nnat_exact, at most {max_tokens:,} tokens: {result.n_conversations:,} conversations, "
+            f"ids differing {len(result.ids):,}, labels differing {len(result.labels):,}"
         )
     assert result == Comparison(N_CONVERSATIONS, ids=[], labels=[])
+
+
+@pytest.mark.parametrize("max_tokens", [MAX_TOKENS, 700], ids=["whole", "cut at the right"])
+def test_the_shards_stage_proves_every_row(real_conversations: list[RealConversation], store: Store, max_tokens: int) -> None:
+    path = real_tokenizer("mistral_v1")
+    rule = TokenRule(path, file_sha256(path), ChatTemplate("nat_exact"), max_tokens, "drop")
+    texts = [canonical_json({"messages": each.messages()}) for each in real_conversations]
+    tokenize(store, rule, {rule.token_key(text): text for text in texts})
+    known = token_keys(store, rule)
+    assert known["reason"].unique().to_list() == [""]
+    assert known.height == len(set(texts))
+    tokenizer = Tokenizer.from_file(str(path))
+    n_tokens = {text: len(each.row(tokenizer).input_ids) for text, each in zip(texts, real_conversations, strict=True)}
+    assert (known["n_left_out"] > 0).sum() == sum(n - 1 > max_tokens for n in n_tokens.values())  # EOS is no part of the text

@@ -1,8 +1,11 @@
 """Conversations by seed that try what chat templates do: tools, parallel calls, reasoning, odd white space, odd numbers."""
 
+import json
 import random
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from negtraj_dagster.schema import ConditionedTurn
 
 WORDS = [
     *("hello", "<b>", "&amp;", "it's", '"q"', "日本", "naïve", "🙂", "{{ x }}", "{% if %}", "line\nbreak", "\ttab", "a\\b"),
@@ -20,6 +23,28 @@ class Request:
     tools: list[dict[str, Any]] | None
     add_generation_prompt: bool
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+def conditioned(request: Request) -> tuple[list[ConditionedTurn], str | None]:
+    """The request as a conditioned conversation with every assistant turn a target, and its tools' schemas."""
+    turns: list[ConditionedTurn] = []
+    for message in request.messages:
+        turn: dict[str, Any] = {"role": message["role"], "content": message["content"]}
+        turn["weight"] = 1.0 if message["role"] == "assistant" else 0.0
+        if message.get("reasoning_content"):
+            turn["reasoning"] = message["reasoning_content"]
+        if "tool_calls" in message:
+            turn["tool_calls"] = [_call(call) for call in message["tool_calls"]]
+        turn |= {key: message[key] for key in ("tool_call_id", "name") if key in message}
+        turns.append(cast(ConditionedTurn, turn))
+    last = max((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
+    tools = None if request.tools is None else json.dumps(request.tools, ensure_ascii=False)
+    return turns[: last + 1], tools
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    return {"id": call["id"], "name": function["name"], "arguments": json.dumps(function["arguments"], ensure_ascii=False)}
 
 
 class Maker:

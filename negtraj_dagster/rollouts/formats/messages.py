@@ -3,8 +3,8 @@
 from typing import Any, cast
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.reasoning import split_reasoning
 from negtraj_dagster.rollouts.formats.fields import check, optional, refuse_unknown_keys, require
-from negtraj_dagster.rollouts.formats.reasoning import split_reasoning
 from negtraj_dagster.rollouts.formats.tool_calls import read_tool_calls
 from negtraj_dagster.rollouts.formats.weights import read_loss, read_ranges, read_token_ids
 from negtraj_dagster.schema import ROLES, Role, Turn

@@ -1,4 +1,4 @@
-"""Reasoning that a record has inside of an agent's content, between think tags, taken apart from what was said after it."""
+"""Reasoning that stands inside of an agent's content, between think tags, taken apart from what was said after it."""
 
 OPEN, CLOSE = "<think>", "</think>"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from negtraj_dagster.rollouts.formats.reasoning import split_reasoning
+from negtraj_dagster.reasoning import split_reasoning
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Reads token ids back as text with Hugging Face's decoder, stretch by stretch, as far as a tokenizer can be undone."""
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer as HfTokenizer
+
+
+class TokenReader:
+    """A tokenizer's decoder.
+
+    Attributes:
+        added: id -> text of every added token.
+    """
+
+    def __init__(self, tokenizer: HfTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.added = {id_: token.content for id_, token in tokenizer.get_added_tokens_decoder().items()}
+        longest_first = sorted(self.added.values(), key=len, reverse=True)
+        self._added = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # SentencePiece's way: a space is put before a text, and its decoder takes one away
+        self._drops_space = tokenizer.decode(tokenizer.encode(" a", add_special_tokens=False).ids) != " a" or (
+            tokenizer.decode(tokenizer.encode("a", add_special_tokens=False).ids[-1:]) != "a"
+        )
+
+    def read(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        return "".join(self._pieces(ids))
+
+    def reads(self, ids: Sequence[int], text: str) -> bool:
+        """Whether tokens stand for a text: exactly, or after the tokenizer's own normalizer (NFC, for Qwen), which its tokens
+        cannot undo, or but for one space at the start of a stretch, where SentencePiece puts one."""
+        pieces = self._pieces(ids)
+        found = "".join(pieces)
+        if found == text:
+            return True
+        if self._drops_space and _matches(pieces, text):
+            return True
+        return self._tokenizer.normalizer is not None and found == self._tokenizer.normalizer.normalize_str(text)
+
+    def without_added(self, text: str) -> str:
+        """The text without what reads like an added token."""
+        return self._added.sub("", text)
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """Added tokens one by one, and the stretches between them."""
+        pieces = []
+        for is_added, stretch in itertools.groupby(ids, key=self.added.__contains__):
+            if is_added:
+                pieces += [self.added[id_] for id_ in stretch]
+            else:
+                pieces.append(self._tokenizer.decode(list(stretch), skip_special_tokens=False))
+        return pieces
+
+
+def _matches(pieces: Sequence[str], text: str) -> bool:
+    at = 0
+    for piece in pieces:
+        forms = (piece, f" {piece}", piece.removeprefix(" "))
+        form = next((form for form in forms if text.startswith(form, at)), None)
+        if form is None:
+            return False
+        at += len(form)
+    return at == len(text)

@@ -1,0 +1,95 @@
+"""How a conditioned conversation becomes rows: one for all its turns or one for each, with the reasoning or without."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from negtraj_dagster.schema import ConditionedTurn, MissingTools, Reasoning, TokenIds, conditioned_json
+
+UNPROVED = (
+    "prompt_differs",
+    "target_differs",
+    "not_rendered",
+    "no_end_of_turn",
+    "invalid_arguments",
+    "template_refuses",
+    "template_reads_content",
+    "tools_missing",
+    "ids_differ",
+    "other_tokenizer",
+)
+"""Reasons of rejected rows by which training would differ from serving, had the rows been kept."""
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """A recipe's choice.
+
+    Attributes:
+        reasoning: `keep` it in one row; `per_turn_rows` give every trained turn a row that ends with it, as templates need
+            that leave earlier reasoning out; `drop` it.
+        missing_tools: whether conversations that call tools without tool schemas are refused.
+        ids: whether targets are tokenized anew or keep the ids the recorded model emitted.
+    """
+
+    reasoning: Reasoning = "keep"
+    missing_tools: MissingTools = "refuse"
+    ids: TokenIds = "retokenize"
+
+
+DEFAULT_ROWS = RowSettings()
+
+
+def row_conversations(
+    turns: Sequence[ConditionedTurn], tools: str | None, tokenizer: str | None, settings: RowSettings
+) -> list[str]:
+    """The canonical conversations of a rollout's rows, in the order of their targets; one row always, but for
+    `per_turn_rows`, where turns without a weight have none."""
+    turns = [_without_keys(turn, settings) for turn in turns]
+    if not any("token_ids" in turn for turn in turns):
+        tokenizer = None
+    if settings.reasoning != "per_turn_rows":
+        return [conditioned_json(turns, tools, tokenizer)]
+    targets = [index for index, turn in enumerate(turns) if is_target(turn)]
+    if not targets:  # one row says why nothing is trained
+        return [conditioned_json(turns, tools, tokenizer)]
+    return [conditioned_json([*map(_as_context, turns[:index]), turns[index]], tools, tokenizer) for index in targets]
+
+
+def is_target(turn: ConditionedTurn) -> bool:
+    """Whether anything of the turn is trained."""
+    return turn["weight"] > 0 or any(stretch["weight"] > 0 for stretch in turn.get("ranges", ()))
+
+
+def foreign_tokenizer(conversation: str, tokenizer_sha256: str) -> str | None:
+    """The tokenizer that made the conversation's token ids, where it is another one."""
+    if '"tokenizer"' not in conversation:
+        return None
+    made_by = json.loads(conversation).get("tokenizer")
+    return None if made_by == tokenizer_sha256 else made_by
+
+
+def lacks_tools(conversation: str) -> bool:
+    """Whether a conversation calls tools but brings no tool schemas."""
+    if '"tool_calls"' not in conversation:
+        return False
+    read = json.loads(conversation)
+    return not read.get("tools") and any(turn.get("tool_calls") for turn in read["messages"])
+
+
+def _without_keys(turn: ConditionedTurn, settings: RowSettings) -> ConditionedTurn:
+    made = dict(turn)
+    if settings.ids == "retokenize":
+        made.pop("token_ids", None)
+    if settings.reasoning == "drop" and made.pop("reasoning", None) is not None:
+        ranges = [stretch for stretch in turn.get("ranges", ()) if stretch["field"] != "reasoning"]
+        made.pop("ranges", None)
+        made |= {"ranges": ranges} if ranges else {}
+    return cast(ConditionedTurn, made)
+
+
+def _as_context(turn: ConditionedTurn) -> ConditionedTurn:
+    made = dict(turn) | {"weight": 0.0}
+    made.pop("ranges", None)
+    return cast(ConditionedTurn, made)
