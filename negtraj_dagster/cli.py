@@ -1,4 +1,5 @@
-"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `verify` and `gc` look after a home."""
+"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `show` prints training rows, `verify` and `gc`
+look after a home."""
 
 import argparse
 import contextlib
@@ -50,6 +51,15 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--check", action="store_true", help="end with exit code 3 where anything is stale")
     plan.add_argument("--json", action="store_true", help="one JSON object a line")
     plan.set_defaults(run=_plan)
+    show = commands.add_parser("show", help="print training rows as the trainer reads them, or why rows were rejected")
+    show.add_argument("key", nargs="?", metavar="KEY", help="the beginning of a rollout_key or token_key, 6 digits at least")
+    show.add_argument("--recipe", metavar="NAME", help="look in this recipe's shards only")
+    show.add_argument("--no-colour", "--no-color", action="store_true", help="mark trained stretches with ⟦ ⟧ instead")
+    show.add_argument("--html", type=Path, metavar="FILE", help="write the rows as a page instead")
+    show.add_argument("--rejected", action="store_true", help="which rows were rejected, and why")
+    show.add_argument("--reason", metavar="R", help="with --rejected: rows of one reason")
+    show.add_argument("--limit", type=int, default=20, metavar="N", help="with --rejected: rows to print (default: 20)")
+    show.set_defaults(run=_show)
     verify = commands.add_parser("verify", help="hash every stored file again and follow every reference")
     verify.add_argument("--repair", action="store_true", help="set damaged folders aside, so that they are made again")
     verify.set_defaults(run=_verify)
@@ -81,6 +91,38 @@ def _plan(options: argparse.Namespace) -> int:
         print(text_table(describe(planned)))
         print(f"\n{sum(each.is_stale for each in planned)} of {len(planned)} assets are stale; nothing was changed")
     return 3 if options.check and any(each.is_stale for each in planned) else 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from negtraj_dagster.shards.page import rows_page
+    from negtraj_dagster.shards.show import find_rejected, find_rows, found_lines, rejected_lines
+    from negtraj_dagster.upkeep import present_shards
+
+    if (options.key is None) != options.rejected or (options.rejected and options.html) or (options.reason and options.key):
+        raise SettingsError("expected `negtraj show KEY [--html FILE]` or `negtraj show --rejected [--reason R] [--limit N]`")
+    with present_shards(load_settings(), options.recipe) as opened:
+        if options.rejected:
+            print("\n".join(rejected_lines(find_rejected(opened, options.reason), max(options.limit, 0))))
+            return 0
+        found = find_rows(opened, options.key)
+        if options.html is None:
+            print("\n".join(found_lines(found, has_colour=_has_colour() and not options.no_colour)))
+            return 0
+    _write_page(options.html, rows_page(f"Rows of {options.key}", found.rows, found.rejected))
+    return 0
+
+
+def _has_colour() -> bool:
+    """A terminal, unless the user says otherwise (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write_page(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be written ({error.strerror}); name another file") from error
+    print(f"written: {file}")
 
 
 def _verify(options: argparse.Namespace) -> int:
