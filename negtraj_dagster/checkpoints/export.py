@@ -24,6 +24,7 @@ def export_model(
     lora: Lora | None,
     world: World,
     ids_BT: torch.Tensor,
+    chat_template: str | None = None,
 ) -> None:
     """Write `out_dir/model` (and `out_dir/adapter` for LoRA) on rank 0. Every rank must call this.
 
@@ -35,6 +36,8 @@ def export_model(
         lora: as trained; None for full weights.
         world: this process.
         ids_BT: int64, unpadded; the reloaded model must give the trained one's logits on them.
+        chat_template: Jinja text that the rows were written by, which a server of the model has to use; None leaves the base
+            model's own.
 
     Raises:
         TrainingError: the export has missing, empty or non-finite tensors, or other logits.
@@ -59,6 +62,8 @@ def export_model(
     for name in TOKENIZER_FILES:
         if (base_model_dir / name).is_file():
             shutil.copyfile(base_model_dir / name, model_dir / name)
+    if chat_template is not None:
+        (model_dir / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     verify_export(model_dir, ids_BT=ids_BT, expected_BTV=trained_BTV, dtype=dtype)
 
 

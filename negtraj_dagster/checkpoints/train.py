@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from negtraj_dagster import launch
+from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
 from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
@@ -166,6 +167,7 @@ def train(job: Job, say: Say) -> None:
         lora=settings.lora,
         world=world,
         ids_BT=check_ids(rows),
+        chat_template=ChatTemplate.from_json(job.card.get("chat_template", "chatml")).jinja,
     )
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)

@@ -10,9 +10,11 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 
+from negtraj_dagster.chat_templates import make_template
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.modeling import make_base_model
 
+CARD = {"strategy": "nat", "chat_template": make_template("own.jinja", "{{ messages[0].content }}").to_json()}
 TRAINER = "negtraj_dagster.checkpoints.train"
 SEGMENT_SCHEMA = pa.schema(
     [
@@ -71,7 +73,7 @@ class Material:
             "index_path": str(self.folder / "index.parquet"),
             "segment_paths": [str(self.folder / "a.arrow"), str(self.folder / "b.arrow")],
             "training": {**SETTINGS, **changes},
-            "card": {"strategy": "nat"},
+            "card": CARD,
         }
         path = self.folder / f"{name}.json"
         path.write_text(json.dumps(config))

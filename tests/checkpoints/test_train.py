@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster.errors import ChildRunError, TrainingError
+from tests.checkpoints.conftest import CARD
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -77,7 +78,7 @@ def test_the_result_counts_what_was_trained(one_rank):
 
 
 def test_the_card_is_copied(one_rank):
-    assert json.loads((one_rank / "card.json").read_text()) == {"strategy": "nat"}
+    assert json.loads((one_rank / "card.json").read_text()) == CARD
 
 
 def test_two_ranks_and_two_micro_batches_give_the_same_losses_and_norms(material, one_rank):
@@ -113,6 +114,7 @@ def test_the_exported_model_loads_and_carries_its_tokenizer(one_rank):
     model = AutoModelForCausalLM.from_pretrained(one_rank / "model")
     tokenizer = AutoTokenizer.from_pretrained(one_rank / "model")
     assert model.config.vocab_size == len(tokenizer) == 259
+    assert tokenizer.chat_template == "{{ messages[0].content }}"  # the one its rows were written by
     assert (one_rank / "model" / "generation_config.json").is_file()
 
 
