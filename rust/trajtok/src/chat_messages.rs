@@ -11,8 +11,10 @@ use crate::error::{Error, Reason, Rejection};
 pub enum Spot {
     /// A text that templates pass on as it is.
     Text { message: usize, field: Option<WeighedField>, what: &'static str },
-    /// A name, a key or a part of a schema: templates compare these.
-    Key,
+    /// A name, an id or a key of arguments.
+    Name,
+    /// A part of a tool's schema: templates compare these.
+    Schema { is_key: bool },
 }
 
 /// A conversation as the template sees it.
@@ -40,7 +42,7 @@ impl Values {
             .collect::<Result<_, _>>()?;
         let tools = match &conversation.tools {
             None => Value::from(()),
-            Some(tools) => map_texts(&read_tools(tools)?, &mut |_, text| write(Spot::Key, text)),
+            Some(tools) => map_texts(&read_tools(tools)?, &mut |is_key, text| write(Spot::Schema { is_key }, text)),
         };
         let messages = with_reasoning(&Value::from(messages))
             .and_then(|messages| Ok(messages.try_iter()?.collect()))
@@ -93,10 +95,10 @@ fn message_value(index: usize, message: &Message<'_>, write: &mut Write<'_>) -> 
         pairs.push(("tool_calls", Value::from(calls.collect::<Result<Vec<_>, _>>()?)));
     }
     if let Some(name) = &message.name {
-        pairs.push(("name", write(Spot::Key, name)));
+        pairs.push(("name", write(Spot::Name, name)));
     }
     if let Some(id) = &message.tool_call_id {
-        pairs.push(("tool_call_id", write(Spot::Key, id)));
+        pairs.push(("tool_call_id", write(Spot::Name, id)));
     }
     Ok(dict(pairs))
 }
@@ -105,12 +107,12 @@ fn call_value(message: usize, n: usize, call: &ToolCall<'_>, write: &mut Write<'
     let read = read_arguments(message, n, call)?;
     let spot = |what| Spot::Text { message, field: None, what };
     let arguments = map_texts(&read, &mut |is_key, text| {
-        if is_key { write(Spot::Key, text) } else { write(spot("tool call's argument"), text) }
+        if is_key { write(Spot::Name, text) } else { write(spot("tool call's argument"), text) }
     });
     let name = write(spot("tool call"), &call.name);
     let mut pairs = vec![("type", Value::from("function"))];
     if let Some(id) = &call.id {
-        pairs.push(("id", write(Spot::Key, id)));
+        pairs.push(("id", write(Spot::Name, id)));
     }
     pairs.push(("function", dict(vec![("name", name), ("arguments", arguments)])));
     Ok(dict(pairs))

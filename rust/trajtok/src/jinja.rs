@@ -34,6 +34,7 @@ const NO_DATE: &str = "it asks for today's date, so the same row would differ fr
 /// A compiled chat template.
 pub struct JinjaTemplate {
     environment: Environment<'static>,
+    source: String,
     origin: String,
 }
 
@@ -99,7 +100,7 @@ impl JinjaTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source).into_owned())
             .map_err(|fault| failed(describe(&fault)))?;
-        Ok(Self { environment, origin })
+        Ok(Self { environment, source: source.to_owned(), origin })
     }
 
     /// The text for a conversation.
@@ -129,6 +130,11 @@ impl JinjaTemplate {
         ];
         context.extend_from_slice(settings);
         self.run(Value::from_pairs(context), n_bytes)
+    }
+
+    /// The template's text.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
     }
 
     /// Where the template is from.

@@ -7,13 +7,14 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use minijinja::value::Value;
 
 use crate::chat_messages::{Spot, Values, all_texts, called, spoken};
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Message};
 use crate::error::{Error, Reason, Rejection};
 use crate::jinja::{JinjaTemplate, read_settings};
 use crate::marks::{Alphabet, Slot};
 use crate::rendering::{Rendering, Segment, SegmentKind, Target};
 use crate::targets::{EmptyThink, prove_target};
 use crate::template::ChatTemplate;
+use crate::turn_ends::{Samples, TurnEnds};
 use crate::written::{Marked, Written, check_slot};
 
 /// A chat template bound to a tokenizer's added tokens.
@@ -28,8 +29,25 @@ pub struct JinjaChat {
     nothings: Vec<&'static str>,
     /// Finds every place where a text holds one.
     overlapping: AhoCorasick,
-    /// The control tokens that end an assistant's turn.
-    ends: Vec<usize>,
+    /// By which control tokens an assistant's turn ends.
+    ends: TurnEnds,
+}
+
+/// What is marked beside the texts of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marking {
+    /// Names, keys of arguments, and the texts of tool schemas.
+    All,
+    /// Names and keys of arguments; of schemas, which templates compare, only what reads like a control token.
+    Names,
+    /// Of all of these only what reads like a control token.
+    Texts,
+}
+
+fn reads_content() -> Error {
+    let problem = "the template does more with a text than write it (it compares, cuts or splits it): what of the rendering is \
+                   text and what is a control token cannot be told";
+    Rejection::error(Reason::TemplateReadsContent, problem)
 }
 
 impl JinjaChat {
@@ -53,48 +71,60 @@ impl JinjaChat {
         };
         let matcher = automaton(MatchKind::LeftmostLongest).map_err(unbuildable)?;
         let overlapping = automaton(MatchKind::Standard).map_err(unbuildable)?;
-        let (nothings, ends) = (vec![""; controls.len()], Vec::new());
+        let (nothings, ends) = (vec![""; controls.len()], TurnEnds::default());
         let mut chat = Self { template, settings, empty_think, controls, matcher, nothings, overlapping, ends };
         chat.ends = chat.find_ends(&is_special)?;
         Ok(chat)
     }
 
-    /// The tokens by which an assistant's turn ends: at a conversation's end and in its middle the first one behind what it
-    /// says; at a call of a tool, where none of these stands, the last one if it is special.
-    fn find_ends(&self, is_special: &[bool]) -> Result<Vec<usize>, Error> {
-        let failed =
-            |problem: &str| Error::Template { origin: self.template.origin().to_owned(), problem: problem.to_owned() };
-        let (mut ends, mut is_written) = (Vec::new(), false);
-        for messages in [&spoken()[..2], &spoken()[..]] {
-            let Ok(written) =
-                self.write(&Conversation { messages: messages.to_vec(), tools: None, tokenizer: None }, false)
-            else {
-                continue;
-            };
-            let Some(behind) = written.behind(1) else { continue };
-            is_written = true;
-            ends.extend(written.controls_in(behind).map(|(control, _)| control).next());
-            ends.dedup();
-        }
-        if let Ok(written) = self.write(&called(), false)
-            && let Some(behind) = written.behind(1)
-        {
-            let found: Vec<usize> = written.controls_in(behind).map(|(control, _)| control).collect();
-            if !found.iter().any(|control| ends.contains(control)) {
-                ends.extend(found.last().filter(|control| is_special[**control]));
-            }
-        }
-        match (ends.is_empty(), is_written) {
-            (false, _) => Ok(ends),
-            (true, true) => Err(failed(
+    /// Tries the template on small conversations: how turns end, and that there is a prompt.
+    fn find_ends(&self, is_special: &[bool]) -> Result<TurnEnds, Error> {
+        let mut first = None;
+        let mut sample = |messages: &[Message<'static>]| {
+            let conversation = Conversation { messages: messages.to_vec(), tools: None, tokenizer: None };
+            let written =
+                self.write(&conversation, false).map_err(|error| first.get_or_insert(error.to_string()).len());
+            written.ok().filter(|written| written.behind(1).is_some())
+        };
+        let (last, middle) = (sample(&spoken()[..2]), sample(&spoken()[..]));
+        let failed = |problem: String| Error::Template { origin: self.template.origin().to_owned(), problem };
+        let Some(answered) = last.as_ref().or(middle.as_ref()) else {
+            let other = "templates for images, which want a list of blocks, are not supported".to_owned();
+            return Err(failed(format!(
+                "it does not write what an assistant says where that is a text: {}",
+                first.unwrap_or(other)
+            )));
+        };
+        self.check_has_prompt(answered).map_err(failed)?;
+        let call = self.write(&called(), false).ok();
+        let ends = TurnEnds::of(&Samples { last, middle, call }, is_special);
+        if ends.is_empty() {
+            return Err(failed(
                 "it writes none of the tokenizer's added tokens behind what an assistant says: a model trained on it would \
-                 never learn to stop",
-            )),
-            (true, false) => Err(failed(
-                "it does not write what an assistant says where that is a text; templates for images, which want a list of \
-                 blocks, are not supported",
-            )),
+                 never learn to stop"
+                    .to_owned(),
+            ));
         }
+        Ok(ends)
+    }
+
+    /// A template that writes no prompt would make the header a part of every target.
+    fn check_has_prompt(&self, answered: &Written) -> Result<(), String> {
+        let asked = Conversation { messages: spoken()[..1].to_vec(), tools: None, tokenizer: None };
+        let text = |prompt| {
+            let plain = Values::new(&asked, &mut |_, text| text.to_owned()).ok()?;
+            self.text_of(&plain, 1, prompt).ok()
+        };
+        let (Some(without), Some(with)) = (text(false), text(true)) else { return Ok(()) };
+        let start = answered.slots_of(1).map(|slot| slot.bytes.start).min().unwrap_or(0);
+        let header = answered.text.get(with.len()..start).unwrap_or_default().trim();
+        if with == without && !header.is_empty() {
+            return Err(format!(
+                "it writes {header:?} before what an assistant says, but no such prompt where add_generation_prompt is set: \
+                 a model trained on it would have to write its own header"
+            ));
+        }
+        Ok(())
     }
 
     /// Renders with marks, and proves that they changed nothing.
@@ -110,28 +140,56 @@ impl JinjaChat {
         text: &str,
         add_generation_prompt: bool,
     ) -> Result<Written, Error> {
-        let alphabet = Alphabet::unused(all_texts(conversation)).ok_or_else(|| {
+        let texts = all_texts(conversation).chain([self.template.source()]);
+        let alphabet = Alphabet::unused(texts).ok_or_else(|| {
             Rejection::error(
                 Reason::TemplateReadsContent,
                 "its texts hold all letters of Linear A, which mark texts here",
             )
         })?;
-        let mut marked = Vec::new();
-        let values = Values::new(conversation, &mut |place, text| match place {
-            Spot::Text { message, field, what } => {
-                marked.push(Marked::new(Some(message), field, what, text));
-                alphabet.mark(marked.len() - 1, text)
+        let first = if conversation.tools.is_some() { Marking::All } else { Marking::Names };
+        let tried = [first, Marking::Names, Marking::Texts];
+        let mut problem = None;
+        for marking in tried.iter().skip(usize::from(first == Marking::Names)) {
+            match self.try_marks(conversation, text, add_generation_prompt, &alphabet, *marking) {
+                Err(Error::Rejected(rejection)) if rejection.reason == Reason::TemplateReadsContent => {
+                    problem = Some(Error::Rejected(rejection));
+                }
+                other => return other,
             }
-            Spot::Key => self.mark_controls(&alphabet, &mut marked, text),
+        }
+        Err(problem.unwrap_or_else(reads_content))
+    }
+
+    fn try_marks(
+        &self,
+        conversation: &Conversation<'_>,
+        text: &str,
+        add_generation_prompt: bool,
+        alphabet: &Alphabet,
+        marking: Marking,
+    ) -> Result<Written, Error> {
+        let mut marked = Vec::new();
+        let values = Values::new(conversation, &mut |spot, text| {
+            let (message, field, what) = match spot {
+                Spot::Text { message, field, what } => (Some(message), field, what),
+                Spot::Name if marking != Marking::Texts => (None, None, "names"),
+                Spot::Schema { is_key: false } if marking == Marking::All => (None, None, "tools"),
+                Spot::Name | Spot::Schema { .. } => return self.mark_controls(alphabet, &mut marked, text),
+            };
+            marked.push(Marked::new(message, field, what, text));
+            alphabet.mark(marked.len() - 1, text)
         })?;
-        let with_marks = self.text_of(&values, values.messages.len(), add_generation_prompt)?;
+        let with_marks = match self.text_of(&values, values.messages.len(), add_generation_prompt) {
+            // It rendered without marks.
+            Err(Error::Rejected(_)) => return Err(reads_content()),
+            other => other?,
+        };
         let Some((read, slots)) = alphabet.read(&with_marks).filter(|(read, _)| *read == text) else {
-            let problem = "the template does more with a text than write it (it compares, cuts or splits it): what of the \
-                           rendering is text and what is a control token cannot be told";
-            return Err(Rejection::error(Reason::TemplateReadsContent, problem));
+            return Err(reads_content());
         };
         for slot in &slots {
-            check_slot(&read, slot, &marked[slot.number])?;
+            check_slot(&read, slot, marked.get(slot.number).ok_or_else(reads_content)?)?;
         }
         let segments = self.segments(&read, &slots);
         Ok(Written { text: read, slots, marked, segments })
@@ -213,8 +271,27 @@ impl JinjaChat {
         let bytes = prove_target(index, conversation.messages.len(), &written.text, ends_of, text_of, |rest| {
             self.matcher.replace_all(rest, &self.nothings).trim().is_empty()
         })?;
-        written.check_is_whole(index, bytes.clone())?;
+        written.check_is_whole(index, &bytes)?;
         Ok(Target { message: index, bytes })
+    }
+
+    /// Tool schemas that the template leaves out are not served either.
+    fn check_tools_are_written(
+        &self,
+        conversation: &Conversation<'_>,
+        plain: &Values,
+        text: &str,
+    ) -> Result<(), Error> {
+        if conversation.tools.is_none() || plain.tools.len().unwrap_or(0) == 0 {
+            return Ok(());
+        }
+        let without = Values { messages: plain.messages.clone(), tools: Value::from(()), n_bytes: plain.n_bytes };
+        match self.text_of(&without, without.messages.len(), false) {
+            Ok(without) if without == text => {
+                Err(Rejection::error(Reason::NotRendered, "the template leaves out the tools' schemas"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where the turn of message `index` may end that starts at byte `start`.
@@ -222,10 +299,10 @@ impl JinjaChat {
         let texts_end =
             written.slots_of(index).map(|slot| slot.bytes.end).filter(|end| *end > start).max().unwrap_or(start);
         let next = written.foreign_slot(index, texts_end).unwrap_or(written.text.len());
-        let ends = written.controls_in(texts_end..next).filter(|(control, _)| self.ends.contains(control));
-        let ends: Vec<usize> = ends.map(|(_, bytes)| bytes.end).collect();
+        let controls: Vec<_> = written.controls_in(texts_end..next).collect();
+        let ends = self.ends.places(&controls);
         if ends.is_empty() {
-            let tokens: Vec<&str> = self.ends.iter().map(|end| self.controls[*end].as_str()).collect();
+            let tokens = self.ends();
             let detail =
                 format!("messages[{index}]: no token ends the turn; expected one of {tokens:?} behind its texts");
             return Err(Rejection::error(Reason::NoEndOfTurn, detail));
@@ -244,13 +321,17 @@ impl ChatTemplate for JinjaChat {
     }
 
     fn ends(&self) -> Vec<&str> {
-        self.ends.iter().map(|end| self.controls[*end].as_str()).collect()
+        self.ends.stops().map(|end| self.controls[end].as_str()).collect()
     }
 
     fn render(&self, conversation: &Conversation<'_>, add_generation_prompt: bool) -> Result<Rendering, Error> {
         let plain = Values::new(conversation, &mut |_, text| text.to_owned())?;
         let text = self.text_of(&plain, plain.messages.len(), add_generation_prompt)?;
         let written = self.write_marked(conversation, &text, add_generation_prompt)?;
+        if !add_generation_prompt {
+            written.check_nothing_is_lost()?;
+            self.check_tools_are_written(conversation, &plain, &written.text)?;
+        }
         let mut rendering = Rendering::default();
         for (index, message) in conversation.messages.iter().enumerate() {
             let (is_target, is_given) = (message.is_trained() && !add_generation_prompt, !message.token_ids.is_empty());

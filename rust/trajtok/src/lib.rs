@@ -103,6 +103,7 @@ mod template;
 mod text;
 mod tokenizer;
 mod tokenizer_json;
+mod turn_ends;
 mod unicode;
 mod unicode_tables;
 mod wording;

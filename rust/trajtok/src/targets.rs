@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::conversation::Message;
 use crate::error::{Error, Reason, Rejection};
+use crate::python::is_space;
 
 /// What happens to the empty `<think></think>` that some templates write where a turn has no reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +84,8 @@ pub fn check_prompt(index: usize, rendering: &str, prompt: &str) -> Result<(), E
 fn target_differs(index: usize, row: &str, alone: &str) -> Error {
     let (read, written) = around_difference(row, alone);
     let detail = format!(
-        "messages[{index}]: the row reads {read:?} where a conversation that ends with this turn has {written:?}, as templates \
-         do that leave out earlier reasoning: take reasoning = \"per_turn_rows\" or a template that keeps it"
+        "messages[{index}]: the row reads {read:?} where a conversation that ends with this turn has {written:?}: the template \
+         treats the last turn apart, as for its reasoning or its end; take reasoning = \"per_turn_rows\" or another template"
     );
     Rejection::error(Reason::TargetDiffers, detail)
 }
@@ -92,7 +93,11 @@ fn target_differs(index: usize, row: &str, alone: &str) -> Error {
 /// The bytes of the turn that are an empty `<think></think>` at its start.
 fn empty_think(rendering: &str, turn: &Range<usize>) -> Range<usize> {
     let text = &rendering[turn.clone()];
-    let inside = text.trim_start().strip_prefix("<think>").map(str::trim_start);
+    // Some prompts open the tag: then the turn starts inside of it.
+    let is_open = rendering[..turn.start].trim_end_matches(is_space).ends_with("<think>");
+    let start = text.trim_start_matches(is_space);
+    let inside =
+        if is_open { Some(start) } else { start.strip_prefix("<think>").map(|text| text.trim_start_matches(is_space)) };
     match inside.and_then(|text| text.strip_prefix("</think>")) {
         // What follows its line breaks is said by the model, white space included.
         Some(rest) => turn.start..turn.end - rest.trim_start_matches('\n').len(),
@@ -171,5 +176,7 @@ mod tests {
         assert_eq!(empty_think("<think>\n\n</think>\n\n b", &(0..21)), 0..19);
         assert!(empty_think("A:<think>x</think>b", &(2..19)).is_empty());
         assert!(empty_think("A:b", &(2..3)).is_empty());
+        let opened = "A:<think>\n\n</think>\n\nb";
+        assert_eq!(empty_think(opened, &(10..opened.len())), 10..opened.find('b').unwrap());
     }
 }

@@ -120,8 +120,8 @@ impl Tokenizer {
     /// Tokenizes one conditioned conversation, given as JSON text.
     ///
     /// # Errors
-    /// [`Error::Rejected`], reasons tried in this order: `invalid_conversation`, `invalid_weight`, `nothing_trained`,
-    /// `no_token`, `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
+    /// [`Error::Rejected`], reasons tried in this order: `invalid_conversation`, `invalid_weight`, `nothing_trained`, those of
+    /// the template, `no_token`, `control_token_in_content`, `over_length`. [`Error::Encode`] where the tokenizer cannot go on.
     pub fn encode_row(&self, conversation: &[u8]) -> Result<TokenRow, Error> {
         self.encode_into(conversation, &mut Tokens::default())
     }
@@ -299,6 +299,17 @@ impl Tokenizer {
             ids.extend(end);
         }
         let has_drifted = tokens.ids()[from..] != ids;
+        let controls = |ids: &[TokenId]| -> Vec<TokenId> {
+            ids.iter().copied().filter(|id| self.encoder.added_token(*id).is_some()).collect()
+        };
+        if controls(&ids) != controls(&tokens.ids()[from..]) {
+            if rendering.targets.iter().all(|target| target.message != turn.message) {
+                return Ok(false); // the context is tokenized anew
+            }
+            let detail =
+                format!("messages[{}]: its token_ids hold other control tokens than the template writes", turn.message);
+            return Err(Rejection::error(Reason::ControlTokenInContent, detail));
+        }
         tokens.truncate(from);
         for id in ids {
             tokens.push(id, turn.bytes.clone());

@@ -60,11 +60,36 @@ impl Written {
     }
 
     /// Checks that all texts of the message stand in its turn.
-    pub fn check_is_whole(&self, message: usize, turn: Range<usize>) -> Result<(), Error> {
+    pub fn check_is_whole(&self, message: usize, turn: &Range<usize>) -> Result<(), Error> {
+        let inside = |slot: &&Slot| slot.bytes.start < turn.end && slot.bytes.end > turn.start;
+        for other in self.slots.iter().filter(inside).filter_map(|slot| self.marked[slot.number].message) {
+            if other != message {
+                let detail =
+                    format!("messages[{message}]: the template writes a text of messages[{other}] into this turn");
+                return Err(Rejection::error(Reason::TemplateReadsContent, detail));
+            }
+        }
         for (number, marked) in self.marked.iter().enumerate().filter(|(_, marked)| marked.message == Some(message)) {
             let stands =
                 |slot: &Slot| slot.number == number && slot.bytes.start >= turn.start && slot.bytes.end <= turn.end;
             if !marked.text.is_empty() && !self.slots.iter().any(stands) {
+                let detail = format!("messages[{message}]: the template leaves out its {}", marked.what);
+                return Err(Rejection::error(Reason::NotRendered, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that every text of every message stands somewhere. Reasoning of earlier turns may be left out.
+    pub fn check_nothing_is_lost(&self) -> Result<(), Error> {
+        let mut stands = vec![false; self.marked.len()];
+        for slot in &self.slots {
+            stands[slot.number] = true;
+        }
+        for (marked, stands) in self.marked.iter().zip(stands) {
+            if let (Some(message), false) = (marked.message, stands || marked.text.is_empty())
+                && marked.field != Some(WeighedField::Reasoning)
+            {
                 let detail = format!("messages[{message}]: the template leaves out its {}", marked.what);
                 return Err(Rejection::error(Reason::NotRendered, detail));
             }
