@@ -150,7 +150,7 @@ class Lineage:
             "task": recipe.task,
             "strategy": recipe.strategy.model_dump(mode="json"),
             "conditioning": conditioning(recipe, self.settings).identity,
-            "chat_template": self._template(recipe).to_json(),
+            "chat_template": shards.details.get("chat_template") or self._template(recipe).to_json(),
             "n_contaminated": shards.content.get("n_contaminated", 0),
         }
         return build_checkpoint(

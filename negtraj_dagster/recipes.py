@@ -4,16 +4,18 @@ A file may extend another (`extends = "name"`, tables merge key by key); a name 
 never a recipe. Folders in NEGTRAJ_RECIPES add recipes and override shipped ones of the same name.
 """
 
+import datetime
 import re
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from negtraj_dagster import paths
 from negtraj_dagster.chat_templates import EmptyThink
+from negtraj_dagster.chat_templates.base import RESERVED
 from negtraj_dagster.chat_templates.choose import check_template_name
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_json
@@ -55,7 +57,7 @@ class ShardsSettings(Strict):
     chat_template: str = "chatml"
     template_settings: Mapping[str, str | int | float | bool] = {}
     enable_thinking: bool | None = None
-    today: str | None = Field(None, pattern=r"^\d{4}-\d\d-\d\d$")
+    today: str | None = None
     reasoning: Reasoning = "keep"
     empty_think: EmptyThink = "mask"
     missing_tools: MissingTools = "refuse"
@@ -63,6 +65,20 @@ class ShardsSettings(Strict):
     max_unproved_share: float = Field(0.0, ge=0, le=1)
     max_tokens: int = Field(512, ge=8)
     over_length: Literal["drop", "cut_at_turn"] = "drop"
+
+    @field_validator("template_settings")
+    @classmethod
+    def _no_reserved_names(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        if taken := sorted(value.keys() & {*RESERVED, "enable_thinking", "today"}):
+            raise ValueError(f"settings that are no variables of a template's own: {', '.join(taken)}")
+        return value
+
+    @field_validator("today")
+    @classmethod
+    def _a_day(cls, value: str | None) -> str | None:
+        if value is not None and value != datetime.date.fromisoformat(value).isoformat():
+            raise ValueError("a day such as 2026-01-31")
+        return value
 
     @property
     def template_variables(self) -> dict[str, str | int | float | bool]:
@@ -163,16 +179,28 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         found = attrgetter(place)(recipe)
         if found not in known:
             raise SettingsError(f"{path}: {place} = {found!r}: unknown {noun}{did_you_mean(found, known)}")
-    try:
-        check_template_name(recipe.shards.chat_template)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error}") from error
+    recipe = _with_template_path(recipe, path)
     parents = ["champion", *(name for name in files if not name.startswith("_"))]
     if (parent := recipe.training.warm_start) is not None and parent not in parents:
         raise SettingsError(f"{path}: training.warm_start = {parent!r}: unknown recipe{did_you_mean(parent, parents)}")
     if not NAME.match(recipe.line):
         raise SettingsError(f"{path}: line = {recipe.line!r}: lower-case letters, digits and _ only")
     return recipe
+
+
+def _with_template_path(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe with the whole path of its template file, which lies beside the recipe unless it is absolute."""
+    name = recipe.shards.chat_template
+    try:
+        check_template_name(name)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    if not name.endswith(".jinja"):
+        return recipe
+    file = path.parent / Path(name).expanduser()
+    if not file.is_file():
+        raise SettingsError(f"{path}: shards.chat_template = {name!r}: no such file {file}; mend the path")
+    return recipe.model_copy(update={"shards": recipe.shards.model_copy(update={"chat_template": str(file.resolve())})})
 
 
 SCRATCH_NAMES = ("wordtraps", "bytes")

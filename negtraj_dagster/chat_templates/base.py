@@ -14,6 +14,11 @@ Render = Callable[[Sequence[ConditionedTurn], str | None, bool], str]
 
 EmptyThink = Literal["mask", "train"]
 
+JINJA_VERSION = 1
+"""Rises when the rows of a Jinja template come out otherwise."""
+RESERVED = ("messages", "tools", "documents", "add_generation_prompt", "strftime_now", "raise_exception")
+"""What a template is given by its caller; no settings."""
+
 
 @dataclass(frozen=True)
 class NativeTemplate:
@@ -48,7 +53,7 @@ class ChatTemplate:
         """Names all that decides the text; `versions` are the native templates'."""
         if self.is_plain:
             return f"{self.name} {versions[self.name]}"
-        text = f"native {self.name} {versions[self.name]}" if self.jinja is None else f"jinja {self.jinja}"
+        text = f"native {self.name} {versions[self.name]}" if self.jinja is None else f"jinja {JINJA_VERSION} {self.jinja}"
         return digest("chat template", text, self.settings, self.empty_think)
 
     def to_json(self) -> Any:

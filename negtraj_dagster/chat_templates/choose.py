@@ -59,6 +59,11 @@ def _own_template(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
         return file.name, _read(file)
     found = config.get("chat_template")
     if isinstance(found, list):
+        if names := sorted(str(entry.get("name")) for entry in found if entry.get("name") != "default"):
+            raise SettingsError(
+                f"{folder}: the base model has several chat templates (default, {', '.join(names)}), of which a server chooses "
+                f"by the conversation; save the one to train with as a file and set shards.chat_template to its path"
+            )
         found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
     if not isinstance(found, str):
         raise SettingsError(
@@ -79,9 +84,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON ({error}); save the tokenizer again") from error
+    if not isinstance(config, dict):
+        raise SettingsError(f"{path}: found {type(config).__name__}, expected an object; save the tokenizer again")
+    return config
 
 
 def _token_text(value: Any) -> str | None:

@@ -45,6 +45,8 @@ def _compile(source: str) -> jinja2.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], keep_trailing_newline=False
     )
     environment.filters["tojson"] = _to_json
+    for name in ("lipsum", "cycler", "joiner"):  # trajtok's engine has none of these: a template could tell the two apart
+        del environment.globals[name]
     environment.globals["raise_exception"] = _raise_exception
     return environment.from_string(source)
 

@@ -90,7 +90,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     if index.is_empty():
         raise SettingsError(
             f"recipe {recipe}: all {rows.height} rows were rejected ({count_by_reason(refused)}); the first one: "
-            f"{refused['detail'][0]}; mend that, raise shards.max_tokens (now {rule.max_tokens}), or choose other rollouts"
+            f"{refused['detail'][0]}; mend that or choose other rollouts{_longer(refused, rule)}"
         )
     segments = [store.folder(name) for name in sorted(known["segment"].unique())]
     details = {**statistics(index, rows), **proved(store, segments)}
@@ -108,6 +108,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             "segments": [store.name(each) for each in segments],
             "encoder": encoders(store, segments),
             "template": rule.template.name,
+            "chat_template": rule.template.to_json(),
             "tokenizer_sha256": rule.tokenizer_sha256,
             **details,
         },
@@ -173,7 +174,7 @@ def _condition_missing(
     store: Store, cache: RowCache, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
 ) -> _Work:
     work, missing = _Work(), cache.missing(rows)
-    for batch in missing.iter_slices(BATCH_ROWS):
+    for batch in missing.iter_slices(_batch_rows(rule)):
         conversations = _condition(store, batch, selected, conditioning, rule)
         made = [(key, n, rule.token_key(text)) for key, texts in conversations.items() for n, text in enumerate(texts)]
         done = tokenize(store, rule, _by_token_key(conversations, rule))
@@ -188,11 +189,21 @@ def _condition_again(
 ) -> _Work:
     """Token rows that were conditioned once but are gone from the store: make them again."""
     work = _Work()
-    for batch in rows.unique("condition_key", maintain_order=True).iter_slices(BATCH_ROWS):
+    for batch in rows.unique("condition_key", maintain_order=True).iter_slices(_batch_rows(rule)):
         conversations = _condition(store, batch, selected, conditioning, rule)
         done = tokenize(store, rule, _by_token_key(conversations, rule))
         work += _Work(batch.height, done.n_rows, done.n_tokens)
     return work
+
+
+def _longer(refused: pl.DataFrame, rule: TokenRule) -> str:
+    is_too_long = (refused["reason"] == "over_length").any()
+    return f"; shards.max_tokens is {rule.max_tokens}, raise it where the model allows" if is_too_long else ""
+
+
+def _batch_rows(rule: TokenRule) -> int:
+    """Rollouts conditioned at a time: fewer where each becomes a row for every turn, with its context again and again."""
+    return BATCH_ROWS if rule.rows.reasoning != "per_turn_rows" else BATCH_ROWS // 32
 
 
 def _by_token_key(conversations: Mapping[str, list[str]], rule: TokenRule) -> dict[str, str]:

@@ -8,8 +8,6 @@ with what precedes it, or recorded token ids are not those of the text.
 """
 
 import json
-import re
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +17,13 @@ import pyarrow as pa
 from tokenizers import Tokenizer as HfTokenizer
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - gives the ids that a served model is given
-from negtraj_dagster.chat_templates import Render
+from negtraj_dagster.chat_templates import EmptyThink, Render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
 from negtraj_dagster.shards.reading import TokenReader
 from negtraj_dagster.shards.rows import is_target
-from negtraj_dagster.shards.weights import Span, expected_weights, find_weight_fault
-
-THINK_TAG = re.compile(r"</?think>")
-EMPTY_THINK = re.compile(r"\s*<think>\s*</think>\s*")
+from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
+from negtraj_dagster.shards.weights import Span, as_float32, expected_weights, find_weight_fault
 
 
 @dataclass
@@ -58,6 +54,7 @@ class Prover:
         tokenizer: gives the prompt a served model sees.
         tokenizer_json: read again by the reference decoder.
         render: the template's rendering without trajtok.
+        empty_think: the rule that the rows were made by.
         row_end: the token that is appended to a row that does not end with it, and trained, where there is room; None where
             none is.
         max_tokens: the room.
@@ -69,9 +66,11 @@ class Prover:
         tokenizer_json: Path,
         render: Render,
         *,
+        empty_think: EmptyThink = "mask",
         row_end: str | None = None,
         max_tokens: int = 0,
     ) -> None:
+        self._empty_think = empty_think
         self._tokenizer, self._render = tokenizer, render
         self._max_tokens = max_tokens
         self._row_end_id = None if row_end is None else tokenizer.control_tokens[row_end]
@@ -107,6 +106,9 @@ class Prover:
             turns: list[ConditionedTurn] = conversation["messages"][: (kept or {}).get(key)]
             try:
                 n_turns = self._prove_row(row, turns, conversation.get("tools"))
+            except _WeightsError as error:
+                proof.rejected.append((key, "weights_differ", str(error)))
+                continue
             except _JoinedAcrossTurnError as error:
                 if not has_straddling:
                     raise MaskError(f"token row {key}: {error}") from error
@@ -198,13 +200,28 @@ class Prover:
         target = alone[len(prompt) : stop]
         if not alone.startswith(prompt) or not whole.startswith(alone[:stop]) or stop < len(prompt):
             raise MaskError(f"{place}: the row has not what a conversation that ends with this turn has: …{alone[-80:]!r}")
-        if rest := self._reader.without_added(alone[stop:]).strip():
+        if rest := self._rest_of_turn(alone[stop:], turns[: index + 1], tools, alone):
             raise MaskError(f"{place}: {rest!r} follows its last trained token; expected nothing of the turn")
-        if lost := _lost_text(target, turn):
+        if lost := lost_text(target, turn):
             raise MaskError(f"{place}: its target {target!r} lacks {lost!r}")
+        if foreign := foreign_text(target, turns, index):
+            raise MaskError(f"{place}: its target {target!r} holds {foreign!r}, a text of another message")
         self._check_reads(ids[start:end], target, f"{place}'s target")
-        self._check_weights(ids, spans, turn, target, start, end, place)
+        is_masked = self._empty_think == "mask" and not turn.keys() & {"reasoning", "token_ids"}
+        think = empty_think(prompt, target) if is_masked else ""
+        try:
+            self._check_weights(ids, spans, turn, think, target, start, end)
+        except (MaskError, _WeightsError) as error:
+            raise type(error)(f"{place}: {error}") from error
         return end, stop
+
+    def _rest_of_turn(self, rest: str, turns: list[ConditionedTurn], tools: str | None, alone: str) -> str:
+        """What belongs to the turn behind its last trained token: text, or a special token directly behind it."""
+        if text := self._reader.without_added(rest).strip():
+            return text
+        special = next((token for token in self._reader.special if rest.startswith(token)), "")
+        has_prompt = bool(special) and self._render(turns, tools, True) == alone  # the next turn's header is always written
+        return "" if has_prompt else special
 
     def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int) -> int:
         if turn["weight"] > 0:
@@ -217,28 +234,29 @@ class Prover:
         ids: list[int],
         spans: Sequence[Span],
         turn: ConditionedTurn,
+        think: str,
         target: str,
         start: int,
         end: int,
-        place: str,
     ) -> None:
-        if "ranges" in turn:
-            fault = find_weight_fault(self._reader, ids, spans, expected_weights(turn, target), start, end)
-        else:
-            fault = self._plain_fault(ids, spans, turn, start, end)
-        if fault:
-            raise MaskError(f"{place}: {fault}")
-
-    def _plain_fault(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int, end: int) -> str | None:
-        """One span from the turn's start, or from the end of an empty `<think></think>`, to its end token."""
-        if len(spans) != 1 or spans[0].end != end:
-            return f"{len(spans)} trained stretches, expected one, up to token {end}"
-        if spans[0].weight != _as_float32(turn["weight"]):
-            return f"weight {spans[0].weight}, expected {turn['weight']}"
-        before = self._reader.read(ids[start : spans[0].start])
-        if before and ("reasoning" in turn or not EMPTY_THINK.fullmatch(before)):
-            return f"its first tokens, {before!r}, are not trained"
+        if "ranges" not in turn:
+            return self._check_plain_weight(ids, spans, turn, think, start, end)
+        if fault := find_weight_fault(self._reader, ids, spans, expected_weights(turn, target, len(think)), start, end):
+            raise _WeightsError(fault)
         return None
+
+    def _check_plain_weight(
+        self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, think: str, start: int, end: int
+    ) -> None:
+        """One span from the turn's start, or from the end of what it thinks of nothing, to its end token."""
+        if len(spans) != 1 or spans[0].end != end:
+            raise MaskError(f"{len(spans)} trained stretches, expected one, up to token {end}")
+        if spans[0].weight != as_float32(turn["weight"]):
+            raise MaskError(f"weight {spans[0].weight}, expected {turn['weight']}")
+        before = self._reader.read(ids[start : spans[0].start])
+        # A token on both sides of the border is trained.
+        if not think.startswith(before) or think[len(before) :].strip():
+            raise MaskError(f"{before!r} is left out at its start, expected {think!r}")
 
     def _check_reads(self, ids: Sequence[int], text: str, what: str) -> None:
         if not self._reader.reads(ids, text):
@@ -259,30 +277,9 @@ def is_beginning(row: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
 SPANS = ("span_start", "span_end", "span_weight")
 
 
+class _WeightsError(Exception):
+    """The weights of a turn with ranges are not those asked for, or cannot be told."""
+
+
 class _JoinedAcrossTurnError(Exception):
     """The tokens before a target are not the served prompt's."""
-
-
-def _lost_text(target: str, turn: ConditionedTurn) -> str | None:
-    """The first text of the turn that the target does not hold; white space at a text's ends is the template's to drop."""
-    texts = [turn["content"], turn.get("reasoning", ""), *(call["name"] for call in turn.get("tool_calls", ()))]
-    arguments = [_leaves(json.loads(call["arguments"])) for call in turn.get("tool_calls", ())]
-    for text in [*texts, *(leaf for leaves in arguments for leaf in leaves)]:
-        inner = text.strip()
-        forms = (inner, json.dumps(inner, ensure_ascii=False)[1:-1], json.dumps(inner)[1:-1], repr(inner)[1:-1])
-        parts = THINK_TAG.split(text)  # templates take reasoning out of a content, and leave out its tags
-        if not any(form in target for form in forms) and not all(part.strip() in target for part in parts):
-            return text
-    return None
-
-
-def _leaves(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, Mapping):
-        return [leaf for each in value.values() for leaf in _leaves(each)]
-    return [leaf for each in value for leaf in _leaves(each)] if isinstance(value, list) else []
-
-
-def _as_float32(weight: float) -> float:
-    return float(struct.unpack("f", struct.pack("f", weight))[0])

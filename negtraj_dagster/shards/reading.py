@@ -12,11 +12,13 @@ class TokenReader:
 
     Attributes:
         added: id -> text of every added token.
+        special: the texts of those that the file calls special.
     """
 
     def __init__(self, tokenizer: HfTokenizer) -> None:
         self._tokenizer = tokenizer
         self.added = {id_: token.content for id_, token in tokenizer.get_added_tokens_decoder().items()}
+        self.special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         longest_first = sorted(self.added.values(), key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # SentencePiece's way: a space is put before a text, and its decoder takes one away
@@ -35,7 +37,8 @@ class TokenReader:
         found = "".join(pieces)
         if found == text:
             return True
-        if self._drops_space and _matches(pieces, text):
+        # A typed ▁ is the sign that SentencePiece puts for a space: a served model reads a space there, too.
+        if self._drops_space and _matches(pieces, text.replace("▁", " ")):
             return True
         return self._tokenizer.normalizer is not None and found == self._tokenizer.normalizer.normalize_str(text)
 

@@ -18,6 +18,7 @@ UNPROVED = (
     "tools_missing",
     "ids_differ",
     "other_tokenizer",
+    "weights_differ",
 )
 """Reasons of rejected rows by which training would differ from serving, had the rows been kept."""
 

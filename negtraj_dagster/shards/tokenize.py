@@ -187,7 +187,14 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
 
 def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
     row_end = "</s>" if rule.cuts_rows else None
-    return Prover(tokenizer, rule.tokenizer_json, reference_render(rule.template), row_end=row_end, max_tokens=rule.max_tokens)
+    return Prover(
+        tokenizer,
+        rule.tokenizer_json,
+        reference_render(rule.template),
+        empty_think=rule.template.empty_think,
+        row_end=row_end,
+        max_tokens=rule.max_tokens,
+    )
 
 
 def _prove_cut_rows(rule: TokenRule, prover: Prover, batch: pa.RecordBatch, conversations: Mapping[str, str]) -> None:

@@ -1,5 +1,7 @@
 """Which loss weight each character of a trained turn should have, and whether spans of tokens give it."""
 
+import itertools
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,16 +18,28 @@ class Span:
     weight: float
 
 
-def expected_weights(turn: ConditionedTurn, target: str) -> list[float]:
-    """The weight of every character of the turn's target: the turn's, but where a range says otherwise."""
-    weights = [turn["weight"]] * len(target)
+def as_float32(weight: float) -> float:
+    """The weight as a batch's column holds it."""
+    return float(struct.unpack("f", struct.pack("f", weight))[0])
+
+
+def expected_weights(turn: ConditionedTurn, target: str, n_context: int) -> list[float]:
+    """The weight of every character of the turn's target: the turn's, but where a range says otherwise.
+
+    Args:
+        turn: with `ranges`.
+        target: the turn as it is written: reasoning, content, calls, end.
+        n_context: how many of its first characters are context.
+    """
+    weights = [0.0] * n_context + [as_float32(turn["weight"])] * (len(target) - n_context)
+    reasoning = turn.get("reasoning", "").strip()
+    thought = target.find(reasoning, target.find("<think>") + len("<think>") if "<think>" in target else 0)
+    said = target.find(turn["content"].strip(), max(thought + len(reasoning), n_context) if reasoning else n_context)
     for stretch in turn.get("ranges", ()):
-        text = turn["content"] if stretch["field"] == "content" else turn["reasoning"]
-        inner = text.strip()
-        found = target.rfind(inner) if stretch["field"] == "content" else target.find(inner)
-        first = found - (len(text) - len(text.lstrip()))
-        for at in range(max(first + stretch["start"], found), min(first + stretch["end"], found + len(inner))):
-            weights[at] = stretch["weight"]
+        text, found = (turn["content"], said) if stretch["field"] == "content" else (turn["reasoning"], thought)
+        first, last = found - (len(text) - len(text.lstrip())), found + len(text.strip())
+        for at in range(max(first + stretch["start"], found), min(first + stretch["end"], last)):
+            weights[at] = as_float32(stretch["weight"])
     return weights
 
 
@@ -37,19 +51,24 @@ def find_weight_fault(
     A token that lies on both sides of a border is trained with the weight of the first stretch that it touches, so the
     characters of a span's first and last token may have another weight.
     """
+    borders = sorted({start, end, *(at for span in spans for at in (span.start, span.start + 1, span.end - 1, span.end))})
+    texts = [reader.read(ids[a:b]) for a, b in itertools.pairwise(borders)]
+    if "".join(texts) != reader.read(ids[start:end]) or borders[-1] > end:
+        return "its borders lie inside of characters, so that weights cannot be told"
+    places, at = {borders[0]: 0}, 0
+    for border, text in zip(borders[1:], texts, strict=True):
+        at += len(text)
+        places[border] = at
     is_covered = [False] * len(weights)
     for span in spans:
-        if span.end > end:
-            return f"tokens {span.start} to {span.end} are trained, but the turn ends at {end}"
-        places = [len(reader.read(ids[start:at])) for at in (span.start, span.start + 1, span.end - 1, span.end)]
-        if places[-1] > len(weights):
-            return None  # a normalizer changed the text's length: characters cannot be told
-        inside = range(places[1], places[2]) if span.end - span.start > 2 else range(0)
-        if wrong := next((at for at in inside if abs(weights[at] - span.weight) > 1e-6), None):
+        first, inner_first, inner_last, last = (places[n] for n in (span.start, span.start + 1, span.end - 1, span.end))
+        if last > len(weights):
+            return "its text has another length than its tokens', so that weights cannot be told"
+        wrong = next((at for at in range(inner_first, inner_last) if weights[at] != span.weight), None)
+        if wrong is not None:
             return f"character {wrong} of the turn has weight {span.weight}, expected {weights[wrong]}"
-        if not any(abs(weights[at] - span.weight) <= 1e-6 for at in range(places[0], max(places[-1], places[0] + 1))):
+        if not any(weights[at] == span.weight for at in range(first, max(last, first + 1))):
             return f"tokens {span.start} to {span.end} have weight {span.weight}, which none of their characters should have"
-        for at in range(places[0], places[-1]):
-            is_covered[at] = True
+        is_covered[first:last] = [True] * (last - first)
     lost = next((at for at, weight in enumerate(weights) if weight > 0 and not is_covered[at]), None)
     return None if lost is None else f"character {lost} of the turn is not trained, expected weight {weights[lost]}"

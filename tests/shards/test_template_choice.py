@@ -13,7 +13,7 @@ import pytest
 from negtraj_dagster.agent.clients import TransformersPolicy, chat_encoder
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.settings import load_settings
@@ -147,12 +147,56 @@ def test_where_every_row_is_rejected_the_run_stops_and_shows_one(root: Path) -> 
     [
         ("chatlm", "no native template, nor 'base_model', nor a path that ends in .jinja; did you mean 'chatml'"),
         ("gone.jinja", "cannot be read"),
+        ("several", "the base model has several chat templates .default, tool_use."),
+        ("a list", "found list, expected an object"),
         ("base_model", "the base model has no chat template .* set shards.chat_template to a native one"),
     ],
 )
 def test_a_template_that_is_not_there_is_refused_with_what_may_stand_there(tmp_path: Path, name: str, message: str) -> None:
+    templates = [{"name": "default", "template": "A"}, {"name": "tool_use", "template": "B"}]
+    configs: dict[str, Any] = {"several": {"chat_template": templates}, "a list": [1]}
+    if name in configs:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(configs[name]))
+        name = "base_model"
     with pytest.raises(SettingsError, match=message):
         choose_template(name, tmp_path, settings={})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"chat_template": "gone.jinja"},
+            r"tiny_nat.toml: shards.chat_template = 'gone.jinja': no such file .*/gone.jinja",
+        ),
+        ({"template_settings": {"tools": "x"}}, "settings that are no variables of a template's own: tools"),
+        ({"today": "2026-02-31"}, "shards.today = '2026-02-31'"),
+    ],
+)
+def test_a_recipe_with_a_wrong_template_setting_is_refused_when_it_is_loaded(
+    root: Path, settings: dict[str, Any], message: str
+) -> None:
+    table = settings.pop("template_settings", None)
+    with pytest.raises(SettingsError, match=message):
+        shards(root, **settings, **({"template_settings.tools": "x"} if table else {}))
+
+
+def test_a_relative_path_lies_beside_the_recipe(root: Path) -> None:
+    (root / "recipes/own.jinja").write_text(KEEPS)
+    made, _ = shards(root, chat_template="own.jinja")
+    assert made.details["template"] == "own.jinja"
+
+
+def test_a_checkpoint_names_the_template_of_its_rows_not_the_one_there_is_now(root: Path) -> None:
+    path = template(root, KEEPS)
+    shards(root, chat_template=path)
+    template(root, KEEPS + "{# another #}")
+    loaded = load_settings()
+    lineage = Lineage(Store(loaded.home), loaded, dep.counting_child)
+    card = lineage.build("tiny_nat/checkpoint").details["card"]
+    assert card["chat_template"]["jinja"] == KEEPS
+    with pytest.raises(StoreError, match="trained with another strategy or template"):
+        lineage.build("tiny_nat/evaluation_report")
 
 
 def test_the_base_models_files_give_template_and_special_tokens(tmp_path: Path) -> None:
