@@ -2,7 +2,7 @@
 
 use minijinja::value::Value;
 
-use crate::chat_values::{dict, map_texts, read_arguments, read_tools, with_reasoning};
+use crate::chat_values::{dict, map_texts, read_arguments, read_json, read_tools, with_reasoning};
 use crate::conversation::{Conversation, Message, Role, ToolCall, WeighedField};
 use crate::error::{Error, Reason, Rejection};
 
@@ -78,6 +78,24 @@ pub fn all_texts<'a>(conversation: &'a Conversation<'_>) -> impl Iterator<Item =
         std::iter::once(&message.content).chain(optional).chain(calls).map(AsRef::as_ref)
     };
     conversation.messages.iter().flat_map(texts).chain(conversation.tools.as_deref())
+}
+
+/// Names, ids and keys of arguments.
+pub fn all_names(conversation: &Conversation<'_>) -> impl Iterator<Item = String> {
+    let mut names = Vec::new();
+    for message in &conversation.messages {
+        names.extend([&message.name, &message.tool_call_id].into_iter().flatten().map(ToString::to_string));
+        for call in &message.tool_calls {
+            names.extend(call.id.as_ref().map(ToString::to_string));
+            if let Ok(read) = read_json(&call.arguments) {
+                let _ = map_texts(&read, &mut |is_key, text| {
+                    names.extend(is_key.then(|| text.to_owned()));
+                    Value::from(())
+                });
+            }
+        }
+    }
+    names.into_iter()
 }
 
 type Write<'w> = dyn FnMut(Spot, &str) -> Value + 'w;

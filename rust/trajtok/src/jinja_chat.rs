@@ -6,7 +6,7 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, MatchKind};
 use minijinja::value::Value;
 
-use crate::chat_messages::{Spot, Values, all_texts, called, spoken};
+use crate::chat_messages::{Spot, Values, all_names, all_texts, called, spoken};
 use crate::conversation::{Conversation, Message};
 use crate::error::{Error, Reason, Rejection};
 use crate::jinja::{JinjaTemplate, read_settings};
@@ -95,9 +95,16 @@ impl JinjaChat {
                 first.unwrap_or(other)
             )));
         };
-        self.check_has_prompt(answered).map_err(failed)?;
+        let header = self.own_header(answered);
         let call = self.write(&called(), false).ok();
         let ends = TurnEnds::of(&Samples { last, middle, call }, is_special);
+        if header.iter().any(|control| ends.is_start(*control)) {
+            return Err(failed(
+                "it writes no prompt where add_generation_prompt is set, but a header before what an assistant says: a model \
+                 trained on it would have to write its own header"
+                    .to_owned(),
+            ));
+        }
         if ends.is_empty() {
             return Err(failed(
                 "it writes none of the tokenizer's added tokens behind what an assistant says: a model trained on it would \
@@ -108,23 +115,12 @@ impl JinjaChat {
         Ok(ends)
     }
 
-    /// A template that writes no prompt would make the header a part of every target.
-    fn check_has_prompt(&self, answered: &Written) -> Result<(), String> {
+    /// The control tokens before what an assistant says that the prompt lacks.
+    fn own_header(&self, answered: &Written) -> Vec<usize> {
         let asked = Conversation { messages: spoken()[..1].to_vec(), tools: None, tokenizer: None };
-        let text = |prompt| {
-            let plain = Values::new(&asked, &mut |_, text| text.to_owned()).ok()?;
-            self.text_of(&plain, 1, prompt).ok()
-        };
-        let (Some(without), Some(with)) = (text(false), text(true)) else { return Ok(()) };
+        let Ok(prompt) = self.write(&asked, true) else { return Vec::new() };
         let start = answered.slots_of(1).map(|slot| slot.bytes.start).min().unwrap_or(0);
-        let header = answered.text.get(with.len()..start).unwrap_or_default().trim();
-        if with == without && !header.is_empty() {
-            return Err(format!(
-                "it writes {header:?} before what an assistant says, but no such prompt where add_generation_prompt is set: \
-                 a model trained on it would have to write its own header"
-            ));
-        }
-        Ok(())
+        answered.controls_in(prompt.text.len()..start).map(|(control, _)| control).collect()
     }
 
     /// Renders with marks, and proves that they changed nothing.
@@ -192,7 +188,13 @@ impl JinjaChat {
             check_slot(&read, slot, marked.get(slot.number).ok_or_else(reads_content)?)?;
         }
         let segments = self.segments(&read, &slots);
-        Ok(Written { text: read, slots, marked, segments })
+        let written = Written { text: read, slots, marked, segments };
+        if marking == Marking::Texts && all_names(conversation).any(|name| written.is_in_control(&name)) {
+            let problem =
+                "a name or a key stands inside of a control token, and the template lets names not be told from text";
+            return Err(Rejection::error(Reason::TemplateReadsContent, problem));
+        }
+        Ok(written)
     }
 
     /// A text in which only what reads like a control token is marked: templates compare such texts.
@@ -272,6 +274,12 @@ impl JinjaChat {
             self.matcher.replace_all(rest, &self.nothings).trim().is_empty()
         })?;
         written.check_is_whole(index, &bytes)?;
+        let said = written.slots_of(index).map(|slot| slot.bytes.start).filter(|at| *at >= bytes.start).min();
+        if written.controls_in(bytes.start..said.unwrap_or(bytes.start)).any(|(control, _)| self.ends.is_start(control))
+        {
+            let detail = format!("messages[{index}]: the prompt lacks the turn's header, which would be trained");
+            return Err(Rejection::error(Reason::PromptDiffers, detail));
+        }
         Ok(Target { message: index, bytes })
     }
 
@@ -300,7 +308,7 @@ impl JinjaChat {
             written.slots_of(index).map(|slot| slot.bytes.end).filter(|end| *end > start).max().unwrap_or(start);
         let next = written.foreign_slot(index, texts_end).unwrap_or(written.text.len());
         let controls: Vec<_> = written.controls_in(texts_end..next).collect();
-        let ends = self.ends.places(&controls);
+        let ends = self.ends.places(&controls, &written.text);
         if ends.is_empty() {
             let tokens = self.ends();
             let detail =

@@ -66,7 +66,7 @@ fn repr(value: &Value, out: &mut String) -> Result<(), Fault> {
     Ok(())
 }
 
-fn repr_text(text: &str, out: &mut String) {
+pub fn repr_text(text: &str, out: &mut String) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
     for char in text.chars() {

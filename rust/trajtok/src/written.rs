@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::conversation::WeighedField;
 use crate::error::{Error, Reason, Rejection};
 use crate::marks::{Slot, inner};
+use crate::python::repr_text;
 use crate::rendering::{Segment, SegmentKind, TextPlace};
 
 /// Which text of a conversation a slot stands for.
@@ -59,6 +60,15 @@ impl Written {
         })
     }
 
+    /// Whether the text stands somewhere where it shares characters with a control token.
+    pub fn is_in_control(&self, text: &str) -> bool {
+        let shares = |at: usize| {
+            let (start, end) = (at, at + text.len());
+            self.controls_in(0..self.text.len()).any(|(_, bytes)| bytes.start < end && bytes.end > start)
+        };
+        text.len() > 1 && self.text.match_indices(text).any(|(at, _)| shares(at))
+    }
+
     /// Checks that all texts of the message stand in its turn.
     pub fn check_is_whole(&self, message: usize, turn: &Range<usize>) -> Result<(), Error> {
         let inside = |slot: &&Slot| slot.bytes.start < turn.end && slot.bytes.end > turn.start;
@@ -107,16 +117,23 @@ impl Written {
     }
 }
 
-/// Checks that a slot holds its text, as it is or as a JSON string writes it.
+/// Checks that a slot holds its text, as it is or as a string of JSON or Python writes it.
 pub fn check_slot(rendering: &str, slot: &Slot, marked: &Marked) -> Result<(), Error> {
     let found = &rendering[slot.bytes.clone()];
-    if found == marked.text || is_json_of(found, &marked.text) {
+    if found == marked.text || is_json_of(found, &marked.text) || is_repr_of(found, &marked.text) {
         return Ok(());
     }
     let of = marked.message.map_or_else(|| "tools".to_owned(), |message| format!("messages[{message}]"));
     let detail =
         format!("{of}: the template changes its {}, so control tokens in it cannot be told from text", marked.what);
     Err(Rejection::error(Reason::TemplateReadsContent, detail))
+}
+
+/// Templates that print a list or an object write its texts as Python does.
+fn is_repr_of(found: &str, text: &str) -> bool {
+    let mut repr = String::new();
+    repr_text(text, &mut repr);
+    repr.get(1..repr.len().saturating_sub(1)) == Some(found)
 }
 
 fn is_json_of(found: &str, text: &str) -> bool {
