@@ -144,7 +144,7 @@ class Prover:
             if not mine:
                 raise MaskError(f"turn {index}: none of its tokens is trained; expected its end token at least")
             self._check_reads(ids[at_token:start], whole[at_text : len(prompt)], f"the context before turn {index}")
-            at_token, at_text = self._prove_target(ids, mine, index, turns, tools, whole, start, prompt)
+            at_token, at_text = self._prove_target(ids, mine, index, turns, tools, whole, start, prompt, following)
         self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
         if outside := [span for span in spans if not any(start <= span.start for start, _ in starts[:1])]:
             raise MaskError(f"tokens {outside[0].start} to {outside[0].end} are trained before the first target")
@@ -188,10 +188,11 @@ class Prover:
         whole: str,
         start: int,
         prompt: str,
+        following: int,
     ) -> tuple[int, int]:
         """(a) and (c): where the turn ends, in tokens and in characters of the whole."""
         turn, place = turns[index], f"turn {index}"
-        end = self._turn_end(ids, spans, turn, start)
+        end = self._turn_end(ids, spans, turn, start, following)
         end_token = self._reader.added.get(ids[end - 1])
         if end_token is None:
             raise MaskError(f"{place}: the last trained token is {ids[end - 1]}, which ends no turn")
@@ -204,7 +205,7 @@ class Prover:
             raise MaskError(f"{place}: {rest!r} follows its last trained token; expected nothing of the turn")
         if lost := lost_text(target, turn):
             raise MaskError(f"{place}: its target {target!r} lacks {lost!r}")
-        if foreign := foreign_text(target, turns, index):
+        if foreign := foreign_text(target, turns, index, lambda changed: self._behind_prompt(changed, tools)):
             raise MaskError(f"{place}: its target {target!r} holds {foreign!r}, a text of another message")
         self._check_reads(ids[start:end], target, f"{place}'s target")
         is_masked = self._empty_think == "mask" and not turn.keys() & {"reasoning", "token_ids"}
@@ -219,15 +220,39 @@ class Prover:
         """What belongs to the turn behind its last trained token: text, or a special token directly behind it."""
         if text := self._reader.without_added(rest).strip():
             return text
-        special = next((token for token in self._reader.special if rest.startswith(token)), "")
-        has_prompt = bool(special) and self._render(turns, tools, True) == alone  # the next turn's header is always written
-        return "" if has_prompt else special
+        special = next((token for token in self._reader.special if rest.lstrip().startswith(token)), "")
+        if not special or special in self._reader.leading_added(alone):  # the next turn's header is always written
+            return ""
+        # What stands at a conversation's end alone is no part of the turn.
+        asks: ConditionedTurn = {"role": "user", "content": "x", "weight": 0.0}
+        goes_on = self._try_render([*turns, asks], tools)
+        n_turn = len(alone) - len(rest)
+        return special if goes_on is None or goes_on[n_turn:].lstrip().startswith(special) else ""
 
-    def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int) -> int:
+    def _behind_prompt(self, turns: Sequence[ConditionedTurn], tools: str | None) -> str | None:
+        """What a template writes for the last of these turns, and behind it."""
+        try:
+            return self._render(turns, tools, False)[len(self._render(turns[:-1], tools, True)) :]
+        except Exception:  # a template may refuse what it was not asked to write
+            return None
+
+    def _try_render(self, turns: Sequence[ConditionedTurn], tools: str | None) -> str | None:
+        try:
+            return self._render(turns, tools, False)
+        except Exception:  # a template may refuse what it was not asked to write
+            return None
+
+    def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int, following: int) -> int:
+        """The last token that ends a turn before the next target's prompt begins to differ: of this turn, or of the context."""
         if turn["weight"] > 0:
             return spans[-1].end
-        ends = {self._tokenizer.control_tokens[token] for token in self._tokenizer.end_of_turn}
-        return next((n + 1 for n in range(start, len(ids)) if ids[n] in ends), len(ids))
+        controls = self._tokenizer.control_tokens
+        ends = {controls[token] for token in self._tokenizer.end_of_turn}
+        places = [n + 1 for n in range(start, following) if ids[n] in ends]
+        return next((place for place in places if self._ends_here(ids, start, place, turn)), len(ids))
+
+    def _ends_here(self, ids: list[int], start: int, place: int, turn: ConditionedTurn) -> bool:
+        return lost_text(self._reader.read(ids[start:place]), turn) is None
 
     def _check_weights(
         self,
@@ -241,9 +266,12 @@ class Prover:
     ) -> None:
         if "ranges" not in turn:
             return self._check_plain_weight(ids, spans, turn, think, start, end)
-        if fault := find_weight_fault(self._reader, ids, spans, expected_weights(turn, target, len(think)), start, end):
-            raise _WeightsError(fault)
-        return None
+        faults = []
+        for weights in expected_weights(turn, target, len(think)):
+            if (fault := find_weight_fault(self._reader, ids, spans, weights, start, end)) is None:
+                return None
+            faults.append(fault)
+        raise _WeightsError(faults[0])
 
     def _check_plain_weight(
         self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, think: str, start: int, end: int

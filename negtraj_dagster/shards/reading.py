@@ -22,8 +22,9 @@ class TokenReader:
         longest_first = sorted(self.added.values(), key=len, reverse=True)
         self._added = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         # SentencePiece's way: a space is put before a text, and its decoder takes one away
-        self._drops_space = tokenizer.decode(tokenizer.encode(" a", add_special_tokens=False).ids) != " a" or (
-            tokenizer.decode(tokenizer.encode("a", add_special_tokens=False).ids[-1:]) != "a"
+        self._drops_space = any(
+            tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids[-n_last:]) != expected
+            for text, n_last, expected in ((" a", 0, " a"), ("a", 1, "a"), ("a a", 1, " a"))
         )
 
     def read(self, ids: Sequence[int]) -> str:
@@ -45,6 +46,15 @@ class TokenReader:
     def without_added(self, text: str) -> str:
         """The text without what reads like an added token."""
         return self._added.sub("", text)
+
+    def leading_added(self, text: str) -> list[str]:
+        """What reads like added tokens at a text's start, up to other text."""
+        found: list[str] = []
+        at = 0
+        while match := self._added.match(text, at):
+            found.append(match[0])
+            at = match.end()
+        return found
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
         """Added tokens one by one, and the stretches between them."""

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 from negtraj_dagster.schema import ConditionedTurn
 
@@ -26,11 +26,27 @@ def lost_text(target: str, turn: ConditionedTurn) -> str | None:
     return None
 
 
-def foreign_text(target: str, turns: Sequence[ConditionedTurn], index: int) -> str | None:
-    """The first text of another message that the turn's target holds and the turn does not."""
+def foreign_text(
+    target: str, turns: Sequence[ConditionedTurn], index: int, write: Callable[[Sequence[ConditionedTurn]], str | None]
+) -> str | None:
+    """The first text of an earlier message that the turn's target holds because the message says it.
+
+    Args:
+        target: the turn as it is written.
+        turns: the conversation.
+        index: the turn's.
+        write: what is written behind the prompt of the turn, for other earlier messages; None where the template refuses them.
+    """
     mine = "\n".join(own_texts(turns[index]))
-    others = [turn["content"].strip() for turn in [*turns[:index], *turns[index + 1 :]]]
-    return next((text for text in others if len(text) >= MIN_FOREIGN_CHARS and text in target and text not in mine), None)
+    for at, turn in enumerate(turns[:index]):
+        text = turn["content"].strip()
+        if len(text) < MIN_FOREIGN_CHARS or text not in target or text in mine:
+            continue
+        changed = [*turns[:at], cast(ConditionedTurn, {**turn, "content": "x" * len(text)}), *turns[at + 1 : index + 1]]
+        written = write(changed)
+        if written is not None and not written.startswith(target):
+            return text
+    return None
 
 
 def own_texts(turn: ConditionedTurn) -> list[str]:

@@ -1,8 +1,9 @@
 """Which loss weight each character of a trained turn should have, and whether spans of tokens give it."""
 
 import itertools
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from negtraj_dagster.schema import ConditionedTurn
@@ -23,24 +24,38 @@ def as_float32(weight: float) -> float:
     return float(struct.unpack("f", struct.pack("f", weight))[0])
 
 
-def expected_weights(turn: ConditionedTurn, target: str, n_context: int) -> list[float]:
+def expected_weights(turn: ConditionedTurn, target: str, n_context: int) -> Iterator[list[float]]:
     """The weight of every character of the turn's target: the turn's, but where a range says otherwise.
+
+    Where a text stands in the target more than once, there is an answer for each place; the likeliest comes first.
 
     Args:
         turn: with `ranges`.
         target: the turn as it is written: reasoning, content, calls, end.
         n_context: how many of its first characters are context.
     """
-    weights = [0.0] * n_context + [as_float32(turn["weight"])] * (len(target) - n_context)
-    reasoning = turn.get("reasoning", "").strip()
-    thought = target.find(reasoning, target.find("<think>") + len("<think>") if "<think>" in target else 0)
-    said = target.find(turn["content"].strip(), max(thought + len(reasoning), n_context) if reasoning else n_context)
-    for stretch in turn.get("ranges", ()):
-        text, found = (turn["content"], said) if stretch["field"] == "content" else (turn["reasoning"], thought)
-        first, last = found - (len(text) - len(text.lstrip())), found + len(text.strip())
-        for at in range(max(first + stretch["start"], found), min(first + stretch["end"], last)):
-            weights[at] = as_float32(stretch["weight"])
-    return weights
+    reasoning, content = turn.get("reasoning", "").strip(), turn["content"].strip()
+    opened = target.find("<think>") + len("<think>") if "<think>" in target else 0
+    for thought in _places(target, reasoning, opened):
+        for said in _places(target, content, max(thought + len(reasoning), n_context) if reasoning else n_context):
+            weights = [0.0] * n_context + [as_float32(turn["weight"])] * (len(target) - n_context)
+            for stretch in turn.get("ranges", ()):
+                text, found = (turn["content"], said) if stretch["field"] == "content" else (turn["reasoning"], thought)
+                first, last = found - (len(text) - len(text.lstrip())), found + len(text.strip())
+                for at in range(max(first + stretch["start"], found), min(first + stretch["end"], last)):
+                    weights[at] = as_float32(stretch["weight"])
+            yield weights
+
+
+def _places(target: str, text: str, first: int) -> list[int]:
+    """Where a text stands: the first place from `first` on, then some others."""
+    if not text:
+        return [first]
+    found = [match.start() for match in re.finditer(re.escape(text), target)]
+    return sorted(found, key=lambda at: (at < first, at))[:MAX_PLACES]
+
+
+MAX_PLACES = 8
 
 
 def find_weight_fault(

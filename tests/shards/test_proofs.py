@@ -16,6 +16,7 @@ from negtraj_dagster.shards.proof import Prover
 from negtraj_dagster.shards.rows import RowSettings, lacks_tools, row_conversations
 from negtraj_dagster.shards.tokenize import TokenRule, token_keys, token_rule, tokenize
 from negtraj_dagster.store import Store, file_sha256
+from tests.support.real_tokenizers import real_tokenizer
 from tests.support.template_tokenizers import SETTINGS, save_template_tokenizer
 
 HEADER = "<|im_start|>{{ m.role }}\n"
@@ -374,7 +375,7 @@ def test_an_empty_think_that_the_prompt_opens_is_one_too(tmp_path: Path, empty_t
 @pytest.mark.parametrize(
     ("source", "settings", "problem"),
     [
-        (KEEPS[: KEEPS.index("{% if add_generation_prompt")], {}, "but no such prompt where add_generation_prompt is set"),
+        (KEEPS[: KEEPS.index("{% if add_generation_prompt")], {}, "it writes no prompt where add_generation_prompt is set"),
         (KEEPS.replace("<|im_end|>", ""), {}, "writes none of the tokenizer's added tokens behind what an assistant says"),
         ("{{ raise_exception('only text') }}" + KEEPS, {}, "it raises an exception: only text"),
         ("{{ strftime_now('%d') }}" + KEEPS, {"today": "2026-02-31"}, 'the setting "today" is'),
@@ -406,6 +407,70 @@ def test_ranges_are_told_apart_where_texts_repeat_and_weights_are_large(tmp_path
     (spans,) = Rows(rule_for(KEEPS, tmp_path), conditioned_json([user("a"), turn], TOOLS)).trained()
     assert [text for text, weight in spans if weight == 0.5] == ["t"]
     assert [text for text, weight in spans if weight > 1000] == ["look"]
+
+
+def test_a_second_end_token_behind_white_space_is_trained_too(tmp_path: Path) -> None:
+    two_ends = KEEPS.replace("<|im_end|>\n{% endfor %}", "{{ '<|done|>\n' if m.role == 'assistant' }}<|im_end|>\n{% endfor %}")
+    assert outcome(tmp_path, two_ends, [*SHORT, user("a"), agent("b")]) == ["Two.<|done|>\n<|im_end|>", "b<|done|>\n<|im_end|>"]
+
+
+def test_a_token_that_ends_a_conversation_alone_is_no_part_of_its_last_turn(tmp_path: Path) -> None:
+    closes = KEEPS.replace("<|im_end|>\n{% endfor %}", "<|im_end|>{% endfor %}")
+    closes += "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    assert outcome(tmp_path, closes, [*SHORT, user("a"), agent("b")]) == ["Two.<|im_end|>", "b<|im_end|>"]
+
+
+def test_names_that_cannot_be_marked_are_refused_inside_of_a_control_token(tmp_path: Path) -> None:
+    sorts = KEEPS.replace(
+        "{{ c.function.name }} ",
+        "{{ c.function.name }}{% for k, v in c.function.arguments | dictsort %}<|{{ k }}|>{{ v }}{% endfor %}",
+    )
+    evil, plain = '{"im_end": "x", "a1": "y", "b2": "w"}', '{"zz": "x", "a1": "y", "b2": "w"}'
+    calls = [[{"name": "f", "arguments": arguments}] for arguments in (evil, plain)]
+    said = [outcome(tmp_path, sorts, [user("a"), agent("", tool_calls=call)], TOOLS) for call in calls]
+    assert said[0].startswith("a name or a key stands inside of a control token")
+    assert len(said[1]) == 1
+
+
+def test_texts_that_stand_in_a_turn_by_chance_are_no_other_messages(tmp_path: Path) -> None:
+    call = [{"name": "look", "arguments": '{"at": "the Nile"}'}]
+    answered: list[ConditionedTurn] = [
+        user('look {"at": "the Nile"}'),
+        agent("", tool_calls=call),
+        {"role": "tool", "content": '{"at": "the Nile"}', "weight": 0.0},
+        agent("It is the Nile."),
+    ]
+    assert len(outcome(tmp_path, KEEPS, answered, TOOLS)) == 2
+
+
+def test_a_header_that_only_some_prompts_write_is_not_trained(tmp_path: Path) -> None:
+    prompt = "{% if add_generation_prompt and messages[-1].role != 'tool' %}"
+    lacks = KEEPS.replace("{% if add_generation_prompt %}", prompt)
+    answered: list[ConditionedTurn] = [*CALLING, {"role": "tool", "content": "Nile", "weight": 0.0}, agent("b")]
+    assert (
+        outcome(tmp_path, lacks, answered, TOOLS) == "messages[3]: the prompt lacks the turn's header, which would be trained"
+    )
+
+
+def test_a_turn_without_weight_but_a_range_ends_where_all_of_it_is_said(tmp_path: Path) -> None:
+    channels = KEEPS.replace("<think>{{ m.reasoning_content }}</think>", "{{ m.reasoning_content }}<|im_end|>then ")
+    ranges = [{"field": "content", "start": 0, "end": 1, "weight": 2.0}]
+    turn = {**agent("yes", reasoning="hm", ranges=ranges), "weight": 0.0}
+    rows = Rows(rule_for(channels, tmp_path), conditioned_json([user("a"), turn]))  # type: ignore[list-item]
+    assert [weight for _, weight in rows.trained()[0]] == [2.0]
+
+
+def test_rows_of_a_sentencepiece_tokenizer_are_proved_by_jinja_too() -> None:
+    path = real_tokenizer("mistral_v1")
+    source = (
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %} [INST] {{ m.content }} [/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    )
+    template = make_template("t.jinja", source, settings=SETTINGS)
+    rule = TokenRule(path, file_sha256(path), template, 4096, "drop")
+    rows = Rows(rule, conditioned_json([user("Which? a ▁ b"), agent("The Nile."), user("And?"), agent("  The Amazon. ")]))
+    proof = rows.prover().prove(rows.batch, rows.texts)
+    assert (rows.reasons, proof.n_turns) == ([], 2)
 
 
 def keys_of(rules: Sequence[TokenRule]) -> set[tuple[str, str]]:
