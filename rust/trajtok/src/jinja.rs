@@ -54,21 +54,6 @@ impl JinjaInput<'_> {
     fn n_bytes(&self) -> usize {
         self.messages.len() + self.tools.map_or(0, str::len) + self.settings.len()
     }
-
-    /// The template's variables.
-    fn context(&self) -> Result<Value, Error> {
-        let read = |name: &'static str, text| read_json(text).map_err(|problem| Error::TemplateInput { name, problem });
-        let messages = with_reasoning(&read("messages", self.messages)?)
-            .map_err(|fault| Error::TemplateInput { name: "messages", problem: describe(&fault) })?;
-        let mut context = vec![
-            ("messages".to_owned(), messages),
-            ("tools".to_owned(), self.tools.map_or(Ok(Value::from(())), |tools| read("tools", tools))?),
-            ("documents".to_owned(), Value::from(())),
-            ("add_generation_prompt".to_owned(), Value::from(self.add_generation_prompt)),
-        ];
-        context.extend(read_settings(self.settings)?);
-        Ok(Value::from_pairs(context))
-    }
 }
 
 /// The variables that a JSON object names.
@@ -109,8 +94,13 @@ impl JinjaTemplate {
     /// [`Error::TemplateInput`]: the input is not JSON, or Python would read it otherwise. [`Error::Template`]: the template
     /// raises an exception, needs what is not supported here, or exceeds a limit.
     pub fn render(&self, input: &JinjaInput<'_>) -> Result<String, Error> {
-        let failed = |problem| Error::Template { origin: self.origin.clone(), problem };
-        self.run(input.context()?, input.n_bytes()).map_err(failed)
+        let read = |name: &'static str, text| read_json(text).map_err(|problem| Error::TemplateInput { name, problem });
+        let messages = with_reasoning(&read("messages", input.messages)?)
+            .map_err(|fault| Error::TemplateInput { name: "messages", problem: describe(&fault) })?;
+        let tools = input.tools.map_or(Ok(Value::from(())), |tools| read("tools", tools))?;
+        let settings = read_settings(input.settings)?;
+        self.render_values(messages, &tools, input.add_generation_prompt, &settings, input.n_bytes())
+            .map_err(|problem| Error::Template { origin: self.origin.clone(), problem })
     }
 
     /// The text for messages that are values already; `n_bytes` is their size.
@@ -129,7 +119,10 @@ impl JinjaTemplate {
             ("add_generation_prompt".to_owned(), Value::from(add_generation_prompt)),
         ];
         context.extend_from_slice(settings);
-        self.run(Value::from_pairs(context), n_bytes)
+        let template = self.environment.get_template(NAME).map_err(|fault| describe(&fault))?;
+        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * n_bytes };
+        template.render_captured_to(Value::from_pairs(context), &mut output).map_err(|fault| describe(&fault))?;
+        String::from_utf8(output.bytes).map_err(|_| "it writes what is not UTF-8".to_owned())
     }
 
     /// The template's text.
@@ -140,13 +133,6 @@ impl JinjaTemplate {
     /// Where the template is from.
     pub(crate) fn origin(&self) -> &str {
         &self.origin
-    }
-
-    fn run(&self, context: Value, n_bytes: usize) -> Result<String, String> {
-        let template = self.environment.get_template(NAME).map_err(|fault| describe(&fault))?;
-        let mut output = Bounded { bytes: Vec::new(), limit: MAX_OUTPUT + MAX_GROWTH * n_bytes };
-        template.render_captured_to(context, &mut output).map_err(|fault| describe(&fault))?;
-        String::from_utf8(output.bytes).map_err(|_| "it writes what is not UTF-8".to_owned())
     }
 }
 

@@ -51,8 +51,8 @@ fn reads_content() -> Error {
 }
 
 impl JinjaChat {
-    /// Binds a template; `added` are all added tokens of the tokenizer and which are special, `settings` what else the template sees (a JSON
-    /// object).
+    /// Binds a template; `added` are all added tokens of the tokenizer and which are special, `settings` what else the template
+    /// sees (a JSON object).
     ///
     /// # Errors
     /// [`Error::TemplateInput`]: settings. [`Error::Template`]: no token is found by which an assistant's turn ends.
@@ -143,18 +143,15 @@ impl JinjaChat {
                 "its texts hold all letters of Linear A, which mark texts here",
             )
         })?;
-        let first = if conversation.tools.is_some() { Marking::All } else { Marking::Names };
-        let tried = [first, Marking::Names, Marking::Texts];
-        let mut problem = None;
-        for marking in tried.iter().skip(usize::from(first == Marking::Names)) {
+        let more: &[Marking] =
+            if conversation.tools.is_some() { &[Marking::All, Marking::Names] } else { &[Marking::Names] };
+        for marking in more {
             match self.try_marks(conversation, text, add_generation_prompt, &alphabet, *marking) {
-                Err(Error::Rejected(rejection)) if rejection.reason == Reason::TemplateReadsContent => {
-                    problem = Some(Error::Rejected(rejection));
-                }
+                Err(Error::Rejected(rejection)) if rejection.reason == Reason::TemplateReadsContent => {}
                 other => return other,
             }
         }
-        Err(problem.unwrap_or_else(reads_content))
+        self.try_marks(conversation, text, add_generation_prompt, &alphabet, Marking::Texts)
     }
 
     fn try_marks(
