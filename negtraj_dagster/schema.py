@@ -35,11 +35,10 @@ class WeightRange(TypedDict):
     weight: float
 
 
-class Turn(TypedDict):
-    """One message of a rollout as it was recorded. A key is there only if it says something: nothing empty, no nulls.
+class SaidTurn(TypedDict):
+    """What a message says, recorded or trained. A key is there only if it says something: nothing empty, no nulls.
 
     Attributes:
-        loss: the loss weight, only where it deviates from the role's rule: 1 for the agent's turns, 0 for others.
         reasoning: what the agent thought before `content`, without the tags around it.
         tool_calls: of an assistant turn, in order.
         tool_call_id: of a tool turn: the call it answers.
@@ -50,27 +49,28 @@ class Turn(TypedDict):
 
     role: Role
     content: str
+    reasoning: NotRequired[str]
+    tool_calls: NotRequired[list[ToolCall]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
+    ranges: NotRequired[list[WeightRange]]
+    token_ids: NotRequired[list[int]]
+
+
+class Turn(SaidTurn):
+    """One message of a rollout as it was recorded.
+
+    Attributes:
+        loss: the loss weight, only where it deviates from the role's rule: 1 for the agent's turns, 0 for others.
+    """
+
     loss: NotRequired[bool | float]
-    reasoning: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCall]]
-    tool_call_id: NotRequired[str]
-    name: NotRequired[str]
-    ranges: NotRequired[list[WeightRange]]
-    token_ids: NotRequired[list[int]]
 
 
-class ConditionedTurn(TypedDict):
-    """One message as it is trained: a `Turn` with `weight` for `loss`, 0.0 = context, > 0 = target (assistant turns only)."""
+class ConditionedTurn(SaidTurn):
+    """One message as it is trained: `weight` 0.0 = context, > 0 = target (assistant turns only)."""
 
-    role: Role
-    content: str
     weight: float
-    reasoning: NotRequired[str]
-    tool_calls: NotRequired[list[ToolCall]]
-    tool_call_id: NotRequired[str]
-    name: NotRequired[str]
-    ranges: NotRequired[list[WeightRange]]
-    token_ids: NotRequired[list[int]]
 
 
 Reasoning = Literal["keep", "per_turn_rows", "drop"]
