@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from tokenizers import Tokenizer as HfTokenizer
 
 from negtraj_dagster.shards.page import N_DETAILS, preview_page
 from negtraj_dagster.shards.preview import ShownRow, merged, rejected_rows, shown_rows
-from negtraj_dagster.shards.reading import TokenReader
+from negtraj_dagster.shards.reading import load_reader
 from negtraj_dagster.shards.tokenize import TokenRule
 from negtraj_dagster.store import Store
 
@@ -101,8 +100,7 @@ def _first_rows(
     sample = index.group_by("class", maintain_order=True).head(N_PREVIEWS)
     known = rows.select("token_key", "detail", "n_left_out").unique("token_key")
     sample = sample.join(known, on="token_key", how="left", maintain_order="left")
-    reader = TokenReader(HfTokenizer.from_file(str(rule.tokenizer_json)))
-    return shown_rows(sample, segments, reader, recipe=recipe, template=rule.template.name)
+    return shown_rows(sample, segments, load_reader(rule.tokenizer_json), recipe=recipe, template=rule.template.name)
 
 
 def _preview(row: ShownRow) -> dict[str, Any]:

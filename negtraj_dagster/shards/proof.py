@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tokenizers import Tokenizer as HfTokenizer
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - gives the ids that a served model is given
 from negtraj_dagster.chat_templates import EmptyThink, Render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
-from negtraj_dagster.shards.reading import TokenReader
+from negtraj_dagster.shards.reading import load_reader
 from negtraj_dagster.shards.rows import is_target
 from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
 from negtraj_dagster.shards.weights import Span, as_float32, expected_weights, find_weight_fault
@@ -74,7 +73,7 @@ class Prover:
         self._tokenizer, self._render = tokenizer, render
         self._max_tokens = max_tokens
         self._row_end_id = None if row_end is None else tokenizer.control_tokens[row_end]
-        self._reader = TokenReader(HfTokenizer.from_file(str(tokenizer_json)))
+        self._reader = load_reader(tokenizer_json)
 
     def read(self, ids: Sequence[int]) -> str:
         """The text of some tokens, by Hugging Face's decoder."""
@@ -146,7 +145,8 @@ class Prover:
             self._check_reads(ids[at_token:start], whole[at_text : len(prompt)], f"the context before turn {index}")
             at_token, at_text = self._prove_target(ids, mine, index, turns, tools, whole, start, prompt, following)
         self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
-        if outside := [span for span in spans if not any(start <= span.start for start, _ in starts[:1])]:
+        first_start = starts[0][0] if starts else len(ids)
+        if outside := [span for span in spans if span.start < first_start]:
             raise MaskError(f"tokens {outside[0].start} to {outside[0].end} are trained before the first target")
         return len(targets)
 
@@ -230,20 +230,21 @@ class Prover:
         return special if goes_on is None or goes_on[n_turn:].lstrip().startswith(special) else ""
 
     def _behind_prompt(self, turns: Sequence[ConditionedTurn], tools: str | None) -> str | None:
-        """What a template writes for the last of these turns, and behind it."""
-        try:
-            return self._render(turns, tools, False)[len(self._render(turns[:-1], tools, True)) :]
-        except Exception:  # a template may refuse what it was not asked to write
-            return None
+        """What a template writes for the last of these turns, and behind it; None where it refuses them."""
+        text, prompt = self._try_render(turns, tools), self._try_render(turns[:-1], tools, add_generation_prompt=True)
+        return None if text is None or prompt is None else text[len(prompt) :]
 
-    def _try_render(self, turns: Sequence[ConditionedTurn], tools: str | None) -> str | None:
+    def _try_render(
+        self, turns: Sequence[ConditionedTurn], tools: str | None, *, add_generation_prompt: bool = False
+    ) -> str | None:
         try:
-            return self._render(turns, tools, False)
+            return self._render(turns, tools, add_generation_prompt)
         except Exception:  # a template may refuse what it was not asked to write
             return None
 
     def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int, following: int) -> int:
-        """The last token that ends a turn before the next target's prompt begins to differ: of this turn, or of the context."""
+        """Where the turn ends, in tokens: with its last span, or, where its end is not trained, with the first end token behind
+        which nothing of it is missing."""
         if turn["weight"] > 0:
             return spans[-1].end
         controls = self._tokenizer.control_tokens

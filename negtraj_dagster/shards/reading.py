@@ -3,6 +3,8 @@
 import itertools
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
 from tokenizers import Tokenizer as HfTokenizer
 
@@ -65,6 +67,17 @@ class TokenReader:
             else:
                 pieces.append(self._tokenizer.decode(list(stretch), skip_special_tokens=False))
         return pieces
+
+
+def load_reader(tokenizer_json: Path) -> TokenReader:
+    """The reader of a tokenizer.json, kept as long as the file is as it was: a large vocabulary takes a second to load."""
+    stat = tokenizer_json.stat()
+    return _load_reader(tokenizer_json, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=2)
+def _load_reader(tokenizer_json: Path, mtime_ns: int, size_bytes: int) -> TokenReader:
+    return TokenReader(HfTokenizer.from_file(str(tokenizer_json)))
 
 
 def _matches(pieces: Sequence[str], text: str) -> bool:

@@ -50,10 +50,8 @@ def row_conversations(
     turns = [_without_keys(turn, settings) for turn in turns]
     if not any("token_ids" in turn for turn in turns):
         tokenizer = None
-    if settings.reasoning != "per_turn_rows":
-        return [conditioned_json(turns, tools, tokenizer)]
     targets = [index for index, turn in enumerate(turns) if is_target(turn)]
-    if not targets:  # one row says why nothing is trained
+    if settings.reasoning != "per_turn_rows" or not targets:  # without a target one row says why nothing is trained
         return [conditioned_json(turns, tools, tokenizer)]
     return [conditioned_json([*map(_as_context, turns[:index]), turns[index]], tools, tokenizer) for index in targets]
 

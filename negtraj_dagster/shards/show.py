@@ -3,11 +3,9 @@
 import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import polars as pl
-from tokenizers import Tokenizer as HfTokenizer
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.settings import did_you_mean
@@ -21,7 +19,7 @@ from negtraj_dagster.shards.preview import (
     shown_rows,
     visible,
 )
-from negtraj_dagster.shards.reading import TokenReader
+from negtraj_dagster.shards.reading import TokenReader, load_reader
 from negtraj_dagster.store import Store, file_sha256
 
 MIN_KEY_CHARS = 6
@@ -46,10 +44,10 @@ class Shards:
     tokenizer_json: Path
     template: str
 
-    @cached_property
+    @property
     def reader(self) -> TokenReader:
         """The tokenizer's decoder."""
-        return TokenReader(HfTokenizer.from_file(str(self.tokenizer_json)))
+        return load_reader(self.tokenizer_json)
 
 
 @dataclass(frozen=True)
