@@ -27,6 +27,7 @@ __all__ = [
     "pack_flat",
     "prepare",
     "read_records",
+    "similar_pairs",
 ]
 
 __version__: Final[str]
@@ -393,6 +394,45 @@ def contaminated(
     Raises:
         TypeError: a column is no Arrow column of strings.
         TrajtokError: n_words or min_words is below 1.
+    """
+
+def similar_pairs(
+    sketches: _ArrowArray | _ArrowStream,
+    bands: _ArrowArray | _ArrowStream,
+    groups: _ArrowArray | _ArrowStream,
+    *,
+    sketch_size: int = 512,
+    min_similarity: float = 0.3,
+    n_group: int = 32,
+    n_bucket: int = 8,
+) -> RecordBatch:
+    """Pairs of rows whose texts are alike, of rows in order of arrival; on one core, with the interpreter lock released.
+
+    What is said of a row depends on it and on the rows before it: rows that are appended change nothing that was said. A row
+    is compared with at most 2 n_group + 2 n_bucket * bands others, however many share its group or a band hash: time and
+    memory grow with the rows, not with their pairs. A row whose sketch is null or empty is in no pair and counts nowhere.
+
+    Args:
+        sketches: the distinct n-gram hashes of each text, ascending, as `ngrams` returns them, but of each text no more than
+            the sketch_size least (a bottom-k sketch); an Arrow column of list, large_list or fixed_size_list<uint64>.
+        bands: LSH band hashes as `minhash` returns them, null for none; a column of the same kinds. Rows meet by equal hashes.
+        groups: an Arrow column of uint32 that related rows share, such as the number of the row's question.
+        sketch_size: the most hashes of a row. A sketch of so many is taken for a part of a larger set.
+        min_similarity: the least Jaccard similarity of a pair that is kept, 0 to 1.
+        n_group: a row is compared with the first n_group and the last n_group earlier rows of its group; 0 for none.
+        n_bucket: for each of its band hashes, it is compared with the first n_bucket and the last n_bucket earlier rows
+            that have it; 0 for none.
+
+    Returns:
+        pairs: each once, by `later` and then by `earlier`; columns `later` and `earlier`: uint32, row numbers from 0;
+            `similarity`: float32, the Jaccard similarity J. It is exact where both sketches hold fewer than sketch_size
+            hashes; else, of the sketch_size least distinct hashes of both, the share that stands in both, which estimates J
+            with a standard deviation of at most sqrt(J (1 - J) / sketch_size).
+
+    Raises:
+        TypeError: a column is of another type, a row's hashes hold a null, or groups do.
+        TrajtokError: the columns differ in length; sketch_size is below 1 or min_similarity not from 0 to 1; a sketch is not
+            strictly ascending, or longer than sketch_size.
     """
 
 def read_records(

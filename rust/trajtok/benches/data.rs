@@ -3,7 +3,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use trajtok::{MinHashSettings, ReaderSettings, RecordReader, Shape, contaminated, minhash, ngrams, pack_flat};
+use trajtok::{
+    MinHashSettings, PairSettings, ReaderSettings, RecordReader, Shape, contaminated, minhash, ngrams, pack_flat,
+    similar_pairs,
+};
 
 /// A small generator (Steele, Lea and Flood 2014), so that the input is the same everywhere.
 struct Random(u64);
@@ -78,6 +81,28 @@ fn bench_signature(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// 100 hashes and 16 band hashes per row; no two rows are alike.
+fn bench_pairs(criterion: &mut Criterion) {
+    const N_ROWS: u32 = 100_000;
+    let mut random = Random(4);
+    let mut hashes = |n: u32| (0..n).map(|_| random.next()).collect::<Vec<_>>();
+    let (mut sketches, bands) = (hashes(100 * N_ROWS), hashes(16 * N_ROWS));
+    sketches.chunks_mut(100).for_each(<[u64]>::sort_unstable);
+    let sketches: Vec<_> = sketches.chunks(100).map(Some).collect();
+    let own: Vec<_> = bands.chunks(16).map(Some).collect();
+    let (shared, settings) = (vec![own[0]; own.len()], PairSettings::default());
+    let (groups, group): (Vec<u32>, Vec<u32>) = (0..N_ROWS).map(|row| (row / 8, 0)).unzip();
+    let mut measured = criterion.benchmark_group("similar pairs");
+    measured.sample_size(10).throughput(Throughput::Elements(N_ROWS.into()));
+    measured.bench_function("100 000 rows, groups of 8", |bencher| {
+        bencher.iter(|| similar_pairs(black_box(&sketches), &own, &groups, settings));
+    });
+    measured.bench_function("100 000 rows, one group, the same band hashes", |bencher| {
+        bencher.iter(|| similar_pairs(black_box(&sketches), &shared, &group, settings));
+    });
+    measured.finish();
+}
+
 /// Conversations of six turns; every turn has an escape sequence, every tenth one a letter beyond ASCII.
 fn records() -> Vec<String> {
     let mut random = Random(3);
@@ -118,5 +143,5 @@ fn bench_reader(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench_pack, bench_signature, bench_reader);
+criterion_group!(benches, bench_pack, bench_signature, bench_pairs, bench_reader);
 criterion_main!(benches);

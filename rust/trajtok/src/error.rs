@@ -259,6 +259,45 @@ pub enum Error {
         rows: usize,
     },
 
+    /// No similarity is as low or as high.
+    #[error("min_similarity is {0}; expected 0 to 1")]
+    MinSimilarity(f64),
+
+    /// The columns of rows to compare do not belong together.
+    #[error("{n_sketches} sketches, {n_bands} bands and {n_groups} groups; expected one of each per row")]
+    PairColumns {
+        /// Sketches given.
+        n_sketches: usize,
+        /// Rows of bands given.
+        n_bands: usize,
+        /// Groups given.
+        n_groups: usize,
+    },
+
+    /// A sketch holds more than the settings say.
+    #[error(
+        "sketches[{row}] holds {n} hashes; expected at most {sketch_size}, the sketch_size. Keep the least hashes of each row"
+    )]
+    SketchLength {
+        /// Its row.
+        row: usize,
+        /// Its hashes.
+        n: usize,
+        /// The most it may hold.
+        sketch_size: usize,
+    },
+
+    /// A sketch is not in order, or holds a hash twice.
+    #[error(
+        "sketches[{row}][{at}] is no greater than the hash before it; expected distinct hashes, ascending. Sort them"
+    )]
+    SketchOrder {
+        /// Its row.
+        row: usize,
+        /// The hash's place in it.
+        at: usize,
+    },
+
     /// A reader's setting is out of range.
     #[error("{name} is {value}; expected 1 to 536870912 bytes")]
     ReaderSetting {

@@ -48,6 +48,10 @@ impl From<Error> for PyErr {
             | Error::Arrow(_)
             | Error::SignatureSetting { .. }
             | Error::SignatureBands { .. }
+            | Error::MinSimilarity(_)
+            | Error::PairColumns { .. }
+            | Error::SketchLength { .. }
+            | Error::SketchOrder { .. }
             | Error::ReaderSetting { .. }
             | Error::Read { .. }
             | Error::OpenRecords { .. }

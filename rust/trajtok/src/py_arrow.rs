@@ -1,4 +1,6 @@
-//! Arrow at the border to Python: record batches out, string and number columns in.
+//! Arrow at the border to Python: record batches out; columns of strings, numbers and lists of hashes in.
+
+use std::ops::Range;
 
 use arrow_array::ffi::to_ffi;
 use arrow_array::{Array, RecordBatch, StructArray};
@@ -6,7 +8,7 @@ use arrow_array_in::cast::AsArray;
 use arrow_array_in::types::{
     ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array_in::{Array as _, ArrayRef};
+use arrow_array_in::{Array as _, ArrayRef, OffsetSizeTrait, UInt64Array};
 use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::buffer::{Element, PyUntypedBuffer};
 use pyo3::exceptions::PyTypeError;
@@ -171,4 +173,98 @@ fn texts_of(chunk: &ArrayRef) -> Option<Texts<'_>> {
         return Some(Box::new(array.iter()));
     }
     chunk.as_string_view_opt().map(|array| Box::new(array.iter()) as Texts<'_>)
+}
+
+/// A column of lists of 64-bit hashes as Python handed it over.
+pub(crate) struct HashColumn(Vec<ArrayRef>);
+
+impl HashColumn {
+    pub(crate) fn read(name: &str, column: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let chunks = to_chunks_of(name, column, "lists of uint64")?;
+        for chunk in &chunks {
+            let Some(lists) = lists_of(chunk) else {
+                return Err(PyTypeError::new_err(format!(
+                    "{name}: found an Arrow column of {}; expected lists of uint64 (list, large_list or fixed_size_list)",
+                    chunk.data_type()
+                )));
+            };
+            if lists.has_null_hash() {
+                return Err(PyTypeError::new_err(format!(
+                    "{name}: found a null among a row's hashes; expected none. A row without words is null as a whole"
+                )));
+            }
+        }
+        Ok(Self(chunks))
+    }
+
+    /// The lists, borrowed.
+    pub(crate) fn rows(&self) -> Vec<Option<&[u64]>> {
+        let lists = self.0.iter().filter_map(lists_of);
+        lists.flat_map(|lists| lists.places.into_iter().map(|place| Some(&lists.hashes.values()[place?]))).collect()
+    }
+}
+
+struct Lists<'a> {
+    /// Where in `hashes` each row's stand.
+    places: Vec<Option<Range<usize>>>,
+    hashes: &'a UInt64Array,
+}
+
+impl Lists<'_> {
+    fn has_null_hash(&self) -> bool {
+        self.hashes.null_count() > 0
+            && self.places.iter().flatten().cloned().flatten().any(|at| self.hashes.is_null(at))
+    }
+}
+
+fn lists_of(chunk: &ArrayRef) -> Option<Lists<'_>> {
+    if let Some(lists) = chunk.as_list_opt::<i32>() {
+        return to_lists(chunk, lists.values(), ranges(lists.value_offsets()));
+    }
+    if let Some(lists) = chunk.as_list_opt::<i64>() {
+        return to_lists(chunk, lists.values(), ranges(lists.value_offsets()));
+    }
+    let lists = chunk.as_fixed_size_list_opt()?;
+    let n = usize::try_from(lists.value_length()).ok()?;
+    to_lists(chunk, lists.values(), (0..lists.len()).map(|row| row * n..(row + 1) * n))
+}
+
+fn ranges<O: OffsetSizeTrait>(offsets: &[O]) -> impl Iterator<Item = Range<usize>> {
+    offsets.windows(2).map(|pair| pair[0].as_usize()..pair[1].as_usize())
+}
+
+fn to_lists<'a>(
+    chunk: &ArrayRef,
+    hashes: &'a ArrayRef,
+    places: impl Iterator<Item = Range<usize>>,
+) -> Option<Lists<'a>> {
+    let hashes = hashes.as_primitive_opt::<UInt64Type>()?;
+    let places = places.enumerate().map(|(row, place)| chunk.is_valid(row).then_some(place)).collect();
+    Some(Lists { places, hashes })
+}
+
+/// A column of group numbers.
+pub(crate) fn to_groups(column: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let mut all = Vec::new();
+    for chunk in to_chunks_of("groups", column, "uint32")? {
+        match chunk.as_primitive_opt::<UInt32Type>() {
+            Some(groups) if groups.null_count() == 0 => all.extend_from_slice(groups.values()),
+            Some(_) => return Err(PyTypeError::new_err("groups: found nulls; expected a number in every row")),
+            None => {
+                let found = chunk.data_type();
+                return Err(PyTypeError::new_err(format!("groups: found an Arrow column of {found}; expected uint32")));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn to_chunks_of(name: &str, column: &Bound<'_, PyAny>, expected: &str) -> PyResult<Vec<ArrayRef>> {
+    if is_arrow(column)? {
+        return to_chunks(column);
+    }
+    let found = column.get_type().name()?;
+    Err(PyTypeError::new_err(format!(
+        "{name}: found {found}; expected an Arrow column of {expected}, such as a polars series or a pyarrow array"
+    )))
 }
