@@ -4,7 +4,11 @@ The index of all rollouts is narrow and rewritten whenever something lands; conv
 beside the records they were read from, and are never copied.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import polars as pl
+import pyarrow.parquet as pq
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store import REMEDY, Published, Store
@@ -62,6 +66,9 @@ INDEX_SCHEMA = pl.Schema(
 PLACES_SCHEMA = pl.Schema({"base_key": pl.String, "segment": pl.String})
 """In which segment a conversation lies; depends on how the rollouts arrived, so it is no part of any version."""
 
+BATCH_ROWS = 512
+"""Rows of a segment that are decoded at a time."""
+
 
 def read_index(store: Store, raw: Published) -> pl.DataFrame:
     """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`)."""
@@ -85,3 +92,63 @@ def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl
     if (lost := wanted.join(rows, on="base_key", how="anti")).height:
         raise StoreError(f"{lost.height} conversations are gone from the store, e.g. {lost['base_key'][0]}; {REMEDY}")
     return rows
+
+
+def iter_conversations(store: Store, raw: Published, base_keys: pl.Series, *, max_bytes: int) -> Iterator[pl.DataFrame]:
+    """The conversations of some rollouts, a frame (`CONVERSATION_SCHEMA`) at a time, so that memory is bounded.
+
+    Args:
+        store: holds the segments.
+        raw: the present `raw_rollouts`.
+        base_keys: whose; each comes once.
+        max_bytes: of conversation text in a frame; one that is longer comes alone.
+
+    Raises:
+        StoreError: one is gone or damaged.
+    """
+    wanted = pl.DataFrame({"base_key": base_keys.unique()})
+    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
+    left = places.unique("base_key", keep="first").sort("segment", "base_key")
+    held: list[pl.DataFrame] = []
+    n_bytes = n_found = 0
+    for (segment,), mine in left.group_by("segment", maintain_order=True):
+        path = store.file(store.folder(str(segment)), "conversations.parquet")
+        for batch in _batches(path, mine):
+            for part in _split(batch, max_bytes):
+                size = _n_bytes(part)
+                if held and n_bytes + size > max_bytes:
+                    yield pl.concat(held, how="diagonal").select(CONVERSATION_SCHEMA.names())
+                    held, n_bytes = [], 0
+                held.append(pl.concat([CONVERSATION_SCHEMA.to_frame(), part], how="diagonal"))
+                n_bytes, n_found = n_bytes + size, n_found + part.height
+    if held:
+        yield pl.concat(held, how="diagonal").select(CONVERSATION_SCHEMA.names())
+    if n_found < wanted.height:
+        raise StoreError(f"{wanted.height - n_found} conversations are gone from the store; {REMEDY}")
+
+
+def _batches(path: Path, wanted: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The wanted rows of a Parquet file, each once, without holding all of the file."""
+    left = wanted.select("base_key")
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            found = (
+                pl.DataFrame(batch).join(left, on="base_key", how="semi").unique("base_key", keep="first", maintain_order=True)
+            )
+            if found.height:
+                left = left.join(found, on="base_key", how="anti")
+                yield found
+
+
+def _n_bytes(rows: pl.DataFrame) -> int:
+    return int(rows["conversation"].str.len_bytes().sum() or 0)
+
+
+def _split(rows: pl.DataFrame, max_bytes: int) -> Iterator[pl.DataFrame]:
+    """The rows in halves until a part is small enough, or a single row."""
+    if rows.height == 1 or _n_bytes(rows) <= max_bytes:
+        yield rows
+        return
+    half = rows.height // 2
+    yield from _split(rows[:half], max_bytes)
+    yield from _split(rows[half:], max_bytes)

@@ -3,12 +3,12 @@
 The asset bodies in defs/ call these, and so does `negtraj plan`: what is planned is what runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from negtraj_dagster import base_models
+from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
@@ -28,10 +28,10 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions
-from negtraj_dagster.trajectories.corpus import build_corpus
-from negtraj_dagster.trajectories.judge import TaskRule
-from negtraj_dagster.trajectories.score import score_rollouts
-from negtraj_dagster.trajectories.select import Mix, SelectionRule, select_rollouts
+from negtraj_dagster.trajectories.corpus import Made, build_corpus
+from negtraj_dagster.trajectories.rules import TaskRule
+from negtraj_dagster.trajectories.score import Scoring, score_rollouts
+from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
 
 STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
 """A recipe's four assets, in order."""
@@ -60,6 +60,14 @@ class Lineage:
     def recipes(self) -> dict[str, Recipe]:
         """All recipes of the deployment."""
         return dict(load_recipes(self.settings))
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The deployment's SQL files, and what they know of its tasks."""
+        settings = self.settings
+        limits = sql.Limits(settings.sql.deadline_s, settings.sql.memory_mb)
+        rules = {name: task_rule(name, self.recipes.values()) for name in TASKS}
+        return Scoring(sql.load_registry(settings.sql_dirs), rules, TASKS, settings.labels.scorers, limits)
 
     def build(self, asset: str) -> Published:
         """Any asset by its key, `wordtraps_nat/checkpoint`; what it is made of must be materialized."""
@@ -102,17 +110,18 @@ class Lineage:
 
     def scored_trajectories(self) -> Published:
         """`scored_trajectories`."""
-        return score_rollouts(self.store, self.store.require("raw_rollouts"), {name: _rule(name) for name in TASKS})
+        raw, questions = self.store.require("raw_rollouts"), self.store.require("question_sets")
+        return score_rollouts(self.store, raw, questions, self.scoring)
 
     def trajectory_corpus(self, task: str) -> Published:
         """`trajectory_corpus/<task>`."""
-        raw, scored = self.store.require("raw_rollouts"), self.store.require("scored_trajectories")
-        return build_corpus(self.store, raw, scored, self.store.require("question_sets"), _rule(task))
+        made = Made(*(self.store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
+        return build_corpus(self.store, made, self.scoring.rules[task], self.scoring)
 
     def training_selection(self, recipe: Recipe) -> Published:
         """`<recipe>/training_selection`."""
         corpus, questions = self.store.require(f"trajectory_corpus/{recipe.task}"), self.store.require("question_sets")
-        return select_rollouts(self.store, corpus, questions, selection_rule(recipe), recipe.task)
+        return select_rollouts(self.store, corpus, questions, self.selection_rule(recipe), recipe.task)
 
     def tokenized_shards(self, recipe: Recipe) -> Published:
         """`<recipe>/tokenized_shards`."""
@@ -202,6 +211,27 @@ class Lineage:
         """`champion/<line>`."""
         return crown_champion(self.store, line, self.store.require(f"recipe_comparison/{line}"))
 
+    def selection_rule(self, recipe: Recipe) -> SelectionRule:
+        """The recipe's slice for the selection stage."""
+        chosen = recipe.selection
+        limits = {
+            "positive": ClassLimit(
+                chosen.positive_rate, chosen.max_positives_per_question, chosen.max_positives, chosen.repeat_positives
+            ),
+            "negative": ClassLimit(
+                chosen.negative_rate, chosen.max_negatives_per_question, chosen.max_negatives, chosen.repeat_negatives
+            ),
+        }
+        return SelectionRule(
+            recipe=recipe.name,
+            profile=sql.find_profile(self.scoring.registry, chosen.profile),
+            choice=self.scoring.registry.one("selection", "choice").with_parameters({"seed": str(chosen.sample_seed)}),
+            classes=STRATEGIES[recipe.strategy.name].classes,
+            limits=limits,
+            min_quality=chosen.min_quality,
+            allow_contaminated=chosen.allow_contaminated,
+        )
+
     def _questions(self, recipe: Recipe) -> list[Question]:
         return read_questions(self.store, self.store.require("question_sets"), recipe.task)
 
@@ -228,19 +258,12 @@ def lineage_assets(recipes: Sequence[Recipe]) -> list[str]:
     return list(dict.fromkeys(keys))
 
 
-def _rule(name: str) -> TaskRule:
+def task_rule(name: str, recipes: Iterable[Recipe]) -> TaskRule:
+    """What SQL files know of a task; its limit in tokens is that of the recipe with the longest rows."""
     task = get_task(name)
-    return TaskRule(task.name, task.terminal_action, task.allowed_actions)
-
-
-def selection_rule(recipe: Recipe) -> SelectionRule:
-    """The recipe's slice for the selection stage."""
-    chosen = recipe.selection
-    limits = {"positive": chosen.max_positives, "negative": chosen.max_negatives}
-    repeat = {"positive": chosen.repeat_positives, "negative": chosen.repeat_negatives}
-    classes = STRATEGIES[recipe.strategy.name].classes
-    mix = Mix(limits, repeat)
-    return SelectionRule(recipe.name, chosen.profile, classes, mix, chosen.min_quality, chosen.allow_contaminated)
+    longest = [recipe.shards.max_tokens for recipe in recipes if recipe.task == name]
+    terminal = (task.terminal_action,)
+    return TaskRule(task.name, task.style, terminal, task.allowed_actions, task.min_chars, max(longest, default=None))
 
 
 def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:

@@ -20,6 +20,7 @@ from negtraj_dagster.chat_templates.choose import check_template_name
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_json
 from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
+from negtraj_dagster.sql import load_registry, profile_files
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.tasks import TASKS
 
@@ -27,13 +28,19 @@ NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 class SelectionSettings(Strict):
-    """What is trained on. Limits count rollouts in order of arrival, so new data never reshuffles the old choice."""
+    """What is trained on. Limits count rollouts in order of arrival and rates draw each by its key, so new data never reshuffles
+    the old choice."""
 
     profile: str = "strict"
     max_positives: int | None = Field(None, ge=1)
     max_negatives: int | None = Field(None, ge=1)
     repeat_positives: int = Field(1, ge=1)
     repeat_negatives: int = Field(1, ge=1)
+    positive_rate: float = Field(1.0, gt=0, le=1)
+    negative_rate: float = Field(1.0, gt=0, le=1)
+    max_positives_per_question: int | None = Field(None, ge=1)
+    max_negatives_per_question: int | None = Field(None, ge=1)
+    sample_seed: int = 0
     min_quality: float = Field(0.0, ge=0.0, le=1.0)
     allow_contaminated: bool = False
 
@@ -170,7 +177,7 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
     words: dict[str, tuple[str, list[str]]] = {
         "task": ("task", sorted(TASKS)),
         "base_model": ("base model", [*SCRATCH_NAMES, *settings.base_models]),
-        "selection.profile": ("quality profile", sorted(file.stem for file in paths.shipped("sql/profiles").glob("*.toml"))),
+        "selection.profile": ("quality profile", sorted(profile_files(load_registry(settings.sql_dirs)))),
         "strategy.name": ("strategy", sorted(STRATEGIES)),
     }
     known_words = {place: known for place, (_, known) in words.items()}

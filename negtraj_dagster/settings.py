@@ -48,6 +48,19 @@ class BaseModelSource(Strict):
     folder: Path
 
 
+class SqlSettings(Strict):
+    """What one SQL file may take: seconds of wall clock, megabytes of memory."""
+
+    deadline_s: float = Field(300.0, gt=0)
+    memory_mb: int = Field(2048, ge=256)
+
+
+class LabelSettings(Strict):
+    """Whose word on an outcome counts: the first of these that knows."""
+
+    scorers: tuple[Literal["recorded", "task_strict", "task_lenient"], ...] = ("recorded",)
+
+
 class Settings(Strict):
     """Everything a deployment sets, validated."""
 
@@ -57,6 +70,9 @@ class Settings(Strict):
     sources: dict[str, RolloutSource] = {}
     base_models: dict[str, BaseModelSource] = {}
     recipe_dirs: tuple[Path, ...] = ()
+    sql_dirs: tuple[Path, ...] = ()
+    sql: SqlSettings = SqlSettings()
+    labels: LabelSettings = LabelSettings()
     max_quarantined_share: float = 0.05
     landing_dir: Path | None = None
     store_url: str | None = None
@@ -91,6 +107,8 @@ def load_settings() -> Settings:
         values["nat_dir"] = nat_dir
     if recipe_dirs := os.environ.get("NEGTRAJ_RECIPES"):
         values["recipe_dirs"] = recipe_dirs.split(os.pathsep)
+    if sql_dirs := os.environ.get("NEGTRAJ_SQL"):
+        values["sql_dirs"] = sql_dirs.split(os.pathsep)
     settings = parse(Settings, {**values, "home": home}, file)
     return settings.model_copy(update={"nat_dir": _existing(settings.nat_dir, "NEGTRAJ_NAT_DIR")})
 

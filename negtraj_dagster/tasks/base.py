@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.schema import Question
@@ -20,7 +20,13 @@ class Score:
 
 
 class Task(ABC):
-    """A task's questions, tools and scoring rule."""
+    """A task's questions, tools and scoring rule.
+
+    Attributes:
+        version: rises when `score` or `is_valid_answer` judge otherwise.
+        style: how its agents speak: ReAct text (Thought, Action: name[argument]), or native tool calls.
+        min_chars: what an agent must at least say in an episode.
+    """
 
     name: str
     version: int = 1
@@ -28,6 +34,8 @@ class Task(ABC):
     instruction: str = ""
     terminal_action: str = "finish"
     max_turns: int = 7
+    style: Literal["react", "native"] = "react"
+    min_chars: int = 40
 
     @abstractmethod
     def fingerprint(self, settings: Settings) -> dict[str, Any] | None:
@@ -40,6 +48,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, prediction: str | None, answer: str) -> Score:
         """Judge a prediction against `answer` (JSON text, as in `Question.answer`). None is wrong."""
+
+    def is_valid_answer(self, prediction: str) -> bool:
+        """Whether an answer is of the kind that is asked for (yes or no, a number), right or wrong."""
+        return bool(prediction.strip())
 
     def missing_data_hint(self) -> str:
         """What a user does to have this task's data."""

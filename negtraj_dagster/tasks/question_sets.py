@@ -6,12 +6,12 @@ from typing import Any
 import polars as pl
 
 from negtraj_dagster.errors import QuestionSetError
-from negtraj_dagster.schema import Question, digest, digest_json
+from negtraj_dagster.schema import EVALUATION_SPLITS, Question, digest, digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import TASKS
 
-QUESTION_SETS_VERSION = 1
+QUESTION_SETS_VERSION = 2
 QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "task": pl.String,
     "question_id": pl.String,
@@ -48,6 +48,7 @@ def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, A
         splits = sorted({question.split for question in mine})
         tasks[name] = {
             "rows": digest(*(f"{q.question_id} {q.split} {q.question_hash}" for q in mine)),
+            "asked": digest(*(f"{q.question_id} {q.question_hash}" for q in mine if q.split not in EVALUATION_SPLITS)),
             **{f"n_{split}": sum(question.split == split for question in mine) for split in splits},
         }
     rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash) for q in questions]

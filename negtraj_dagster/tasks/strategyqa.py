@@ -13,12 +13,15 @@ from negtraj_dagster.tasks.base import Score, Task, read_json_lines
 
 FILES: dict[Split, str] = {"train": "strategyqa/train.jsonl", "test": "strategyqa/test_random_500.jsonl"}
 YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+FIRST = re.compile(r"(yes|no)(?=\W*$|\s*[,.;:!])")
+LAST = re.compile(r"\b(yes|no)\W*$")
 
 
 class StrategyQa(Task):
     """Yes/no questions whose answer needs several facts; the agent may search."""
 
     name = "strategyqa"
+    version = 2
     tools = ("search",)
     instruction = (
         "Answer the question with yes or no. Work in turns: write a Thought and then one Action, which is "
@@ -41,11 +44,19 @@ class StrategyQa(Task):
         ]
 
     def score(self, prediction: str | None, answer: str) -> Score:
-        """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: the only yes/no word said."""
+        """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: it begins or ends with the one yes/no it says.
+
+        "Most likely yes" and "No, since …" are answers; "there is no study of it" is none.
+        """
         gold = "yes" if json.loads(answer) else "no"
         said = (prediction or "").strip().lower()
-        words = {word.lower() for word in YES_NO.findall(prediction or "")}
-        return Score(strict=said == gold, lenient=words == {gold})
+        words = {word.lower() for word in YES_NO.findall(said)}
+        placed = FIRST.match(said) or LAST.search(said)
+        return Score(strict=said == gold, lenient=words == {gold} and placed is not None)
+
+    def is_valid_answer(self, prediction: str) -> bool:
+        """Yes or no and nothing else, but for case, spaces and a full stop."""
+        return prediction.strip().rstrip(".").lower() in ("yes", "no")
 
     def missing_data_hint(self) -> str:
         """How to get the data in."""

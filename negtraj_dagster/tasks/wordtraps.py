@@ -6,6 +6,7 @@ successes, systematic misconceptions, whole numbers as tokens.
 """
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -212,6 +213,14 @@ class Wordtraps(Task):
         except ValueError:
             lenient = False
         return Score(strict=said == answer, lenient=lenient)
+
+    def is_valid_answer(self, prediction: str) -> bool:
+        """A number, units and commas forgiven."""
+        number = prediction.replace(",", "").replace("$", "").split()
+        try:
+            return bool(number) and math.isfinite(float(number[0]))
+        except ValueError:
+            return False
 
     def missing_data_hint(self) -> str:
         """How to switch it on."""

@@ -1,23 +1,46 @@
-"""One task's corpus: its rollouts with questions joined, set-level verdicts, quality, and the funnel in numbers."""
+"""One task's corpus: its rollouts with questions joined, set-level verdicts, quality and funnel under every profile."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.conversations import read_conversations, read_index
+from negtraj_dagster.conversations import iter_conversations, read_conversations, read_index
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.schema import EVALUATION_SPLITS
+from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, TaskRule, filter_job, judge_sets, rules_digest, verdict_rows
-from negtraj_dagster.trajectories.labels import set_units
+from negtraj_dagster.tables import RowCache, frame_digest
+from negtraj_dagster.trajectories.contract import check_registry
+from negtraj_dagster.trajectories.funnel import funnel_of, per_source
+from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, Judge, Judged, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.loading import load_set_tables, show_all, show_only
+from negtraj_dagster.trajectories.overrides import Override, read_said
+from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA, profile_qualities, profile_verdicts
+from negtraj_dagster.trajectories.rules import TaskRule, token_limits
+from negtraj_dagster.trajectories.score import KEPT_SKETCH_SCHEMA, Scoring, said_of
+from negtraj_dagster.trajectories.signatures import (
+    QUOTE_SCHEMA,
+    QUOTES_IDENTITY,
+    SKETCH_IDENTITY,
+    find_pairs,
+    find_quotes,
+)
+from negtraj_dagster.trajectories.units import Units, set_units
 
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 """Rises when the corpus comes out differently from the same rollouts, verdicts and SQL."""
-ALWAYS_DROPPING = ("unknown_question", "evaluation_question")
-"""Verdicts of this module; every profile drops them."""
+ALWAYS_DROPPING = {
+    "unknown_question": "its question is in no question set",
+    "evaluation_question": "its question is held out for evaluation",
+    "override": "a person dropped it",
+}
+"""Verdicts of this module, with their reasons; every profile drops them."""
+OVERRULED = "overruled"
+"""Severity of a verdict that a person set aside (`keep` in overrides.csv)."""
+N_SAMPLES = 5
+QUOTE_CHUNK_BYTES = 64_000_000
 CORPUS_COLUMNS = (
     "rollout_key",
     "ingest_seq",
@@ -25,84 +48,260 @@ CORPUS_COLUMNS = (
     "split",
     "question_hash",
     "source",
+    "teacher",
     "label",
+    "style",
+    "answer",
     "base_key",
-    "quality",
 )
+QUOTE_KEY_SCHEMA = pl.Schema({"base_key": pl.String, **QUOTE_SCHEMA})
+SAMPLE_COLUMNS = ("filter", "reason", "rollout_key", "question_id", "label", "source", "step", "detail", "conversation")
 
 
-def build_corpus(store: Store, raw: Published, scored: Published, questions: Published, rule: TaskRule) -> Published:
+@dataclass(frozen=True)
+class Made:
+    """What a corpus is made of."""
+
+    raw: Published
+    scored: Published
+    questions: Published
+
+
+def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> Published:
     """The task's corpus, judging only what is new.
 
     Args:
         store: where row caches and objects live.
-        raw: the present `raw_rollouts`.
-        scored: the present `scored_trajectories`.
-        questions: the present `question_sets`.
-        rule: what filters know of the task.
+        made: the present `raw_rollouts`, `scored_trajectories` and `question_sets`.
+        rule: what SQL files know of the task.
+        scoring: the SQL files.
 
     Raises:
-        StoreError: `scored` was not made from `raw`, so some rollouts would pass filters that never saw them.
+        StoreError: the scores were not made from these rollouts, so some rollouts would pass filters that never saw them.
+        SqlContractError: a SQL file breaks its contract, or fails; what the others said is kept.
     """
-    if scored.details["raw_version"] != raw.version:
+    if made.scored.details["raw_version"] != made.raw.version:
         raise StoreError("scored_trajectories was made from other rollouts than the present ones; materialize it again first")
-    filters = [filter_ for filter_ in sql.load_filters() if filter_.scope != "row"]
-    quality = sql.load_one("scores/_quality.sql")
+    filters = [each for each in sql.filter_variants(scoring.registry) if not each.is_of_rows]
+    profiles = sql.load_profiles(scoring.registry)
     made_of = {
         "code": CORPUS_VERSION,
-        "raw_rollouts": raw.version,
-        "scored_trajectories": scored.version,
-        "questions": questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
-        "task": rules_digest([rule]),
-        **{f"sql/{file.name}": file.version for file in (*filters, quality)},
+        "raw_rollouts": made.raw.version,
+        "scored_trajectories": made.scored.version,
+        "questions": made.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
+        "task": rule.identity(),
+        "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
+        "signatures": [SKETCH_IDENTITY, QUOTES_IDENTITY],
+        "sql/quality": scoring.registry.one("selection", "quality").version,
+        **{f"sql/{each.name}/{each.version[:8]}": said_of(each) for each in filters},
+        **{f"profile/{name}": profile.identity() for name, profile in profiles.items()},
     }
 
     def write(folder: Path) -> Built:
-        return _build(store, folder, raw, scored, questions, rule, filters, quality)
+        return _Corpus(store, made, rule, scoring, filters, profiles).write(folder)
 
     return store.build(f"trajectory_corpus/{rule.task}", made_of, write)
 
 
-def _build(
-    store: Store,
-    folder: Path,
-    raw: Published,
-    scored: Published,
-    questions: Published,
-    rule: TaskRule,
-    filters: Sequence[sql.Filter],
-    quality: sql.SqlFile,
-) -> Built:
-    rollouts = read_index(store, raw).filter(pl.col("task") == rule.task)
-    question_table = _read(store, questions, "questions").filter(pl.col("task") == rule.task)
-    if rollouts.is_empty():
+class _Corpus:
+    def __init__(
+        self,
+        store: Store,
+        made: Made,
+        rule: TaskRule,
+        scoring: Scoring,
+        filters: Sequence[sql.Filter],
+        profiles: Mapping[str, sql.Profile],
+    ) -> None:
+        self.store, self.made, self.rule, self.scoring = store, made, rule, scoring
+        self.filters, self.profiles = filters, profiles
+        self.questions = self._read(made.questions, "questions").filter(pl.col("task") == rule.task)
+        self.caches: list[str] = []
+
+    def write(self, folder: Path) -> Built:
+        check_registry(self.scoring.registry)
+        rollouts = read_index(self.store, self.made.raw).filter(pl.col("task") == self.rule.task)
+        if rollouts.is_empty():
+            reason = f"no rollouts of task {self.rule.task} have landed, or all are refused"
+            return Built(content={"status": "no_data", "reason": reason})
+        labels = self._read(self.made.scored, "labels")
+        rollouts = rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
+        keys = rollouts.select("rollout_key")
+        scores = self._read(self.made.scored, "scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
+        row_verdicts = self._read(self.made.scored, "verdicts").join(keys, on="rollout_key", how="semi")
+        pairs = self._pairs(rollouts)
+        quotes, n_searched = self._quotes(rollouts)
+        judged, set_verdicts = self._judge_sets(rollouts, pairs, quotes)
+        verdicts = pl.concat([row_verdicts, *set_verdicts, *_question_verdicts(rollouts, self.questions)])
+        verdicts = self._overruled(verdicts, rollouts).sort("rollout_key", "filter", "version", "step", "earlier_key", "detail")
+        asked = self.questions.select("question_id", "split", "question_hash").unique("question_id", keep="first")
+        corpus = rollouts.join(asked, on="question_id", how="left").select(CORPUS_COLUMNS).sort("ingest_seq")
+        qualities = self._qualities(keys, verdicts, scores)
+        tables = {"corpus": corpus, "verdicts": verdicts, "qualities": qualities, "pairs": pairs, "scores": scores}
+        samples = rejected_samples(self.store, self.made.raw, rollouts, verdicts)
+        for name, table in (*tables.items(), ("rejected_samples", samples)):
+            table.rechunk().write_parquet(folder / f"{name}.parquet")
+        judged.work |= {"texts_searched": n_searched}
         return Built(
-            content={"status": "no_data", "reason": f"no rollouts of task {rule.task} have landed, or all are refused"}
+            content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": corpus.height},
+            details={
+                "labels": _count_labels(corpus),
+                "profiles": {name: self._told(profile, corpus, verdicts, qualities) for name, profile in self.profiles.items()},
+                "sql": [[str(each.path), each.name, each.version] for each in self.filters],
+            },
+            work=judged.work,
+            caches=(*judged.caches, *self.caches),
         )
-    labels = _read(store, scored, "labels").select("rollout_key", "label", "row_unit")
-    rollouts = rollouts.join(labels, on="rollout_key", how="left", maintain_order="left")
-    keys = rollouts.select("rollout_key")
-    scores = _read(store, scored, "scores").join(keys, on="rollout_key", how="semi")
-    known_of_task = rules_digest([rule])
-    units = set_units((each.scope for each in filters), rollouts, question_table, known_of_task)
-    jobs = [filter_job(each, units[each.scope]) for each in filters]
-    signatures = _read(store, scored, "signatures").join(keys, on="rollout_key", how="semi")
-    judged = judge_sets(store, jobs, labelled=rollouts, signatures=signatures, rule=rule, questions=question_table)
-    verdicts = [_read(store, scored, "verdicts").join(keys, on="rollout_key", how="semi")]
-    verdicts += _question_verdicts(rollouts, question_table)
-    verdicts += [verdict_rows(each, judged.answers[each.name], rollouts) for each in filters]
-    all_verdicts = pl.concat(verdicts).sort("rollout_key", "filter", "step", "earlier_key", "detail")
-    corpus = _corpus_rows(rollouts, question_table, _qualities(rollouts, all_verdicts, scores, quality))
-    samples = rejected_samples(store, raw, rollouts, all_verdicts)
-    for name, table in (("corpus", corpus), ("verdicts", all_verdicts), ("rejected_samples", samples)):
-        table.rechunk().write_parquet(folder / f"{name}.parquet")
-    content = {"corpus": frame_digest(corpus), "verdicts": frame_digest(all_verdicts), "n_rollouts": corpus.height}
-    details = {"funnel": _funnel(corpus, all_verdicts), "labels": _count_labels(corpus), **_quality_means(corpus)}
-    return Built(content=content, details=details, work=judged.work, caches=tuple(judged.caches))
+
+    def _read(self, published: Published, name: str) -> pl.DataFrame:
+        return pl.read_parquet(self.store.file(published.folder, f"{name}.parquet"), glob=False)
+
+    def _pairs(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """Rollouts that resemble each other."""
+        cache = RowCache(self.store, self.scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
+        sketches = cache.rows(rollouts).unique("fact_key", keep="first")
+        if (lost := rollouts.join(sketches, on="fact_key", how="anti")).height:
+            raise StoreError(f"{lost.height} rollouts have no sketch in the store; materialize scored_trajectories again first")
+        rows = rollouts.select("rollout_key", "question_id", "fact_key").join(
+            sketches, on="fact_key", how="left", maintain_order="left"
+        )
+        return find_pairs(rows).sort("rollout_key", "other_key")
+
+    def _quotes(self, rollouts: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+        """What rollouts hold of the evaluation questions; texts that were not searched yet are read and searched."""
+        held_out = self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).sort("question_id")
+        identity = digest(
+            QUOTES_IDENTITY, *(f"{key} {text}" for key, text in held_out.select("question_id", "question").rows())
+        )
+        cache = RowCache(self.store, f"quotes/{identity[:16]}", "base_key", QUOTE_KEY_SCHEMA)
+        missing = cache.missing(rollouts.select("base_key").unique())
+        if held_out.is_empty():
+            return QUOTE_SCHEMA.to_frame(), 0
+        made = [QUOTE_KEY_SCHEMA.to_frame()]
+        for texts in (
+            iter_conversations(self.store, self.made.raw, missing["base_key"], max_bytes=QUOTE_CHUNK_BYTES)
+            if missing.height
+            else ()
+        ):
+            words = _words(texts["conversation"])
+            found = find_quotes(texts["base_key"], words, held_out["question_id"], held_out["question"])
+            made.append(
+                found.rename({"rollout_key": "base_key"}).with_columns(rollout_key=pl.lit("")).select(QUOTE_KEY_SCHEMA.names())
+            )
+        if missing.height:
+            cache.add(missing["base_key"], pl.concat(made))
+        self.caches += [self.store.name(folder) for folder in cache.segments()]
+        known = cache.rows(rollouts).drop("rollout_key")
+        joined = rollouts.select("rollout_key", "base_key").join(known, on="base_key", how="inner")
+        return joined.select(QUOTE_SCHEMA.names()).sort("rollout_key", "question_id"), missing.height
+
+    def _judge_sets(
+        self, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame
+    ) -> tuple[Judged, list[pl.DataFrame]]:
+        held_out = frame_digest(self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).drop("facts"))
+        units = set_units((each.scope for each in self.filters), rollouts, pairs, quotes, held_out)
+        limits = token_limits([self.rule])
+
+        def units_of(file: sql.Filter) -> Units:
+            mine = units[file.scope]
+            return Units(mine.keys, digest(mine.context, limits)) if file.reads("max_tokens") else mine
+
+        jobs = filter_jobs(self.filters, units_of)
+        judge = Judge(self.store)
+        missing = {job.name: judge.missing(job) for job in jobs}
+        if any(each.height for each in missing.values()):
+            signatures = self._read(self.made.scored, "signatures").join(
+                rollouts.select("rollout_key"), on="rollout_key", how="semi"
+            )
+            with sql.Session(self.scoring.limits) as session:
+                load_set_tables(
+                    session,
+                    rollouts,
+                    signatures=signatures,
+                    pairs=pairs,
+                    quotes=quotes,
+                    rule=self.rule,
+                    questions=self.questions,
+                )
+                mark = session.mark()
+                for job in jobs:
+                    mine = missing[job.name]
+                    if not mine.height:
+                        continue
+                    session.rewind(mark)
+                    _show(session, job.scope, mine, rollouts, pairs)
+                    judge.ask(session, job, mine)
+        judged = judge.finish(jobs)
+        verdicts = [
+            verdict_rows(job.file, judged.answers[job.name], rollouts) for job in jobs if isinstance(job.file, sql.Filter)
+        ]
+        return judged, verdicts
+
+    def _overruled(self, verdicts: pl.DataFrame, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """The verdicts with what people decided: `drop` adds one, `keep` sets one filter's aside."""
+        said = read_said(self.store, read_index(self.store, self.made.raw)["rollout_key"]).verdicts()
+        mine = set(rollouts["rollout_key"].to_list())
+        decided = [each for each in said if each.key in mine]
+        drops = [each for each in decided if each.field == "drop"]
+        dropped = pl.DataFrame(
+            [(each.key, _told(each)) for each in drops], schema={"rollout_key": pl.String, "detail": pl.String}, orient="row"
+        )
+        verdicts = pl.concat([verdicts, _drop(dropped, "override")])
+        kept = [(each.key, each.value, _told(each)) for each in decided if each.field == "keep"]
+        table = pl.DataFrame(kept, schema=["rollout_key", "filter", "told"], orient="row") if kept else None
+        if table is None:
+            return verdicts
+        joined = verdicts.join(table, on=["rollout_key", "filter"], how="left", maintain_order="left")
+        is_kept = pl.col("told").is_not_null() & ~pl.col("filter").is_in(list(ALWAYS_DROPPING))
+        return joined.with_columns(
+            severity=pl.when(is_kept).then(pl.lit(OVERRULED)).otherwise("severity"),
+            detail=pl.when(is_kept).then(pl.concat_str("detail", pl.lit("; overruled "), "told")).otherwise("detail"),
+        ).select(VERDICT_SCHEMA.names())
+
+    def _qualities(self, keys: pl.DataFrame, verdicts: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+        formula = self.scoring.registry.one("selection", "quality")
+        frames = [QUALITY_SCHEMA.to_frame()]
+        with sql.Session(self.scoring.limits) as session:
+            for profile in self.profiles.values():
+                frames.append(profile_qualities(session, profile, keys, profile_verdicts(verdicts, profile), scores, formula))
+        return pl.concat(frames).sort("profile", "rollout_key")
+
+    def _told(
+        self, profile: sql.Profile, corpus: pl.DataFrame, verdicts: pl.DataFrame, qualities: pl.DataFrame
+    ) -> dict[str, object]:
+        mine = profile_verdicts(verdicts, profile)
+        quality = qualities.filter(pl.col("profile") == profile.name).select("rollout_key", "quality")
+        judged = corpus.join(quality, on="rollout_key", how="left", maintain_order="left")
+        return {
+            "funnel": funnel_of(judged, mine, profile),
+            "per_source": per_source(judged, mine, profile),
+            **_quality_means(judged),
+        }
 
 
-def _read(store: Store, published: Published, name: str) -> pl.DataFrame:
-    return pl.read_parquet(store.file(published.folder, f"{name}.parquet"), glob=False)
+def _told(each: Override) -> str:
+    return f"by {each.by}: {each.why}"
+
+
+def _show(session: sql.Session, scope: str, mine: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame) -> None:
+    """Let a filter see the rows to be judged, with the rows of their questions, or those that resemble them."""
+    tables = ("rollouts", "signatures", "pairs", "quotes")
+    if mine.height == rollouts.height:
+        show_all(session, tables)
+        return
+    keys = mine["rollout_key"]
+    if scope == "group":
+        asked = rollouts.join(mine.select("rollout_key"), on="rollout_key", how="semi").select("task", "question_id").unique()
+        keys = rollouts.join(asked, on=["task", "question_id"], how="semi")["rollout_key"]
+    elif scope == "corpus":
+        near = pairs.join(mine.select("rollout_key"), on="rollout_key", how="semi")["other_key"]
+        keys = pl.concat([keys, near]).unique()
+    show_only(session, tables, keys)
+
+
+def _words(conversations: pl.Series) -> pl.Series:
+    """The texts of conversations in canonical JSON, for matching by words: escapes become spaces, so no word grows by them."""
+    return conversations.str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
 
 
 def _question_verdicts(rollouts: pl.DataFrame, questions: pl.DataFrame) -> list[pl.DataFrame]:
@@ -110,59 +309,24 @@ def _question_verdicts(rollouts: pl.DataFrame, questions: pl.DataFrame) -> list[
     held_out = questions.filter(pl.col("split").is_in(EVALUATION_SPLITS))
     orphans = rollouts.join(questions.select("question_id").unique(), on="question_id", how="anti")
     evaluated = rollouts.join(held_out.select("question_id").unique(), on="question_id", how="semi")
+    detail = pl.format("question id {}", "question_id").alias("detail")
     return [
-        _drop(orphans, "unknown_question", "its question is in no question set"),
-        _drop(evaluated, "evaluation_question", "its question is held out for evaluation"),
+        _drop(orphans.select("rollout_key", detail), "unknown_question"),
+        _drop(evaluated.select("rollout_key", detail), "evaluation_question"),
     ]
 
 
-def _drop(rollouts: pl.DataFrame, name: str, reason: str) -> pl.DataFrame:
+def _drop(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     columns = {
         "filter": name,
         "version": "1",
-        "reason": reason,
+        "reason": ALWAYS_DROPPING[name],
         "severity": "drop",
         "step": None,
         "earlier_key": None,
     }
-    detail = pl.format("question id {}", "question_id").alias("detail")
-    made = rollouts.select("rollout_key", detail, *(pl.lit(value).alias(name) for name, value in columns.items()))
+    made = rows.select("rollout_key", "detail", *(pl.lit(value).alias(name) for name, value in columns.items()))
     return made.select(VERDICT_SCHEMA.names()).cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
-
-
-def _qualities(rollouts: pl.DataFrame, verdicts: pl.DataFrame, scores: pl.DataFrame, quality: sql.SqlFile) -> pl.DataFrame:
-    keys = rollouts.select("rollout_key")
-    with sql.connect() as connection:
-        for name, frame in (("rollouts", keys), ("verdicts", verdicts), ("scores", scores)):
-            connection.register(f"{name}_frame", frame.to_arrow())
-            connection.execute(f"create table {name} as select * from {name}_frame")
-            connection.unregister(f"{name}_frame")
-        sql.lock_down(connection)
-        return sql.select(connection, quality, expect={"rollout_key": "VARCHAR", "quality": "DOUBLE"})
-
-
-def _corpus_rows(rollouts: pl.DataFrame, questions: pl.DataFrame, qualities: pl.DataFrame) -> pl.DataFrame:
-    asked = questions.select("question_id", "split", "question_hash").unique("question_id", keep="first")
-    joined = rollouts.join(asked, on="question_id", how="left").join(qualities, on="rollout_key", how="left")
-    return joined.select(CORPUS_COLUMNS).sort("ingest_seq")
-
-
-def _funnel(corpus: pl.DataFrame, verdicts: pl.DataFrame) -> list[dict[str, object]]:
-    """Per filter in order: hits and hits of this filter alone, by class."""
-    hits = verdicts.select("rollout_key", "filter", "reason", "severity").unique()
-    n_drops = hits.filter(pl.col("severity") == "drop").group_by("rollout_key").len("n_drops")
-    hits = hits.join(n_drops, on="rollout_key", how="left").join(corpus.select("rollout_key", "label"), on="rollout_key")
-    order = [*ALWAYS_DROPPING, *(filter_.name for filter_ in sql.load_filters())]
-    rows = []
-    for name in order:
-        mine = hits.filter(pl.col("filter") == name)
-        alone = mine.filter((pl.col("severity") == "drop") & (pl.col("n_drops") == 1))
-        row: dict[str, object] = {"filter": name, "severity": mine["severity"][0] if mine.height else ""}
-        for label in ("positive", "negative", "unknown"):
-            row[f"n_{label}"] = mine.filter(pl.col("label") == label).height
-            row[f"n_{label}_only_this"] = alone.filter(pl.col("label") == label).height
-        rows.append(row)
-    return rows
 
 
 def _count_labels(corpus: pl.DataFrame) -> dict[str, int]:
@@ -178,13 +342,11 @@ def _quality_means(corpus: pl.DataFrame) -> dict[str, float | None]:
     return means
 
 
-def rejected_samples(
-    store: Store, raw: Published, rollouts: pl.DataFrame, verdicts: pl.DataFrame, n_per_reason: int = 5
-) -> pl.DataFrame:
-    """Up to five rejected rollouts per filter, with the offending step, for people to look at."""
+def rejected_samples(store: Store, raw: Published, rollouts: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Up to five rejected rollouts per filter (`SAMPLE_COLUMNS`), with the offending step, for people to look at."""
     drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first", maintain_order=True)
-    sample = drops.group_by("filter", maintain_order=True).head(n_per_reason)
-    named = rollouts.select("rollout_key", "question_id", "label", "base_key")
+    sample = drops.group_by("filter", maintain_order=True).head(N_SAMPLES)
+    named = rollouts.select("rollout_key", "question_id", "label", "source", "base_key")
     rows = sample.join(named, on="rollout_key", how="left", maintain_order="left")
     texts = read_conversations(store, raw, rows["base_key"]).select("base_key", "conversation")
-    return rows.join(texts, on="base_key", how="left", maintain_order="left").drop("base_key")
+    return rows.join(texts, on="base_key", how="left", maintain_order="left").select(SAMPLE_COLUMNS)

@@ -1,91 +1,128 @@
-"""Labels by the recorded reward, and per filter scope the key of all that a verdict on a row depends on."""
+"""Labels with their provenance: what the record says, what the task says of the answer, what a person decided."""
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from negtraj_dagster import sql
-from negtraj_dagster.schema import Label, digest
-from negtraj_dagster.tables import digest_rows, frame_digest
+from negtraj_dagster.schema import Label, digest_json
+from negtraj_dagster.tables import digest_rows
+from negtraj_dagster.tasks import Task
+from negtraj_dagster.trajectories.overrides import Override
 
-SCORER = "recorded_reward"
-SCORER_VERSION = 1
+LABELS_VERSION = 2
+SCORERS = ("recorded", "task_strict", "task_lenient")
+"""recorded: the reward that came with the rollout. task_strict, task_lenient: the task's rule on the answer, read again."""
+LABEL_SCHEMA = pl.Schema(
+    {
+        "rollout_key": pl.String,
+        "label": pl.String,
+        "scorer": pl.String,
+        "scorer_version": pl.String,
+        "recorded": pl.Boolean,
+        "task_strict": pl.Boolean,
+        "task_lenient": pl.Boolean,
+        "is_valid_answer": pl.Boolean,
+        "answer": pl.String,
+        "by": pl.String,
+        "why": pl.String,
+        "style": pl.String,
+        "row_unit": pl.String,
+        "fact_key": pl.String,
+    }
+)
+"""One rollout's label: who gave it (`scorer`, or `override` with by and why), and what each scorer says."""
 VISIBLE = ("task", "question_id", "source", "teacher", "occurrence", "reward", "pred", "gold")
-"""What a filter sees of a row besides its conversation, which the rollout's key covers."""
-
-
-def label_rollouts(rollouts: pl.DataFrame) -> pl.DataFrame:
-    """Add `label`, and `row_unit`: the digest of all that a row filter can see.
-
-    A missing reward is `unknown`: neither positive nor negative. A flipped label is a new unit, not a new rollout.
-    """
-    label = (
-        pl.when(pl.col("reward")).then(pl.lit(Label.POSITIVE.value))
-        .when(~pl.col("reward")).then(pl.lit(Label.NEGATIVE.value))
-        .otherwise(pl.lit(Label.UNKNOWN.value))
-    )  # fmt: skip
-    labelled = rollouts.with_columns(label.alias("label"))
-    units = digest_rows(labelled.select("rollout_key", "label", *VISIBLE), prefix=f"row {SCORER} {SCORER_VERSION}")
-    return labelled.with_columns(units.alias("row_unit"))
+"""What a filter sees of the record besides its conversation, which the rollout's key covers."""
+DERIVED = ("label", "style", "answer", "task_strict", "task_lenient", "is_valid_answer", "question_hash", "rule", "judgement")
+SCORE_SCHEMA = pl.Schema(
+    {
+        "answer": pl.String,
+        "truth": pl.String,
+        "task_strict": pl.Boolean,
+        "task_lenient": pl.Boolean,
+        "is_valid_answer": pl.Boolean,
+    }
+)
 
 
 @dataclass(frozen=True)
-class Units:
-    """What verdicts are kept by: `keys` (rollout_key, label, unit_key), and the `context` all of them depend on."""
-
-    keys: pl.DataFrame
-    context: str
-
-
-def row_units(labelled: pl.DataFrame, rules: str) -> Units:
-    """Units of row filters and scores: the row itself, under what the filters know of the tasks."""
-    return Units(labelled.select("rollout_key", "label", unit_key="row_unit"), rules)
-
-
-def set_units(scopes: Iterable[str], labelled: pl.DataFrame, questions: pl.DataFrame, rules: str) -> dict[str, Units]:
-    """Units of set-level filters by scope.
-
-    group: the row and the earlier rows of its question, so that a later row is a unit of its own and changes no other.
-    reference: the row and its question, beside all gate and test questions. corpus: the row beside everything there is.
+class Labeller:
+    """Gives every rollout its label.
 
     Args:
-        scopes: those in use.
-        labelled: one task's rows in order of arrival, with `row_unit`.
-        questions: the task's questions.
-        rules: digest of what filters know of the task.
+        scorers: in order; the first that knows decides.
+        tasks: by name; a task's version is its scorers'.
+        overrides: decisions of people by rollout; they win.
+        judgements: rollout_key, judge, score, note.
     """
-    wanted = set(scopes)
-    asked = labelled.join(questions.select("question_id", "question_hash"), on="question_id", how="left", maintain_order="left")
-    row = digest_rows(asked.select("row_unit", "question_hash"), prefix="question")
-    held_out = frame_digest(questions.filter(pl.col("split").is_in(["gate", "test"])).drop("facts"))
-    made = {"reference": Units(_keyed(labelled, row), digest(rules, held_out))}
-    if "group" in wanted:
-        made["group"] = Units(_keyed(labelled, _chained(labelled, row)), rules)
-    if "corpus" in wanted:
-        made["corpus"] = Units(_keyed(labelled, row), digest(rules, held_out, frame_digest(pl.DataFrame({"row": row}))))
-    return made
 
+    scorers: Sequence[str]
+    tasks: Mapping[str, Task]
+    overrides: Mapping[str, Override]
+    judgements: pl.DataFrame
 
-def _keyed(labelled: pl.DataFrame, unit_key: pl.Series) -> pl.DataFrame:
-    return labelled.select("rollout_key", "label").with_columns(unit_key.alias("unit_key"))
+    def identity(self) -> str:
+        """Digest of what decides labels besides the rollouts: part of the object's key, not of a row's."""
+        decisions = sorted([each.key, each.value, each.by, each.why] for each in self.overrides.values())
+        versions = sorted([name, task.version] for name, task in self.tasks.items())
+        judged = digest_json(self.judgements.rows())
+        return digest_json([LABELS_VERSION, list(self.scorers), versions, decisions, judged])
 
+    def label(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """Add what each scorer says, `label` with its provenance, and `row_unit`: the digest of all that a row file can see.
 
-def _chained(labelled: pl.DataFrame, row: pl.Series) -> pl.Series:
-    """Per row the digest of its question's rows up to it."""
-    groups = labelled.select(pl.struct("task", "question_id").rank("dense")).to_series().to_list()
-    last: dict[int, str] = {}
-    made = []
-    for group, unit in zip(groups, row.to_list(), strict=True):
-        chain = hashlib.sha256((last.get(group, "") + unit).encode()).hexdigest()
-        last[group] = chain
-        made.append(chain)
-    return pl.Series("chain", made, dtype=pl.String)
+        A row that nobody can label is `unknown`: neither positive nor negative. A flipped label is a new unit, not a new
+        rollout, and a scorer's new version makes new units of the rows that it judges otherwise only.
 
+        Args:
+            rollouts: index rows with `answer`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
+        """
+        scored = self._scored(rollouts).with_columns(recorded=pl.col("reward"))
+        first = pl.coalesce(*(pl.col(name) for name in self.scorers))
+        by = pl.coalesce(*(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in self.scorers))
+        label = (
+            pl.when(first).then(pl.lit(Label.POSITIVE.value))
+            .when(~first).then(pl.lit(Label.NEGATIVE.value))
+            .otherwise(pl.lit(Label.UNKNOWN.value))
+        )  # fmt: skip
+        versions = {name: str(task.version) for name, task in self.tasks.items()}
+        version = pl.col("task").replace_strict(versions, default="", return_dtype=pl.String)
+        labelled = scored.with_columns(label=label, scorer=by.fill_null("none"))
+        is_task = pl.col("scorer").str.starts_with("task_")
+        labelled = labelled.with_columns(scorer_version=pl.when(is_task).then(version).otherwise(pl.lit("1")))
+        labelled = self._overridden(labelled)
+        seen = labelled.join(self._judgement_digests(), on="rollout_key", how="left", maintain_order="left")
+        units = digest_rows(seen.select("rollout_key", *DERIVED, *VISIBLE), prefix="row")
+        return seen.with_columns(units.alias("row_unit"))
 
-def filter_units(filter_: sql.Filter, units: Units) -> Units:
-    """The units a filter judges: a row filter for one class leaves the other class alone."""
-    if filter_.applies_to == "both" or filter_.scope != "row":
-        return units
-    return Units(units.keys.filter(pl.col("label") == filter_.applies_to), units.context)
+    def _scored(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """Each (task, answer, truth) is scored once."""
+        asked = rollouts.select("task", "answer", "truth").unique()
+        rows: list[tuple[Any, ...]] = []
+        for task, answer, truth in asked.rows():
+            strict = lenient = valid = None
+            if answer is not None and task in self.tasks:
+                valid = self.tasks[task].is_valid_answer(answer)
+                if truth is not None:
+                    score = self.tasks[task].score(answer, truth)
+                    strict, lenient = score.strict, score.lenient
+            rows.append((task, answer, truth, strict, lenient, valid))
+        table = pl.DataFrame(rows, schema={"task": pl.String, **SCORE_SCHEMA}, orient="row")
+        return rollouts.join(table, on=["task", "answer", "truth"], how="left", nulls_equal=True, maintain_order="left")
+
+    def _overridden(self, labelled: pl.DataFrame) -> pl.DataFrame:
+        rows = [(key, each.value, "override", "1", each.by, each.why) for key, each in sorted(self.overrides.items())]
+        names = ("rollout_key", "label", "scorer", "scorer_version", "by", "why")
+        table = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+        return labelled.with_columns(by=pl.lit(None, pl.String), why=pl.lit(None, pl.String)).update(
+            table, on="rollout_key", how="left"
+        )
+
+    def _judgement_digests(self) -> pl.DataFrame:
+        rows: dict[str, list[tuple[Any, ...]]] = {}
+        for key, *said in self.judgements.rows():
+            rows.setdefault(key, []).append(tuple(said))
+        made = [(key, digest_json(said)) for key, said in rows.items()]
+        return pl.DataFrame(made, schema={"rollout_key": pl.String, "judgement": pl.String}, orient="row")

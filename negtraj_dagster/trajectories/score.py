@@ -1,84 +1,294 @@
 """The stage `scored_trajectories`: labels, per-rollout verdicts and scores of every rollout."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.conversations import read_index
+from negtraj_dagster.conversations import iter_conversations, read_index
 from negtraj_dagster.errors import SqlContractError
+from negtraj_dagster.schema import EVALUATION_SPLITS, digest_json
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.judge import Job, TaskRule, filter_job, judge_rows, rules_digest, verdict_rows
-from negtraj_dagster.trajectories.labels import SCORER, SCORER_VERSION, label_rollouts, row_units
+from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
+from negtraj_dagster.tasks import Task
+from negtraj_dagster.trajectories.contract import check_registry
+from negtraj_dagster.trajectories.judge import Job, Judge, Judged, applicable, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
+from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_all, show_only
+from negtraj_dagster.trajectories.overrides import Said, read_said
+from negtraj_dagster.trajectories.rules import TaskRule, token_limits
+from negtraj_dagster.trajectories.signatures import SKETCH_IDENTITY, SKETCH_SCHEMA, sketch
+from negtraj_dagster.trajectories.units import Units, row_units
 
-SCORED_VERSION = 1
+SCORED_VERSION = 2
 """Rises when labels, verdicts or scores come out differently from the same rollouts and the same SQL."""
+CHUNK_BYTES = 48_000_000
+"""Conversation text in DuckDB at a time: bounds memory, whatever the corpus."""
+FACT_SCHEMA = pl.Schema(
+    {
+        "fact_key": pl.String,
+        "rollout_key": pl.String,
+        "style": pl.String,
+        "answer": pl.String,
+        "said": pl.String,
+        "actions": pl.String,
+    }
+)
+"""What is known of a rollout before it has a label: how the agent spoke, what it answered, hashes of what it said and did."""
+KEPT_SKETCH_SCHEMA = pl.Schema({"fact_key": pl.String, **SKETCH_SCHEMA})
 
 
-def score_rollouts(store: Store, raw: Published, rules: Mapping[str, TaskRule]) -> Published:
+@dataclass(frozen=True)
+class Scoring:
+    """What the stage works with, besides the rollouts.
+
+    Attributes:
+        registry: the SQL files.
+        rules: task -> what SQL files know of it.
+        tasks: task -> its scoring rule.
+        scorers: whose word on an outcome counts, in order.
+        limits: of one query.
+    """
+
+    registry: sql.Registry
+    rules: Mapping[str, TaskRule]
+    tasks: Mapping[str, Task]
+    scorers: Sequence[str]
+    limits: sql.Limits
+
+    @cached_property
+    def filters(self) -> list[sql.Filter]:
+        """Row filters, each variant that a profile uses."""
+        return [each for each in sql.filter_variants(self.registry) if each.is_of_rows]
+
+    def fact_table(self) -> str:
+        """Name of the cache of facts: another one when what makes them changes."""
+        return f"facts/{self._identity('outcomes', 'signatures')}"
+
+    def sketch_table(self) -> str:
+        """Name of the cache of sketches."""
+        return f"sketches/{self._identity('texts')}"
+
+    def _identity(self, *names: str) -> str:
+        return digest_json([SKETCH_IDENTITY, *(self.registry.model(name).version for name in names)])[:16]
+
+
+def score_rollouts(store: Store, raw: Published, questions: Published, scoring: Scoring) -> Published:
     """Labels, row verdicts and scores of every rollout.
 
     Args:
         store: where the row caches live.
         raw: the present `raw_rollouts`.
-        rules: task -> what filters know of it.
+        questions: the present `question_sets`.
+        scoring: SQL files, task rules and scorers.
+
+    Raises:
+        SqlContractError: a SQL file breaks its contract, or fails; what the others said is kept.
+        SettingsError: a line of overrides.csv or judgements.csv is wrong.
     """
-    filters = [filter_ for filter_ in sql.load_filters() if filter_.scope == "row"]
-    scores = sql.load_scores()
-    if doubled := {each.name for each in filters} & {each.name for each in scores}:
-        raise SqlContractError(f"sql/filters and sql/scores: both have {sorted(doubled)}; give each file its own name")
-    known_of_tasks = rules_digest(list(rules.values()))
+    said = read_said(store, read_index(store, raw)["rollout_key"])
+    labeller = Labeller(tuple(scoring.scorers), scoring.tasks, said.labels(), said.judgements)
+    files = (*scoring.filters, *scoring.registry.scores)
+    asked = {name: task["asked"] for name, task in questions.content["tasks"].items()}
     made_of = {
         "code": SCORED_VERSION,
         "raw_rollouts": raw.version,
-        "scorer": [SCORER, SCORER_VERSION],
-        "tasks": known_of_tasks,
-        **{f"sql/{file.name}": file.version for file in (*filters, *scores, sql.load_one("model/signatures.sql"))},
+        "labels": labeller.identity(),
+        "overrides": digest_json([[each.key, each.field, each.value, each.by, each.why] for each in said.verdicts()]),
+        "questions": digest_json(asked),
+        "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
+        "token_limits": token_limits(scoring.rules.values()) if any(each.reads("max_tokens") for each in files) else "",
+        **{f"model/{name}": scoring.registry.model(name).version for name in ("outcomes", "signatures", "texts")},
+        **{f"sql/{each.name}/{each.version[:8]}": said_of(each) for each in files},
     }
-
-    def write(folder: Path) -> Built:
-        return _score(store, raw, folder, filters, scores, list(rules.values()), known_of_tasks)
-
-    return store.build("scored_trajectories", made_of, write)
-
-
-def _score(
-    store: Store,
-    raw: Published,
-    folder: Path,
-    filters: Sequence[sql.Filter],
-    scores: Sequence[sql.SqlFile],
-    rules: Sequence[TaskRule],
-    known_of_tasks: str,
-) -> Built:
-    labelled = label_rollouts(read_index(store, raw))
-    units = row_units(labelled, known_of_tasks)
-    signatures = sql.load_one("model/signatures.sql")
-    jobs = [filter_job(filter_, units) for filter_ in filters]
-    jobs += [*(Job("scores", file, units) for file in scores), Job("signatures", signatures, units)]
-    judged = judge_rows(store, jobs, labelled=labelled, raw=raw, rules=rules)
-    verdicts = pl.concat([verdict_rows(filter_, judged.answers[filter_.name], labelled) for filter_ in filters])
-    score_rows = [
-        judged.answers[file.name].select("rollout_key", pl.lit(file.name).alias("score_name"), "score") for file in scores
-    ]
-    tables = {
-        "verdicts": verdicts.sort("rollout_key", "filter", "step", "detail"),
-        "scores": pl.concat(score_rows).sort("rollout_key", "score_name"),
-        "signatures": judged.answers[signatures.name].drop("unit_key").sort("rollout_key"),
-        "labels": labelled.select(
-            "rollout_key", pl.lit(SCORER).alias("scorer"), pl.lit(SCORER_VERSION).alias("version"), "label", "row_unit"
-        ),
-    }
-    for name, table in tables.items():
-        table.rechunk().write_parquet(folder / f"{name}.parquet")
-    return Built(
-        content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": labelled.height},
-        details={"raw_version": raw.version, "n_verdicts": verdicts.height, "hits": _hits(tables["verdicts"], labelled)},
-        work=judged.work,
-        caches=tuple(judged.caches),
+    return store.build(
+        "scored_trajectories", made_of, lambda folder: _Stage(store, raw, questions, scoring, labeller, said).write(folder)
     )
+
+
+def said_of(file: sql.SqlFile) -> str:
+    """Digest of a file's answers and of what they are called: reason, severity, weight."""
+    return digest_json([file.version, file.header.model_dump(mode="json", exclude={"doc", "params"})])
+
+
+class _Stage:
+    def __init__(
+        self, store: Store, raw: Published, questions: Published, scoring: Scoring, labeller: Labeller, said: Said
+    ) -> None:
+        self.store, self.raw, self.scoring, self.labeller, self.said = store, raw, scoring, labeller, said
+        self.index = self._index(questions)
+        self.facts = RowCache(store, scoring.fact_table(), "fact_key", FACT_SCHEMA)
+        self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
+        self.judge = Judge(store)
+
+    def write(self, folder: Path) -> Built:
+        check_registry(self.scoring.registry)
+        self._read_new()
+        labelled = self._label(self.facts.rows(self.index))
+        jobs = self._jobs(row_units(labelled))
+        judged = self.judge.finish(jobs)
+        judged.work["conversations_read"] = self.n_read
+        return self._built(folder, labelled, jobs, judged)
+
+    def _index(self, questions: Published) -> pl.DataFrame:
+        """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
+        table = pl.read_parquet(self.store.file(questions.folder, "questions.parquet"), glob=False)
+        asked = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
+        asked = asked.select("task", "question_id", "question", "facts", "question_hash", "answer")
+        rules = {name: rule.identity() for name, rule in self.scoring.rules.items()}
+        index = read_index(self.store, self.raw).with_columns(
+            rule=pl.col("task").replace_strict(rules, default="", return_dtype=pl.String)
+        )
+        index = index.join(asked, on=["task", "question_id"], how="left", maintain_order="left")
+        index = index.with_columns(truth=pl.coalesce("answer", "gold")).drop("answer")
+        return index.with_columns(digest_rows(index.select("rollout_key", "rule"), prefix="fact").alias("fact_key"))
+
+    def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
+        """Rollouts whose facts are known, in order of arrival, with labels."""
+        known = facts.drop("rollout_key", "said", "actions")
+        return self.labeller.label(self.index.join(known, on="fact_key", how="inner", maintain_order="left"))
+
+    def _jobs(self, units: Units) -> list[Job]:
+        limits = Units(units.keys, token_limits(self.scoring.rules.values()))
+        of = lambda file: limits if file.reads("max_tokens") else units  # noqa: E731 - one line says it
+        return [
+            *filter_jobs(self.scoring.filters, of),
+            *(Job("scores", each, of(each)) for each in self.scoring.registry.scores),
+        ]
+
+    def _read_new(self) -> None:
+        """Read the conversations that some file has not seen, and ask the files about them."""
+        lacking = self.facts.missing(self.index.select("rollout_key", "fact_key"))
+        lacking = pl.concat([lacking, self.sketches.missing(self.index.select("rollout_key", "fact_key"))]).unique(
+            "rollout_key"
+        )
+        known = self._label(self.facts.rows(self.index))
+        missing = {job.name: self.judge.missing(job) for job in self._jobs(row_units(known))}
+        needed = pl.concat([lacking.select("rollout_key"), *(each.select("rollout_key") for each in missing.values())]).unique()
+        rows = self.index.join(needed, on="rollout_key", how="semi", maintain_order="left")
+        self.n_read = rows.height
+        if not rows.height:
+            return
+        facts: list[tuple[pl.DataFrame, pl.DataFrame]] = []
+        with sql.Session(self.scoring.limits) as session:
+            for texts in iter_conversations(self.store, self.raw, rows["base_key"], max_bytes=CHUNK_BYTES):
+                chunk = rows.join(texts, on="base_key", how="inner", maintain_order="left")
+                facts.append(self._read_chunk(session, chunk, lacking, missing))
+        fact_rows, sketch_rows = (pl.concat(each) for each in zip(*facts, strict=True))
+        for cache, made in ((self.facts, fact_rows), (self.sketches, sketch_rows)):
+            if (new := cache.missing(made)).height:
+                cache.add(new["fact_key"], new)
+
+    def _read_chunk(
+        self, session: sql.Session, chunk: pl.DataFrame, lacking: pl.DataFrame, missing: Mapping[str, pl.DataFrame]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Ask all files about some rollouts; the facts and sketches of those that had none."""
+        load_conversations(session, chunk, self.scoring.rules.values())
+        new = lacking.join(chunk.select("rollout_key"), on="rollout_key", how="semi")
+        wanted = self._models(has_new=new.height > 0)
+        make_model(session, wanted)
+        facts, sketches = FACT_SCHEMA.to_frame(), KEPT_SKETCH_SCHEMA.to_frame()
+        if new.height:
+            facts, sketches = self._facts(session, new)
+        old = chunk.join(new, on="rollout_key", how="anti").select("fact_key")
+        labelled = self._label(pl.concat([facts, self.facts.rows(old)])).join(
+            chunk.select("rollout_key"), on="rollout_key", how="semi"
+        )
+        load_row_tables(session, labelled, self.said.judgements)
+        tables = ["rollouts", "judgements", *(each.name for each in wanted)]
+        shown: pl.DataFrame | None = None
+        mark = session.mark()
+        for job in self._jobs(row_units(labelled)):
+            mine = (
+                self.judge.missing(job)
+                if new.height
+                else missing[job.name].join(labelled.select("rollout_key"), on="rollout_key", how="semi")
+            )
+            if not mine.height:
+                continue
+            keys = mine.select("rollout_key").sort("rollout_key")
+            if shown is None or not shown.equals(keys):
+                session.rewind(mark)
+                show_all(session, tables) if mine.height == labelled.height else show_only(session, tables, keys["rollout_key"])
+                shown = keys
+            self.judge.ask(session, job, mine)
+        return facts, sketches
+
+    def _models(self, *, has_new: bool) -> list[sql.SqlFile]:
+        registry = self.scoring.registry
+        if has_new:
+            return [registry.model(name) for name in sql.MODEL_ORDER]
+        jobs = [*self.scoring.filters, *registry.scores]
+        names = {each.name for job in jobs if job not in self.judge.failures for each in registry.model_files(job)}
+        return [registry.model(name) for name in sql.MODEL_ORDER if name in names]
+
+    def _facts(self, session: sql.Session, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        outcomes = session.query("select rollout_key, style, answer from outcomes")
+        signed = session.query("select rollout_key, said, actions from signatures")
+        texts = session.query("select rollout_key, said from texts")
+        facts = (
+            new.select("fact_key", "rollout_key")
+            .join(outcomes, on="rollout_key", how="left")
+            .join(signed, on="rollout_key", how="left")
+        )
+        if (lost := facts.filter(pl.col("style").is_null())).height:
+            raise SqlContractError(
+                f"{self.scoring.registry.model('outcomes').path}: no row for rollout {lost['rollout_key'][0]}"
+            )
+        said = new.select("fact_key", "rollout_key").join(texts, on="rollout_key", how="inner")
+        sketches = sketch(said["said"]).with_columns(said["fact_key"]).select(KEPT_SKETCH_SCHEMA.names())
+        silent = facts.join(said, on="fact_key", how="anti").select("fact_key", sketch=None, bands=None)
+        return facts.select(FACT_SCHEMA.names()), pl.concat([sketches, silent.cast(KEPT_SKETCH_SCHEMA)])  # type: ignore[arg-type]
+
+    def _built(self, folder: Path, labelled: pl.DataFrame, jobs: Sequence[Job], judged: Judged) -> Built:
+        verdicts = [
+            verdict_rows(job.file, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Filter)
+        ]
+        scores = [_score_rows(job, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Score)]
+        signatures = self.facts.rows(self.index).select("rollout_key", "said", "actions").drop_nulls("said")
+        tables = {
+            "verdicts": pl.concat(verdicts).sort("rollout_key", "filter", "version", "step", "detail"),
+            "scores": pl.concat(scores).sort("rollout_key", "score_name"),
+            "signatures": signatures.sort("rollout_key"),
+            "labels": labelled.select(LABEL_SCHEMA.names()),
+        }
+        for name, table in tables.items():
+            table.rechunk().write_parquet(folder / f"{name}.parquet")
+        caches = [
+            *judged.caches,
+            *(self.store.name(each) for cache in (self.facts, self.sketches) for each in cache.segments()),
+        ]
+        return Built(
+            content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": labelled.height},
+            details={
+                "raw_version": self.raw.version,
+                "n_verdicts": tables["verdicts"].height,
+                "hits": _hits(tables["verdicts"], labelled),
+                "labels": _count(labelled, "task", "label", "scorer"),
+                "styles": _count(labelled, "task", "style"),
+                "unmatched": list(self.said.unmatched),
+                "n_overrides": len(self.said.overrides),
+                "replaced_sql": [list(pair) for pair in self.scoring.registry.replaced],
+            },
+            work=judged.work,
+            caches=tuple(caches),
+        )
+
+
+def _score_rows(job: Job, answers: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
+    assert isinstance(job.file, sql.Score)
+    concerned = applicable(job.file, labelled)
+    if concerned.height < labelled.height:
+        answers = answers.join(concerned.select("rollout_key"), on="rollout_key", how="semi")
+    return answers.select("rollout_key", pl.lit(job.file.name).alias("score_name"), "score")
+
+
+def _count(rows: pl.DataFrame, *by: str) -> list[dict[str, Any]]:
+    return rows.group_by(by).len("n_rollouts").sort(by).to_dicts()
 
 
 def _hits(verdicts: pl.DataFrame, rollouts: pl.DataFrame) -> list[dict[str, object]]:

@@ -8,62 +8,47 @@ from pathlib import Path
 
 import polars as pl
 
-from negtraj_dagster import paths, sql
+from negtraj_dagster import sql
 from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest_json
-from negtraj_dagster.settings import did_you_mean, read_toml
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.corpus import ALWAYS_DROPPING
+from negtraj_dagster.trajectories.contract import CHOICE_COLUMNS
+from negtraj_dagster.trajectories.quality import why_dropped
 
-SELECTION_VERSION = 1
+SELECTION_VERSION = 2
 WORD = re.compile(r"\w+")
+LIMIT_SCHEMA = pl.Schema({"label": pl.String, "rate": pl.Float64, "max_per_question": pl.Int64, "max_rows": pl.Int64})
 
 
 @dataclass(frozen=True)
-class Mix:
-    """How many rows of each class are trained, in order of arrival, and how often each stands in an epoch."""
+class ClassLimit:
+    """How much of a class is trained: a share by draw, so many a question and in all by order of arrival; and how often each."""
 
-    max_per_class: Mapping[str, int | None]
-    repeat: Mapping[str, int]
+    rate: float = 1.0
+    max_per_question: int | None = None
+    max_rows: int | None = None
+    repeat: int = 1
 
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """A recipe's slice for this stage."""
+    """A recipe's slice for this stage; `choice` is sql/selection/choice.sql with the recipe's seed."""
 
     recipe: str
-    profile: str
+    profile: sql.Profile
+    choice: sql.SqlFile
     classes: tuple[str, ...]
-    mix: Mix
+    limits: Mapping[str, ClassLimit]
     min_quality: float
     allow_contaminated: bool
 
     def slice_digest(self) -> str:
         """Identity of the rule, the recipe's name left out: recipes that select alike have equal content."""
-        body = [self.classes, dict(self.mix.max_per_class), dict(self.mix.repeat), self.min_quality]
-        nearest = sorted(filter_.name for filter_ in sql.load_filters() if filter_.names_nearest_twin)
-        return digest_json([*body, self.allow_contaminated, sorted(dropping_filters(self.profile)), nearest])
-
-
-def dropping_filters(profile: str) -> frozenset[str]:
-    """Names of the filters whose verdicts exclude a rollout under a profile.
-
-    Raises:
-        SettingsError: an unknown profile, or a profile that names an unknown filter.
-    """
-    folder = paths.shipped("sql") / "profiles"
-    file = folder / f"{profile}.toml"
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    if profile not in known:
-        raise SettingsError(f"unknown quality profile {profile!r}{did_you_mean(profile, known)}")
-    by_name = {filter_.name: filter_ for filter_ in sql.load_filters()}
-    only = read_toml(file).get("only")
-    for name in only or ():
-        if name not in by_name:
-            raise SettingsError(f"{file}: unknown filter {name!r}{did_you_mean(name, by_name)}")
-    names = (name for name, filter_ in by_name.items() if filter_.severity == "drop" and (only is None or name in only))
-    return frozenset({*ALWAYS_DROPPING, *names})
+        limits = sorted([label, *vars(limit).values()] for label, limit in self.limits.items())
+        nearest = sorted(each.name for each in self.profile.filters if each.names_nearest_twin)
+        body = [self.classes, limits, self.choice.version, self.min_quality, self.allow_contaminated]
+        return digest_json([*body, self.profile.name, self.profile.identity(), nearest])
 
 
 def select_rollouts(store: Store, corpus: Published, questions: Published, rule: SelectionRule, task: str) -> Published:
@@ -88,13 +73,16 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
     rows = pl.read_parquet(store.file(corpus.folder, "corpus.parquet"), glob=False)
     verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
     asked = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
+    qualities = pl.read_parquet(store.file(corpus.folder, "qualities.parquet"), glob=False)
+    mine = qualities.filter(pl.col("profile") == rule.profile.name).select("rollout_key", "quality")
+    rows = rows.join(mine, on="rollout_key", how="left", maintain_order="left")
     chosen = _choose(_why_dropped(rows, verdicts, rule), rule)
     n_contaminated = _check_contamination(chosen, asked, rule, task)
     chosen.rechunk().write_parquet(folder / "selection.parquet")
     selected = chosen.filter("selected")
     if selected.is_empty():
         raise SettingsError(
-            f"recipe {rule.recipe}: no rollout of {rows.height} is selected under profile {rule.profile!r} and classes "
+            f"recipe {rule.recipe}: no rollout of {rows.height} is selected under profile {rule.profile.name!r} and classes "
             f"{rule.classes}; reasons: {_count_reasons(chosen)}. Loosen the profile or the classes"
         )
     counts = dict(selected["class"].value_counts().rows())
@@ -124,66 +112,43 @@ def _count_reasons(chosen: pl.DataFrame) -> dict[str, int]:
 
 
 def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
-    """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives.
-
-    A duplicate is dropped only while an earlier twin can be trained.
-    """
-    hits = verdicts.filter((pl.col("severity") == "drop") & pl.col("filter").is_in(list(dropping_filters(rule.profile))))
-    alone = hits.filter(pl.col("earlier_key").is_null()).unique("rollout_key", keep="last", maintain_order=True)
-    named = alone.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
-    class_reason = (
+    """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives."""
+    unlike = (
         pl.when(~pl.col("label").is_in(list(rule.classes)))
         .then(pl.concat_str(pl.lit("class "), "label", pl.lit(": not trained by this strategy")))
         .when(pl.col("quality") < rule.min_quality)
         .then(pl.lit(f"quality below {rule.min_quality}"))
         .otherwise(pl.lit(""))
     )
-    judged = rows.join(named, on="rollout_key", how="left", maintain_order="left")
-    judged = judged.with_columns(why=pl.coalesce("why", class_reason)).sort("ingest_seq")
-    twins = hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key")
-    return _drop_twins(judged, twins) if twins.height else judged
-
-
-def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame) -> pl.DataFrame:
-    """Drop every row that has a surviving earlier twin; asked in order of arrival, since a dropped twin admits the next."""
-    is_nearest = {filter_.name: filter_.names_nearest_twin for filter_ in sql.load_filters()}
-    earlier: dict[str, list[tuple[str, str]]] = {}
-    for key, name, twin in twins.sort("rollout_key", "filter", "earlier_key").rows():
-        earlier.setdefault(key, []).append((name, twin))
-    survivors = set(judged.filter(pl.col("why") == "")["rollout_key"].to_list())
-    surviving: dict[tuple[str, str], str] = {}  # (filter, row) -> the nearest survivor among it and its earlier twins
-    why: dict[str, str] = {}
-    concerned = pl.DataFrame({"rollout_key": list(earlier)})
-    for key in judged.join(concerned, on="rollout_key", how="semi", maintain_order="left")["rollout_key"].to_list():
-        for name, twin in earlier[key]:
-            first = surviving.get((name, twin)) or (twin if twin in survivors else "")
-            if first and key in survivors:
-                why[key] = f"filter {name}: of {first[:12]}"
-                survivors.remove(key)
-            if first and is_nearest.get(name):
-                surviving[name, key] = first
-    made = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
-    joined = judged.join(made, on="rollout_key", how="left", maintain_order="left")
-    return joined.with_columns(why=pl.coalesce("twin", "why")).drop("twin")
+    return why_dropped(rows, verdicts, rule.profile, also=unlike)
 
 
 def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
-    """All rows with what is selected: of the survivors, the first arrivals of each class up to its limit."""
-    survives = pl.col("why") == ""
-    limits = {label: limit for label, limit in rule.mix.max_per_class.items() if limit is not None}
-    limit = pl.col("label").replace_strict(limits, default=None, return_dtype=pl.Int64) if limits else pl.lit(None, pl.Int64)
-    repeat = pl.col("label").replace_strict(dict(rule.mix.repeat) or {"": 1}, default=1, return_dtype=pl.Int32)
-    enough = pl.concat_str(pl.lit("mix: "), limit.cast(pl.String), pl.lit(" "), "label", pl.lit(" rows are enough"))
-    is_enough = survives & limit.is_not_null() & (survives.cum_sum().over("label") > limit)
-    return judged.sort("ingest_seq").select(
+    """All rows with what is selected: of the survivors what the recipe's rates and limits leave."""
+    survivors = judged.filter(pl.col("why") == "")
+    limits = pl.DataFrame(
+        [(label, each.rate, each.max_per_question, each.max_rows) for label, each in rule.limits.items()],
+        schema=LIMIT_SCHEMA,
+        orient="row",
+    )
+    with sql.Session() as session:
+        session.load("candidates", survivors.select("rollout_key", "question_id", "label", "ingest_seq", "quality"))
+        session.load("limits", limits)
+        session.lock()
+        told = session.select(rule.choice, expect=CHOICE_COLUMNS)
+    repeats = {label: each.repeat for label, each in rule.limits.items()}
+    judged = judged.join(told, on="rollout_key", how="left", maintain_order="left").sort("ingest_seq")
+    untold = pl.lit("class: the selection says nothing of it")
+    why = pl.when(pl.col("why") == "").then(pl.col("why_not").fill_null(untold)).otherwise("why")
+    return judged.select(
         "rollout_key",
         "question_id",
         pl.col("label").alias("class"),
         "quality",
         pl.lit(1.0, pl.Float32).alias("weight"),
-        repeat.alias("repeat"),
-        (survives & ~is_enough).alias("selected"),
-        pl.when(is_enough).then(enough).otherwise("why").alias("why_not"),
+        pl.col("label").replace_strict(repeats or {"": 1}, default=1, return_dtype=pl.Int32).alias("repeat"),
+        (why == "").alias("selected"),
+        why.alias("why_not"),
     )
 
 

@@ -4,6 +4,7 @@ reason = "no agent turn"
 scope = "row"
 severity = "drop"
 applies_to = "both"
+style = "any"
 doc = """
 A rollout without a single assistant turn holds nothing to learn. In NAT's StrategyQA files these are 7 failures whose
 first reply did not parse. Example: conversation [] is caught; one assistant turn is not.

@@ -4,6 +4,7 @@ reason = "a turn does not parse"
 scope = "row"
 severity = "drop"
 applies_to = "both"
+style = "react"
 doc = """
 Several Action: markers in one turn, text after the action's bracket, or an Observation: that the agent wrote itself.
 Such turns teach a format that the loop cannot execute. Example: `Action: It seems ... Action: search[x]` is caught.

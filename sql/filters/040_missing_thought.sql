@@ -4,6 +4,7 @@ reason = "most turns have no Thought"
 scope = "row"
 severity = "flag"
 applies_to = "both"
+style = "react"
 doc = """
 More than `max_share` of the turns act without a Thought. The threshold marks rollouts in which thinking is the
 exception. Example: two of three turns without Thought: is caught; one of two is not.

@@ -4,19 +4,34 @@ reason = "calls a tool that was not offered"
 scope = "row"
 severity = "drop"
 applies_to = "both"
+style = "any"
 doc = """
-The action's name is not among the task's tools and its terminal action. Example: calculate[1+1] in a task that offers
-search and finish is caught.
+The action's name is neither among the tools that the rollout says it was offered nor among the task's; where neither names any,
+nothing is known and nothing caught. Example: calculate[1+1] in a task that offers search and finish is caught.
 """
 */
+with offers as (
+    select
+        rollouts.rollout_key,
+        tasks.terminal_actions || case
+            when json_valid(rollouts.tools)
+                then
+                    list_concat(
+                        cast(json_extract_string(rollouts.tools, '$[*].function.name') as varchar []),
+                        cast(json_extract_string(rollouts.tools, '$[*].name') as varchar [])
+                    )
+            else tasks.allowed_actions
+        end as names
+    from rollouts
+    inner join tasks on rollouts.task = tasks.task
+    where json_valid(rollouts.tools) or len(tasks.allowed_actions) > 0
+)
+
 select
-    steps.rollout_key,
-    steps.step,
-    'action ' || steps.action_type as detail
-from steps
-inner join rollouts on steps.rollout_key = rollouts.rollout_key
-inner join tasks on rollouts.task = tasks.task
-where
-    steps.action_type is not null
-    and not list_contains(tasks.allowed_actions, steps.action_type)
-order by steps.rollout_key, steps.step
+    actions.rollout_key,
+    actions.step,
+    'action ' || actions.name as detail
+from actions
+inner join offers on actions.rollout_key = offers.rollout_key
+where not list_contains(offers.names, actions.name)
+order by actions.rollout_key, actions.step, actions.action

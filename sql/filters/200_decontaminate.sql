@@ -4,6 +4,7 @@ reason = "asks an evaluation question"
 scope = "reference"
 severity = "drop"
 applies_to = "both"
+style = "any"
 doc = """
 Nearly all n-grams of the rollout's question stand in one question of a gate or test split of its task, so training on it
 would be training on the test. n falls to the question's length where it has fewer words. Source: 58 % of NAT's StrategyQA

@@ -5,6 +5,7 @@ scope = "group"
 twins = "nearest"
 severity = "drop"
 applies_to = "both"
+style = "any"
 doc = """
 The agent's turns equal those of an earlier rollout of the same question. The nearest earlier twin is named, and it names its
 own, so that dropping the first re-admits the next. Example: the same failure sampled at two temperatures is caught once.

@@ -5,6 +5,7 @@ scope = "group"
 twins = "nearest"
 severity = "drop"
 applies_to = "negative"
+style = "any"
 doc = """
 A failure that takes the same actions with the same arguments as an earlier failure of its question adds no new mistake.
 The nearest earlier twin is named, and it names its own, so that dropping the first re-admits the next. Example: two failures

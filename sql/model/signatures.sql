@@ -1,16 +1,28 @@
 /*
 name = "signatures"
 doc = """
-What set-level filters compare instead of whole conversations: `said`, a hash of all the agent's turns, and `actions`, a hash
-of its actions with their arguments in lower case. Rollouts without assistant turns have no row here. Computed once a row.
+What set-level filters compare instead of whole conversations: `said`, a hash of all that the agent said and called, and
+`actions`, a hash of its actions with their arguments in lower case. Rollouts without assistant turns have no row here.
 """
 */
+with taken as (
+    select
+        steps.rollout_key,
+        string_agg(
+            coalesce(actions.name, '?') || '[' || lower(coalesce(actions.argument, '')) || ']', chr(30)
+            order by steps.step, actions.action
+        ) as sequence
+    from steps
+    left join actions
+        on
+            steps.rollout_key = actions.rollout_key
+            and steps.step = actions.step
+    group by steps.rollout_key
+)
+
 select
-    rollout_key,
-    sha256(string_agg(content, chr(30) order by step)) as said,
-    sha256(
-        string_agg(coalesce(action_type, '?') || '[' || lower(coalesce(action_arg, '')) || ']', chr(30) order by step)
-    ) as actions
-from steps
-group by rollout_key
-order by rollout_key
+    texts.rollout_key,
+    sha256(texts.said) as said,
+    sha256(taken.sequence) as actions
+from texts
+inner join taken on texts.rollout_key = taken.rollout_key

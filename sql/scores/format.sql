@@ -1,7 +1,8 @@
 /*
 name = "format"
+style = "react"
 doc = """
-Share of turns that parse as Thought and one action: 1 = all of them.
+Share of turns that parse as Thought and one action: 1 = all of them, a turn without a Thought counts half.
 """
 */
 select

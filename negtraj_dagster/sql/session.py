@@ -1,0 +1,259 @@
+"""Runs SQL files over tables, in a process that is killed when a query exceeds its deadline or its memory."""
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from negtraj_dagster.errors import SqlContractError
+from negtraj_dagster.paths import PACKAGE_ROOT
+from negtraj_dagster.settings import listed
+from negtraj_dagster.sql.files import SqlFile
+
+DEADLINE_S = 300.0
+MEMORY_MB = 2048
+SETUP_DEADLINE_S = 3600.0
+LINE = re.compile(r"\bLINE (\d+):")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one query: seconds of wall clock, and megabytes of memory."""
+
+    deadline_s: float = DEADLINE_S
+    memory_mb: int = MEMORY_MB
+
+
+class _DiedError(Exception):
+    """The process ended, or had to be ended."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    head: Mapping[str, Any]
+    payload: bytes | pa.Buffer = b""
+
+
+class Session:
+    """An in-memory DuckDB in a process of its own.
+
+    Tables are loaded and made first, then `lock` forbids files, network and settings, then `select` runs files. A query that
+    has to be stopped costs the process; the next one starts another with the same tables.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._setup: list[_Request] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="negtraj-sql-")
+        self.reset()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._kill()
+        self._folder.cleanup()
+
+    def reset(self) -> None:
+        """Forget all tables."""
+        self._setup = []
+        self._do(_Request({"do": "reset"}))
+
+    def load(self, table: str, frame: pl.DataFrame, as_: str = "*") -> None:
+        """Make a table of a frame; `as_` is the select list over its columns."""
+        arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, arrow.schema) as writer:
+            writer.write_table(arrow, max_chunksize=50_000)
+        self._do(
+            _Request(
+                {"do": "load", "sql": f"create or replace table {table} as select {as_} from incoming_table"}, sink.getvalue()
+            )
+        )
+
+    def execute(self, statement: str) -> None:
+        """Run one of our own statements as part of the set-up."""
+        self._do(_Request({"do": "execute", "sql": statement}))
+
+    def create(self, table: str, file: SqlFile) -> None:
+        """Make a table of a model file's answer."""
+        if file.parameters:
+            raise SqlContractError(f"{file.path}: a model file has no parameters; write the values into the SQL")
+        try:
+            self.execute(f"create or replace table {table} as {file.body}")
+        except SqlContractError as error:
+            self._setup.pop()
+            raise SqlContractError(f"{file.path}: {error}") from None
+
+    def lock(self) -> None:
+        """No files, no network, no settings from here on: what runs next may be a user's SQL."""
+        self._do(_Request({"do": "lock"}))
+
+    def mark(self) -> int:
+        """A mark of the set-up so far, for `rewind`."""
+        return len(self._setup)
+
+    def rewind(self, mark: int) -> None:
+        """Leave out what was set up since the mark when a process has to be started anew."""
+        del self._setup[mark:]
+
+    def check(self, file: SqlFile) -> dict[str, Any]:
+        """The statements, parameters, tables and columns of a file, by running it over the present tables.
+
+        Raises:
+            SqlContractError: it does not parse, or needs tables or columns that are not there; names file and line.
+        """
+        return self._ask(file, {"do": "check", "sql": file.text, "params": dict(file.parameters)})[0]
+
+    def select(self, file: SqlFile, *, expect: Mapping[str, str]) -> pl.DataFrame:
+        """Run a file's SELECT and check its columns.
+
+        Args:
+            file: what to run, with its parameters' values.
+            expect: the columns it must return; others are refused.
+
+        Raises:
+            SqlContractError: it fails, runs too long, takes too much memory, or returns other columns; names file and line.
+        """
+        _, body = self._ask(file, {"do": "select", "sql": file.text, "params": dict(file.parameters)})
+        with pa.ipc.open_stream(body) as reader:
+            frame = pl.DataFrame(reader.read_all())
+        if set(frame.columns) != set(expect):
+            raise SqlContractError(f"{file.path}: returns {listed(frame.columns, 'and')}; expected {listed(expect, 'and')}")
+        return frame
+
+    def query(self, statement: str) -> pl.DataFrame:
+        """Run one of our own SELECTs."""
+        _, body = self._answered({"do": "select", "sql": statement, "params": {}}, self.limits.deadline_s)
+        with pa.ipc.open_stream(body) as reader:
+            return pl.DataFrame(reader.read_all())
+
+    def _ask(self, file: SqlFile, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        limits = self.limits
+        try:
+            return self._answered(request, limits.deadline_s)
+        except TimeoutError:
+            raise SqlContractError(
+                f"{file.path}: stopped after its deadline of {limits.deadline_s:g} s; make it look at less, or raise "
+                f"sql.deadline_s in negtraj.toml"
+            ) from None
+        except _DiedError as error:
+            raise SqlContractError(
+                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({error}); make it hold less, or "
+                f"raise sql.memory_mb in negtraj.toml"
+            ) from None
+        except MemoryError as error:
+            raise SqlContractError(
+                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({_first_line(error)}); make it hold "
+                f"less, or raise sql.memory_mb in negtraj.toml"
+            ) from None
+        except SqlContractError as error:
+            line = LINE.search(str(error))
+            raise SqlContractError(f"{file.path}{f', line {line[1]}' if line else ''}: {error}") from None
+
+    def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:
+        """An answer from a process that holds the tables."""
+        if self._process is None:
+            self._restart()
+        return self._exchange(_Request(request), deadline_s)
+
+    def _do(self, request: _Request) -> None:
+        if self._process is None:
+            self._restart()
+        self._setup.append(request)
+        try:
+            self._exchange(request, SETUP_DEADLINE_S)
+        except (_DiedError, MemoryError) as error:
+            self._setup.pop()
+            raise SqlContractError(
+                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb in "
+                f"negtraj.toml"
+            ) from None
+
+    def _restart(self) -> None:
+        command = [sys.executable, "-m", "negtraj_dagster.sql_worker", str(self.limits.memory_mb), str(os.getpid())]
+        path = os.pathsep.join([str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=self._folder.name,
+            env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+        )
+        for request in self._setup:
+            self._exchange(request, SETUP_DEADLINE_S)
+
+    def _exchange(self, request: _Request, deadline_s: float) -> tuple[dict[str, Any], bytes]:
+        """Send a request and read its answer; the process is gone afterwards unless it answered."""
+        assert self._process is not None
+        is_answered = False
+        try:
+            self._send(request)
+            until = time.monotonic() + deadline_s
+            head = json.loads(self._read(until, lambda got: got.endswith(b"\n")))
+            body = self._read(until, lambda got: len(got) >= head["n_bytes"], head["n_bytes"])
+            is_answered = True
+        finally:
+            if not is_answered:
+                self._kill()
+        if "error" in head:
+            raise MemoryError(head["error"]) if head["is_memory"] else SqlContractError(head["error"])
+        return head, body
+
+    def _send(self, request: _Request) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            head = {**request.head, "n_bytes": len(request.payload)}
+            self._process.stdin.write(json.dumps(head).encode() + b"\n")
+            self._process.stdin.write(request.payload)
+            self._process.stdin.flush()
+        except OSError:
+            raise _DiedError("its process ended") from None
+
+    def _read(self, until: float, is_done: Callable[[bytearray], bool], n_bytes: int | None = None) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        got, place = bytearray(), self._process.stdout.fileno()
+        while not is_done(got):
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([place], [], [], left)[0]:
+                raise TimeoutError
+            more = os.read(place, 1 if n_bytes is None else min(n_bytes - len(got), 1 << 20))
+            if not more:
+                raise _DiedError("its process ended")
+            got += more
+        return bytes(got)
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+        process.wait()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).split("\n")[0]

@@ -1,0 +1,131 @@
+"""A DuckDB in a process of its own, for `negtraj_dagster.sql.session`: what runs there may be anybody's SQL.
+
+DuckDB's own limits do not hold everywhere: a `levenshtein` of two long texts hears no interrupt, a `range` of 10^9 numbers
+passes its memory limit. Here the operating system limits the memory, and the parent kills the process at the deadline.
+
+Reads requests from stdin and answers on stdout: a line of JSON, `n_bytes` in it, then so many bytes of an Arrow IPC stream.
+"""
+
+import json
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+ALLOWANCE_MB = 1024
+"""Address space beyond DuckDB's own limit: libraries, Arrow tables on their way in and out."""
+MAX_ROWS = 5_000_000
+PARAMETER = re.compile(r"\$[A-Za-z_]\w*")
+WATCH_S = 0.5
+
+
+class _Worker:
+    def __init__(self, memory_mb: int) -> None:
+        self.memory_mb = memory_mb
+        self.connection = duckdb.connect(":memory:")
+
+    def answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        return getattr(self, f"do_{request['do']}")(request, payload)  # type: ignore[no-any-return]
+
+    def do_reset(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        """An empty database, single-threaded so that results do not depend on the machine."""
+        self.connection.close()
+        self.connection = duckdb.connect(":memory:")
+        self.connection.execute("set threads = 1")
+        self.connection.execute(f"set memory_limit = '{self.memory_mb}MB'")
+        self.connection.execute("set temp_directory = ''")
+        self.connection.execute("set TimeZone = 'UTC'")
+        return {}, b""
+
+    def do_load(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        with pa.ipc.open_stream(payload) as reader:
+            incoming = reader.read_all()
+        self.connection.register("incoming_table", incoming)
+        self.connection.execute(request["sql"])
+        self.connection.unregister("incoming_table")
+        return {}, b""
+
+    def do_execute(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        self.connection.execute(request["sql"])
+        return {}, b""
+
+    def do_lock(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        """No files, no network, no settings from here on."""
+        for name in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
+            self.connection.execute(f"set {name} = false")
+        self.connection.execute("set lock_configuration = true")
+        return {}, b""
+
+    def do_check(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        """What a text holds: its statements, and of the first its parameters, tables, columns and types."""
+        statements = self.connection.extract_statements(request["sql"])
+        found: dict[str, Any] = {"statements": [str(each.type).rsplit(".", 1)[-1] for each in statements]}
+        found["parameters"] = sorted(statements[0].named_parameters) if statements else []
+        if found["statements"] == ["SELECT"]:
+            found["tables"] = sorted(self.connection.get_table_names(PARAMETER.sub("null", request["sql"])))
+            params = {name: request["params"].get(name) for name in found["parameters"]}
+            query = statements[0].query.strip().rstrip(";")
+            described = self.connection.execute(f"select * from (\n{query}\n) limit 0", params or None).description or []
+            found["columns"] = [[str(column[0]), str(column[1])] for column in described]
+        return found, b""
+
+    def do_select(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        relation = self.connection.sql(request["sql"], params=request["params"] or None)
+        if relation is None:
+            raise duckdb.InvalidInputException("returns no rows of any kind, expected a SELECT")
+        reader = relation.to_arrow_reader(100_000)
+        sink = pa.BufferOutputStream()
+        n_rows = 0
+        with pa.ipc.new_stream(sink, reader.schema) as writer:
+            for batch in reader:
+                n_rows += batch.num_rows
+                if n_rows > MAX_ROWS:
+                    raise MemoryError(f"returns more than {MAX_ROWS:,} rows")
+                writer.write_batch(batch)
+        return {"n_rows": n_rows}, sink.getvalue().to_pybytes()
+
+
+def _leave_with(parent: int) -> None:
+    """End when the parent has: a query may run on, and nobody would hear its answer."""
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os._exit(1)
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    is_memory = isinstance(error, (MemoryError, duckdb.OutOfMemoryException)) or "bad allocation" in str(error)
+    return {"error": str(error) or type(error).__name__, "is_memory": is_memory}
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    memory_mb, parent = int(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    used_kb = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize:")).split()[1])  # noqa: SIM115
+    limit = used_kb * 1024 + (memory_mb + ALLOWANCE_MB) * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    worker = _Worker(memory_mb)
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not stand between two answers
+    while line := stdin.readline():
+        request = json.loads(line)
+        payload = stdin.read(request.get("n_bytes", 0))
+        try:
+            head, body = worker.answer(request, payload)
+        except Exception as error:  # whatever a query did is the query's, and is told
+            head, body = _describe(error), b""
+        del payload
+        stdout.write(json.dumps({**head, "n_bytes": len(body)}).encode() + b"\n")
+        stdout.write(body)
+        stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The tables that SQL files may read and the columns they must return; sql/README.md says the same in words.
+
+Every file is held against it over empty tables, in `make check` and when a run starts.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from negtraj_dagster import sql
+from negtraj_dagster.errors import SqlContractError
+from negtraj_dagster.schema import QUESTION_COLUMNS
+from negtraj_dagster.settings import did_you_mean, listed
+
+CALL = "struct(id varchar, name varchar, arguments varchar)"
+TURN = f"struct(role varchar, content varchar, reasoning varchar, tool_calls {CALL}[], tool_call_id varchar)"
+NARROW = {
+    "rollout_key": "VARCHAR",
+    "task": "VARCHAR",
+    "question_id": "VARCHAR",
+    "source": "VARCHAR",
+    "teacher": "VARCHAR",
+    "occurrence": "INTEGER",
+    "label": "VARCHAR",
+    "style": "VARCHAR",
+    "reward": "BOOLEAN",
+    "pred": "VARCHAR",
+    "gold": "VARCHAR",
+    "answer": "VARCHAR",
+    "is_strictly_right": "BOOLEAN",
+    "is_leniently_right": "BOOLEAN",
+    "is_valid_answer": "BOOLEAN",
+}
+TASKS = {
+    "task": "VARCHAR",
+    "style": "VARCHAR",
+    "terminal_actions": "VARCHAR[]",
+    "allowed_actions": "VARCHAR[]",
+    "min_chars": "INTEGER",
+    "max_tokens": "INTEGER",
+}
+ROW_TABLES: Mapping[str, Mapping[str, str]] = {
+    "rollouts": {
+        **NARROW,
+        "question": "VARCHAR",
+        "facts": "VARCHAR[]",
+        "tools": "VARCHAR",
+        "conversation": f"{TURN}[]",
+    },
+    "judgements": {"rollout_key": "VARCHAR", "judge": "VARCHAR", "score": "DOUBLE", "note": "VARCHAR"},
+    "tasks": TASKS,
+}
+"""Row files have the model's tables besides."""
+SET_TABLES: Mapping[str, Mapping[str, str]] = {
+    "rollouts": {**NARROW, "ingest_seq": "UINTEGER"},
+    "signatures": {"rollout_key": "VARCHAR", "said": "VARCHAR", "actions": "VARCHAR"},
+    "pairs": {"rollout_key": "VARCHAR", "other_key": "VARCHAR", "similarity": "FLOAT", "is_earlier": "BOOLEAN"},
+    "quotes": {"rollout_key": "VARCHAR", "question_id": "VARCHAR", "n_shared": "BIGINT", "n_ngrams": "BIGINT"},
+    "tasks": TASKS,
+    "questions": QUESTION_COLUMNS,
+}
+PROFILE_TABLES: Mapping[str, Mapping[str, str]] = {
+    "rollouts": {"rollout_key": "VARCHAR"},
+    "verdicts": {"rollout_key": "VARCHAR", "filter": "VARCHAR", "severity": "VARCHAR"},
+    "scores": {"rollout_key": "VARCHAR", "score_name": "VARCHAR", "score": "DOUBLE"},
+    "weights": {"score_name": "VARCHAR", "weight": "DOUBLE"},
+    "candidates": {
+        "rollout_key": "VARCHAR",
+        "question_id": "VARCHAR",
+        "label": "VARCHAR",
+        "ingest_seq": "UINTEGER",
+        "quality": "DOUBLE",
+    },
+    "limits": {"label": "VARCHAR", "rate": "DOUBLE", "max_per_question": "BIGINT", "max_rows": "BIGINT"},
+}
+TABLES_OF_SCOPE: Mapping[str, Sequence[str]] = {
+    "group": ("rollouts", "signatures", "tasks", "questions"),
+    "reference": ("rollouts", "signatures", "quotes", "tasks", "questions"),
+    "corpus": ("rollouts", "signatures", "pairs", "tasks", "questions"),
+}
+FILTER_COLUMNS = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
+SET_FILTER_COLUMNS = {**FILTER_COLUMNS, "earlier_key": "VARCHAR"}
+SCORE_COLUMNS = {"rollout_key": "VARCHAR", "score": "DOUBLE"}
+QUALITY_COLUMNS = {"rollout_key": "VARCHAR", "quality": "DOUBLE"}
+CHOICE_COLUMNS = {"rollout_key": "VARCHAR", "u": "DOUBLE", "why_not": "VARCHAR"}
+SELECTION_COLUMNS = {"quality": QUALITY_COLUMNS, "choice": CHOICE_COLUMNS}
+MODEL_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "outcomes": {"rollout_key": "VARCHAR", "style": "VARCHAR", "answer": "VARCHAR"},
+    "signatures": SET_TABLES["signatures"],
+    "texts": {"rollout_key": "VARCHAR", "said": "VARCHAR"},
+}
+"""Of the model tables that Python reads; the others' columns are theirs."""
+WHOLE_NUMBERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+)
+NUMBERS = WHOLE_NUMBERS | {"FLOAT", "DOUBLE"}
+FORBIDDEN_BY_SCOPE = ("row", "reference")
+"""Scopes whose verdicts may not depend on the order of arrival, which other rows change."""
+
+
+def check_registry(registry: sql.Registry) -> int:
+    """Hold every file against its contract, over empty tables; how many files were held.
+
+    Raises:
+        SqlContractError: names the file, the line where there is one, what was expected and the remedy.
+    """
+    n_files = 0
+    with sql.Session() as session:
+        declare(session, ROW_TABLES)
+        for name in sql.MODEL_ORDER:
+            file = registry.model(name)
+            if name in MODEL_COLUMNS:
+                check_file(session, file, MODEL_COLUMNS[name], [*ROW_TABLES, *sql.MODEL_ORDER])
+            session.create(name, file)
+            n_files += 1
+        session.lock()
+        row_filters = [each for each in registry.filters if each.is_of_rows]
+        for each, columns in [*((f, FILTER_COLUMNS) for f in row_filters), *((s, SCORE_COLUMNS) for s in registry.scores)]:
+            check_file(session, each, columns, [*ROW_TABLES, *sql.MODEL_ORDER])
+            n_files += 1
+        session.reset()
+        declare(session, SET_TABLES)
+        session.lock()
+        for each in registry.filters:
+            if not each.is_of_rows:
+                columns = FILTER_COLUMNS if each.scope == "reference" else SET_FILTER_COLUMNS
+                check_file(session, each, columns, TABLES_OF_SCOPE[each.scope])
+                n_files += 1
+        session.reset()
+        declare(session, PROFILE_TABLES)
+        session.lock()
+        for name, columns in SELECTION_COLUMNS.items():
+            check_file(session, registry.one("selection", name), columns, tuple(PROFILE_TABLES))
+            n_files += 1
+    return n_files
+
+
+def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> None:
+    """Make empty tables."""
+    for name, columns in tables.items():
+        session.execute(f"create table {name} ({', '.join(f'{column} {type_}' for column, type_ in columns.items())})")
+
+
+def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str], tables: Sequence[str]) -> None:
+    """Refuse anything but one SELECT over known tables that uses exactly the declared parameters and returns what is expected.
+
+    Raises:
+        SqlContractError: names the file, what was found and what was expected.
+    """
+    found = session.check(file)
+    if found["statements"] != ["SELECT"]:
+        said = f"{len(found['statements'])} statements ({listed(found['statements'] or ['none'], 'and')})"
+        raise SqlContractError(f"{file.path}: found {said}, expected one SELECT; give each query a file of its own")
+    used, declared = set(found["parameters"]), set(file.parameters)
+    for name in sorted(used - declared):
+        raise SqlContractError(f"{file.path}: ${name} is not among the header's params{did_you_mean(name, declared)}")
+    for name in sorted(declared - used):
+        raise SqlContractError(f"{file.path}: the header declares {name}, the SQL does not use it{did_you_mean(name, used)}")
+    for name in found["tables"]:
+        if name.lower() not in tables:
+            what = f"of scope {file.scope}" if isinstance(file, sql.Filter) else f"in {file.kind}/"
+            raise SqlContractError(f"{file.path}: reads {name}, which files {what} do not have{did_you_mean(name, tables)}")
+    if isinstance(file, sql.Filter) and file.scope in FORBIDDEN_BY_SCOPE and file.reads("ingest_seq"):
+        raise SqlContractError(
+            f"{file.path}: a filter of scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"
+        )
+    _check_columns(file, dict(found["columns"]), expect)
+
+
+def _check_columns(file: sql.SqlFile, found: Mapping[str, str], expect: Mapping[str, str]) -> None:
+    if set(found) != set(expect):
+        raise SqlContractError(f"{file.path}: returns {listed(found, 'and')}; expected {listed(expect, 'and')}")
+    for name, type_ in expect.items():
+        allowed = {"INTEGER": WHOLE_NUMBERS, "BIGINT": WHOLE_NUMBERS, "DOUBLE": NUMBERS}.get(type_, {type_})
+        mine = found[name].split("(")[0]
+        is_null = mine == '"NULL"' or mine == "NULL"
+        if (
+            mine not in allowed
+            and not (type_ == "DOUBLE" and mine == "DECIMAL")
+            and not (is_null and name in ("step", "earlier_key"))
+        ):
+            raise SqlContractError(f"{file.path}: column {name} is {found[name]}; cast it to {type_}")

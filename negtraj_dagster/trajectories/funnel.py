@@ -1,0 +1,86 @@
+"""The funnel in numbers: per filter what it hits, what it alone hits, and what is left, by class; the same per source."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from negtraj_dagster import sql
+from negtraj_dagster.trajectories.judge import applicable
+
+CLASSES = ("positive", "negative", "unknown")
+
+
+def funnel_of(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profile) -> list[dict[str, Any]]:
+    """A row per filter in order, what no filter can switch off first.
+
+    `n_…` are rollouts hit, `n_…_only_this` those that no other filter drops, `left_…` what is left after this filter and all
+    before it, `n_not_applicable` those it was not asked about, for they are of another class or style.
+
+    Args:
+        corpus: rollout_key, label, style.
+        verdicts: those that act under the profile.
+        profile: which filters act.
+    """
+    labels = corpus.select("rollout_key", "label")
+    hits = verdicts.select("rollout_key", "filter", "reason", "severity").unique(["rollout_key", "filter"], keep="first")
+    hits = hits.join(labels, on="rollout_key", how="inner")
+    drops = hits.filter(pl.col("severity") == "drop")
+    n_drops = drops.group_by("rollout_key").len("n_drops")
+    alone = drops.join(n_drops.filter(pl.col("n_drops") == 1), on="rollout_key", how="semi")
+    left = labels
+    rows = []
+    for name, reason, severity, filter_ in _order(drops, profile):
+        mine = hits.filter(pl.col("filter") == name)
+        if severity == "drop":
+            left = left.join(mine, on="rollout_key", how="anti")
+        row: dict[str, Any] = {"filter": name, "reason": reason, "severity": severity}
+        row |= {f"n_{label}": n for label, n in _count(mine).items()}
+        row |= {f"n_{label}_only_this": n for label, n in _count(alone.filter(pl.col("filter") == name)).items()}
+        row |= {f"left_{label}": n for label, n in _count(left).items()}
+        row["n_not_applicable"] = corpus.height - applicable(filter_, corpus).height if filter_ else 0
+        rows.append(row)
+    return rows
+
+
+def _order(drops: pl.DataFrame, profile: sql.Profile) -> list[tuple[str, str, str, sql.Filter | None]]:
+    own = {each.name for each in profile.filters}
+    fixed = drops.filter(~pl.col("filter").is_in(list(own))).select("filter", "reason").unique().sort("filter")
+    first = [(name, reason, "drop", None) for name, reason in fixed.rows()]
+    return [*first, *((each.name, each.header.reason, str(each.severity), each) for each in profile.filters)]
+
+
+def _count(rows: pl.DataFrame) -> dict[str, int]:
+    counts = dict(rows["label"].value_counts().rows())
+    return {label: counts.get(label, 0) for label in CLASSES}
+
+
+def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profile) -> list[dict[str, Any]]:
+    """Per source (a teacher's name, a temperature) and class: rollouts, what survives, and the two reasons that cost most."""
+    drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first")
+    rows = corpus.select("rollout_key", "source", "label", "quality")
+    joined = rows.join(drops.select("rollout_key", "filter"), on="rollout_key", how="left")
+    made = []
+    for (source, label), group in sorted(joined.group_by("source", "label"), key=lambda pair: tuple(map(str, pair[0]))):
+        n_rollouts, dropped = group["rollout_key"].n_unique(), group.drop_nulls("filter")
+        n_left = n_rollouts - dropped["rollout_key"].n_unique()
+        common = dropped["filter"].value_counts().sort(["count", "filter"], descending=[True, False]).head(2).rows()
+        quality = group.unique("rollout_key")["quality"].mean()
+        made.append(
+            {
+                "source": source,
+                "class": label,
+                "n_rollouts": n_rollouts,
+                "n_left": n_left,
+                "kept_share": round(n_left / n_rollouts, 3),
+                "mean_quality": round(float(quality), 3) if isinstance(quality, float) else None,
+                "most_common": ", ".join(f"{name} {n}" for name, n in common),
+            }
+        )
+    return made
+
+
+def totals(funnel: Sequence[dict[str, Any]], labels: dict[str, int]) -> dict[str, int]:
+    """What is left of each class at the funnel's end."""
+    last = funnel[-1] if funnel else {f"left_{label}": n for label, n in labels.items()}
+    return {label: int(last[f"left_{label}"]) for label in CLASSES}

@@ -1,0 +1,145 @@
+"""What people and judges say of single rollouts: overrides.csv wins over every scorer and filter, judgements.csv adds scores."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.settings import did_you_mean, listed
+from negtraj_dagster.store import Store
+
+OVERRIDES = "overrides.csv"
+JUDGEMENTS = "judgements.csv"
+OVERRIDE_COLUMNS = ("key", "field", "value", "by", "why")
+JUDGEMENT_COLUMNS = ("key", "judge", "score", "note")
+FIELDS: Mapping[str, tuple[str, ...] | None] = {"label": ("positive", "negative", "unknown"), "drop": ("yes",), "keep": None}
+KEY = re.compile(r"[0-9a-f]{12,64}\Z")
+JUDGEMENT_SCHEMA = pl.Schema({"rollout_key": pl.String, "judge": pl.String, "score": pl.Float64, "note": pl.String})
+
+
+@dataclass(frozen=True)
+class Override:
+    """One decision: the label of a rollout, that it is dropped, or that it is kept against a filter (`value`).
+
+    Attributes:
+        place: file and line, for messages.
+    """
+
+    key: str
+    field: str
+    value: str
+    by: str
+    why: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Said:
+    """Overrides with whole keys, what fits no rollout, and the table `judgements`."""
+
+    overrides: Sequence[Override]
+    unmatched: Sequence[str]
+    judgements: pl.DataFrame
+
+    def labels(self) -> dict[str, Override]:
+        """Label decisions by rollout."""
+        return {each.key: each for each in self.overrides if each.field == "label"}
+
+    def verdicts(self) -> list[Override]:
+        """Decisions to drop or to keep."""
+        return [each for each in self.overrides if each.field != "label"]
+
+
+def read_said(store: Store, rollout_keys: pl.Series) -> Said:
+    """Both files, their keys made whole.
+
+    Args:
+        store: its home holds the files; either may be absent.
+        rollout_keys: of all rollouts there are.
+
+    Raises:
+        SettingsError: a line is not what it must be, two lines contradict each other, or a key fits several rollouts;
+            names file and line.
+    """
+    sorted_keys = rollout_keys.sort()
+    unmatched: list[str] = []
+    overrides: dict[tuple[str, str, str], Override] = {}
+    for each in _overrides(store):
+        if not (whole := _whole(each.key, sorted_keys, each.place)):
+            unmatched.append(f"{each.place}: no rollout {each.key}")
+            continue
+        mine = Override(whole, each.field, each.value, each.by, each.why, each.place)
+        known = overrides.setdefault((whole, mine.field, mine.value if mine.field == "keep" else ""), mine)
+        if known.value != mine.value:
+            raise SettingsError(
+                f"{mine.place}: sets {mine.field} to {mine.value!r}, {known.place} to {known.value!r}; keep one"
+            )
+    rows = []
+    for place, row in _rows(store, JUDGEMENTS, JUDGEMENT_COLUMNS):
+        try:
+            score = float(row["score"])
+        except ValueError:
+            score = -1.0
+        if not 0 <= score <= 1:
+            raise SettingsError(f"{place}: score = {row['score']!r}, expected a number from 0 to 1")
+        if whole := _whole(row["key"], sorted_keys, place):
+            rows.append((whole, row["judge"], score, row["note"]))
+        else:
+            unmatched.append(f"{place}: no rollout {row['key']}")
+    table = pl.DataFrame(rows, schema=JUDGEMENT_SCHEMA, orient="row").sort("rollout_key", "judge", "score", "note")
+    if (twice := table.filter(pl.struct("rollout_key", "judge").is_duplicated())).height:
+        key, judge = twice.select("rollout_key", "judge").row(0)
+        raise SettingsError(f"{store.place(JUDGEMENTS)}: judge {judge!r} scores rollout {key[:12]} twice; keep one line")
+    return Said(sorted(overrides.values(), key=lambda each: (each.key, each.field, each.value)), unmatched, table)
+
+
+def _overrides(store: Store) -> Iterator[Override]:
+    for place, row in _rows(store, OVERRIDES, OVERRIDE_COLUMNS):
+        if row["field"] not in FIELDS:
+            raise SettingsError(f"{place}: field = {row['field']!r}{did_you_mean(row['field'], FIELDS)}")
+        known = FIELDS[row["field"]]
+        if known and row["value"] not in known:
+            raise SettingsError(f"{place}: {row['field']} = {row['value']!r}, expected {listed(known)}")
+        for name in ("value", "by", "why"):
+            if not row[name]:
+                raise SettingsError(f"{place}: {name} is empty; every decision says what, by whom and why")
+        yield Override(row["key"], row["field"], row["value"], row["by"], row["why"], place)
+
+
+def _rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(file and line, cells by column) of a CSV file of the home; nothing where it is absent."""
+    text = store.read_text(name)
+    if text is None:
+        return
+    file: Path = store.place(name)
+    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
+    head = next(reader, [])
+    if head != list(columns):
+        raise SettingsError(f"{file}, line 1: found the columns {', '.join(head) or 'none'}; expected {','.join(columns)}")
+    try:
+        for cells in reader:
+            place = f"{file}, line {reader.line_num}"
+            if not cells:
+                continue
+            if len(cells) != len(columns):
+                raise SettingsError(f"{place}: {len(cells)} cells, expected {len(columns)} ({','.join(columns)}); quote commas")
+            row = dict(zip(columns, (cell.strip() for cell in cells), strict=True))
+            if not KEY.match(row["key"]):
+                raise SettingsError(f"{place}: key = {row['key']!r}, expected at least the first 12 digits of a rollout_key")
+            yield place, row
+    except csv.Error as error:
+        raise SettingsError(f"{file}, line {reader.line_num}: not CSV: {error}") from error
+
+
+def _whole(key: str, sorted_keys: pl.Series, place: str) -> str:
+    """The rollout whose key begins so; empty where there is none."""
+    at = int(sorted_keys.search_sorted(key)) if len(sorted_keys) else 0
+    found = [each for each in sorted_keys[at : at + 2].to_list() if each.startswith(key)]
+    if len(found) > 1:
+        raise SettingsError(f"{place}: key {key} fits {found[0][:20]}… and {found[1][:20]}…; give more digits")
+    return found[0] if found else ""

@@ -1,0 +1,101 @@
+"""What a profile makes of the verdicts: which count, and the quality of every rollout."""
+
+import polars as pl
+
+from negtraj_dagster import sql
+from negtraj_dagster.trajectories.contract import QUALITY_COLUMNS
+
+QUALITY_SCHEMA = pl.Schema({"profile": pl.String, "rollout_key": pl.String, "quality": pl.Float64})
+
+
+def profile_verdicts(verdicts: pl.DataFrame, profile: sql.Profile) -> pl.DataFrame:
+    """The verdicts of the filters that act under a profile, with the severity they have there; overruled ones left out.
+
+    Verdicts that no SQL file made (version "1") act under every profile.
+    """
+    acting = [(name, version, severity) for (name, version), severity in profile.acting().items()]
+    table = pl.DataFrame(acting, schema=dict.fromkeys(("filter", "version", "acting"), pl.String), orient="row")
+    joined = verdicts.join(table, on=["filter", "version"], how="left", maintain_order="left")
+    is_own = pl.col("version") == "1"
+    joined = joined.filter((pl.col("acting").is_not_null() | is_own) & pl.col("severity").is_in(["drop", "flag"]))
+    return joined.with_columns(severity=pl.when(is_own).then("severity").otherwise("acting")).drop("acting")
+
+
+def why_dropped(
+    rows: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profile, *, also: pl.Expr | None = None
+) -> pl.DataFrame:
+    """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives.
+
+    A duplicate is dropped only while an earlier twin survives.
+
+    Args:
+        rows: rollout_key, ingest_seq and what `also` reads.
+        verdicts: all of them.
+        profile: which act.
+        also: a further reason per row, empty for none.
+    """
+    hits = profile_verdicts(verdicts, profile).filter(pl.col("severity") == "drop")
+    alone = hits.filter(pl.col("earlier_key").is_null()).unique("rollout_key", keep="last", maintain_order=True)
+    named = alone.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
+    judged = rows.join(named, on="rollout_key", how="left", maintain_order="left")
+    judged = judged.with_columns(why=pl.coalesce("why", pl.lit("") if also is None else also)).sort("ingest_seq")
+    twins = hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key")
+    nearest = frozenset(each.name for each in profile.filters if each.names_nearest_twin)
+    return _drop_twins(judged, twins, nearest) if twins.height else judged
+
+
+def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame, nearest: frozenset[str]) -> pl.DataFrame:
+    """Drop every row that has a surviving earlier twin; asked in order of arrival, since a dropped twin admits the next.
+
+    `nearest` are the filters that name the nearest twin only, whose own twins count as well.
+    """
+    earlier: dict[str, list[tuple[str, str]]] = {}
+    for key, name, twin in twins.sort("rollout_key", "filter", "earlier_key").rows():
+        earlier.setdefault(key, []).append((name, twin))
+    survivors = set(judged.filter(pl.col("why") == "")["rollout_key"].to_list())
+    surviving: dict[tuple[str, str], str] = {}  # (filter, row) -> the nearest survivor among it and its earlier twins
+    why: dict[str, str] = {}
+    concerned = pl.DataFrame({"rollout_key": list(earlier)})
+    for key in judged.join(concerned, on="rollout_key", how="semi", maintain_order="left")["rollout_key"].to_list():
+        for name, twin in earlier[key]:
+            first = surviving.get((name, twin)) or (twin if twin in survivors else "")
+            if first and key in survivors:
+                why[key] = f"filter {name}: of {first[:12]}"
+                survivors.remove(key)
+            if first and name in nearest:
+                surviving[name, key] = first
+    made = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
+    joined = judged.join(made, on="rollout_key", how="left", maintain_order="left")
+    return joined.with_columns(why=pl.coalesce("twin", "why")).drop("twin")
+
+
+def profile_qualities(
+    session: sql.Session,
+    profile: sql.Profile,
+    rollouts: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    scores: pl.DataFrame,
+    formula: sql.SqlFile,
+) -> pl.DataFrame:
+    """The quality of every rollout (`QUALITY_SCHEMA`).
+
+    Args:
+        session: emptied first.
+        profile: gives weights and flag penalty.
+        rollouts: rollout_key.
+        verdicts: those that act under the profile.
+        scores: rollout_key, score_name, score.
+        formula: sql/selection/quality.sql.
+    """
+    session.reset()
+    weights = pl.DataFrame(list(profile.weights.items()), schema={"score_name": pl.String, "weight": pl.Float64}, orient="row")
+    for name, frame in (
+        ("rollouts", rollouts.select("rollout_key")),
+        ("verdicts", verdicts.select("rollout_key", "filter", "severity")),
+        ("scores", scores.select("rollout_key", "score_name", "score")),
+        ("weights", weights),
+    ):
+        session.load(name, frame)
+    session.lock()
+    made = session.select(formula.with_parameters({"flag_penalty": profile.flag_penalty}), expect=QUALITY_COLUMNS)
+    return made.select(pl.lit(profile.name).alias("profile"), "rollout_key", pl.col("quality").cast(pl.Float64))

@@ -1,0 +1,25 @@
+/*
+name = "texts"
+doc = """
+What the agent said: the text and the calls of all its turns, one after another. Near duplicates are found by it. Rollouts without
+assistant turns have no row here.
+"""
+*/
+select
+    rollout_key,
+    string_agg(
+        case
+            when len(tool_calls) > 0
+                then concat_ws(
+                    chr(31),
+                    content,
+                    list_aggregate(list_transform(tool_calls, lambda c: concat_ws(' ', c.name, c.arguments)), 'string_agg', chr(31))
+                )
+            else content
+        end,
+        chr(30)
+        order by position
+    ) as said
+from turns
+where role = 'assistant'
+group by rollout_key
