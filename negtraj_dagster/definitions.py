@@ -9,9 +9,10 @@ from negtraj_dagster.defs.recipes import build_recipe_assets
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.rollouts import raw_rollouts
 from negtraj_dagster.defs.sources import build_base_model_asset, question_sets
-from negtraj_dagster.defs.trajectories import build_corpus_asset, scored_trajectories
+from negtraj_dagster.defs.trajectories import build_corpus_asset, build_scored_asset
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
+from negtraj_dagster.sql import load_registry
 from negtraj_dagster.tasks import TASKS
 
 
@@ -20,8 +21,10 @@ def build_definitions() -> dg.Definitions:
 
     Raises:
         SettingsError: a recipe or the settings file is wrong; names file, key and remedy.
+        SqlContractError: a SQL file's header is wrong; names the file and the key.
     """
-    recipes = load_recipes(load_settings())
+    settings = load_settings()
+    recipes, registry = load_recipes(settings), load_registry(settings.sql_dirs)
     lines = {recipe.line: [r for r in recipes.values() if r.line == recipe.line] for recipe in recipes.values()}
     jobs = build_jobs(recipes)
     return dg.Definitions(
@@ -29,9 +32,9 @@ def build_definitions() -> dg.Definitions:
             question_sets,
             *(build_base_model_asset(name) for name in sorted({recipe.base_model for recipe in recipes.values()})),
             raw_rollouts,
-            scored_trajectories,
-            *(build_corpus_asset(TASKS[name]) for name in sorted({recipe.task for recipe in recipes.values()})),
-            *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe)),
+            build_scored_asset(registry),
+            *(build_corpus_asset(TASKS[name], registry) for name in sorted({recipe.task for recipe in recipes.values()})),
+            *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe, registry)),
             *(build_comparison_asset(line, arms) for line, arms in sorted(lines.items())),
             *(
                 build_champion_asset(line)

@@ -28,8 +28,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 class SelectionSettings(Strict):
-    """What is trained on. Limits count rollouts in order of arrival and rates draw each by its key, so new data never reshuffles
-    the old choice."""
+    """What is trained on. Limits go by order of arrival and rates by a draw per key: new data reshuffles nothing."""
 
     profile: str = "strict"
     max_positives: int | None = Field(None, ge=1)

@@ -79,7 +79,7 @@ class _Worker:
         relation = self.connection.sql(request["sql"], params=request["params"] or None)
         if relation is None:
             raise duckdb.InvalidInputException("returns no rows of any kind, expected a SELECT")
-        reader = relation.to_arrow_reader(100_000)
+        reader: Any = relation.to_arrow_reader(100_000)
         sink = pa.BufferOutputStream()
         n_rows = 0
         with pa.ipc.new_stream(sink, reader.schema) as writer:

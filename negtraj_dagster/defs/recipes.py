@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from negtraj_dagster import sql
 from negtraj_dagster.checkpoints.build import TRAIN_VERSION
 from negtraj_dagster.defs import plots
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
@@ -16,12 +17,12 @@ from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.build import EVALUATE_VERSION
 from negtraj_dagster.shards.build import SHARDS_VERSION
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.trajectories.select import SELECTION_VERSION, dropping_filters
+from negtraj_dagster.trajectories.select import SELECTION_VERSION
 
 
-def build_recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+def build_recipe_assets(recipe: Recipe, registry: sql.Registry) -> list[dg.AssetsDefinition]:
     """The recipe's training_selection, tokenized_shards, checkpoint and evaluation_report."""
-    return [_selection_asset(recipe), _shards_asset(recipe), _checkpoint_asset(recipe), _report_asset(recipe)]
+    return [_selection_asset(recipe, registry), _shards_asset(recipe), _checkpoint_asset(recipe), _report_asset(recipe)]
 
 
 def _asset(
@@ -40,9 +41,11 @@ def _asset(
     )
 
 
-def _selection_asset(recipe: Recipe) -> dg.AssetsDefinition:
-    dropping = sorted(dropping_filters(recipe.selection.profile))
-    version = code_version("selection", SELECTION_VERSION, recipe.slice_digest("selection", "strategy"), dropping)
+def _selection_asset(recipe: Recipe, registry: sql.Registry) -> dg.AssetsDefinition:
+    profile = sql.find_profile(registry, recipe.selection.profile)
+    choice = registry.one("selection", "choice").version
+    slices = [recipe.slice_digest("selection", "strategy"), profile.identity(), choice]
+    version = code_version("selection", SELECTION_VERSION, *slices)
     deps = [f"trajectory_corpus/{recipe.task}", "question_sets"]
 
     @_asset(

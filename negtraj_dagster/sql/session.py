@@ -1,5 +1,6 @@
 """Runs SQL files over tables, in a process that is killed when a query exceeds its deadline or its memory."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from negtraj_dagster.sql.files import SqlFile
 DEADLINE_S = 300.0
 MEMORY_MB = 2048
 SETUP_DEADLINE_S = 3600.0
+LESS = "make it hold less, or raise sql.memory_mb in negtraj.toml"
 LINE = re.compile(r"\bLINE (\d+):")
 
 
@@ -155,13 +157,11 @@ class Session:
             ) from None
         except _DiedError as error:
             raise SqlContractError(
-                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({error}); make it hold less, or "
-                f"raise sql.memory_mb in negtraj.toml"
+                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({error}); {LESS}"
             ) from None
         except MemoryError as error:
             raise SqlContractError(
-                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({_first_line(error)}); make it hold "
-                f"less, or raise sql.memory_mb in negtraj.toml"
+                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({_first_line(error)}); {LESS}"
             ) from None
         except SqlContractError as error:
             line = LINE.search(str(error))
@@ -182,8 +182,7 @@ class Session:
         except (_DiedError, MemoryError) as error:
             self._setup.pop()
             raise SqlContractError(
-                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb in "
-                f"negtraj.toml"
+                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
             ) from None
 
     def _restart(self) -> None:
@@ -248,10 +247,8 @@ class Session:
         process.kill()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):
                     pipe.close()
-                except OSError:
-                    pass
         process.wait()
 
 

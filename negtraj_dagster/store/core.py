@@ -161,6 +161,12 @@ class Store:
             )
         return self._load(asset, pointer["key"], reused=True, work={}, why=())
 
+    def history(self, asset: str) -> list[str]:
+        """Keys of the asset's present and earlier objects, newest first; some of the earlier may be gone."""
+        name = f"current/{asset}.json"
+        text = self.read_text(name)
+        return list(_parse_pointer(text, self.home / name)["history"]) if text else []
+
     def load(self, asset: str, key: str) -> Published:
         """One object of an asset by its key, whether it is the present one or not.
 

@@ -44,7 +44,7 @@ class StrategyQa(Task):
         ]
 
     def score(self, prediction: str | None, answer: str) -> Score:
-        """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: it begins or ends with the one yes/no it says.
+        """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: begins or ends with the one yes/no it says.
 
         "Most likely yes" and "No, since …" are answers; "there is no study of it" is none.
         """

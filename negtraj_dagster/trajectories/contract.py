@@ -160,7 +160,7 @@ def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str
             raise SqlContractError(f"{file.path}: reads {name}, which files {what} do not have{did_you_mean(name, tables)}")
     if isinstance(file, sql.Filter) and file.scope in FORBIDDEN_BY_SCOPE and file.reads("ingest_seq"):
         raise SqlContractError(
-            f"{file.path}: a filter of scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"
+            f"{file.path}: scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"
         )
     _check_columns(file, dict(found["columns"]), expect)
 

@@ -13,15 +13,17 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.trajectories.contract import check_registry
-from negtraj_dagster.trajectories.funnel import funnel_of, per_source
+from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, Judge, Judged, filter_jobs, verdict_rows
 from negtraj_dagster.trajectories.loading import load_set_tables, show_all, show_only
 from negtraj_dagster.trajectories.overrides import Override, read_said
 from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA, profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
-from negtraj_dagster.trajectories.score import KEPT_SKETCH_SCHEMA, Scoring, said_of
+from negtraj_dagster.trajectories.score import Scoring, said_of
 from negtraj_dagster.trajectories.signatures import (
+    KEPT_SKETCH_SCHEMA,
     QUOTE_SCHEMA,
+    QUOTE_TYPES,
     QUOTES_IDENTITY,
     SKETCH_IDENTITY,
     find_pairs,
@@ -54,7 +56,8 @@ CORPUS_COLUMNS = (
     "answer",
     "base_key",
 )
-QUOTE_KEY_SCHEMA = pl.Schema({"base_key": pl.String, **QUOTE_SCHEMA})
+QUOTE_KEY_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"base_key": pl.String, **QUOTE_TYPES}
+QUOTE_KEY_SCHEMA = pl.Schema(QUOTE_KEY_TYPES)
 SAMPLE_COLUMNS = ("filter", "reason", "rollout_key", "question_id", "label", "source", "step", "detail", "conversation")
 
 
@@ -146,6 +149,8 @@ class _Corpus:
             content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": corpus.height},
             details={
                 "labels": _count_labels(corpus),
+                "answers": answers_by_class(corpus),
+                "answer_shortcut": answer_shortcut(corpus),
                 "profiles": {name: self._told(profile, corpus, verdicts, qualities) for name, profile in self.profiles.items()},
                 "sql": [[str(each.path), each.name, each.version] for each in self.filters],
             },
@@ -275,6 +280,7 @@ class _Corpus:
         return {
             "funnel": funnel_of(judged, mine, profile),
             "per_source": per_source(judged, mine, profile),
+            "drop_rate": round(mine.filter(pl.col("severity") == "drop")["rollout_key"].n_unique() / corpus.height, 4),
             **_quality_means(judged),
         }
 

@@ -1,6 +1,5 @@
 """The funnel in numbers: per filter what it hits, what it alone hits, and what is left, by class; the same per source."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -8,6 +7,8 @@ import polars as pl
 from negtraj_dagster import sql
 from negtraj_dagster.trajectories.judge import applicable
 
+MAX_ANSWER_CHARS = 80
+MIN_CLASS_ROWS = 20
 CLASSES = ("positive", "negative", "unknown")
 
 
@@ -80,7 +81,38 @@ def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profil
     return made
 
 
-def totals(funnel: Sequence[dict[str, Any]], labels: dict[str, int]) -> dict[str, int]:
-    """What is left of each class at the funnel's end."""
-    last = funnel[-1] if funnel else {f"left_{label}": n for label, n in labels.items()}
-    return {label: int(last[f"left_{label}"]) for label in CLASSES}
+def answers_by_class(corpus: pl.DataFrame, n_answers: int = 8) -> list[dict[str, Any]]:
+    """The most common answers (any case) with their share of each class."""
+    said = corpus.select("label", answer=pl.col("answer").str.to_lowercase()).drop_nulls("answer")
+    sizes = dict(said["label"].value_counts().rows())
+    counts = said.group_by("answer").agg(
+        pl.len(), *((pl.col("label") == label).sum().alias(label) for label in ("positive", "negative"))
+    )
+    common = counts.sort(["len", "answer"], descending=[True, False]).head(n_answers)
+    return [
+        {
+            "answer": answer[:MAX_ANSWER_CHARS],
+            "n_positive": positive,
+            "n_negative": negative,
+            "share_of_positives": round(positive / max(sizes.get("positive", 0), 1), 3),
+            "share_of_negatives": round(negative / max(sizes.get("negative", 0), 1), 3),
+        }
+        for answer, _, positive, negative in common.rows()
+    ]
+
+
+def answer_shortcut(corpus: pl.DataFrame) -> dict[str, Any]:
+    """By how much the answer alone tells the class: the largest difference between its shares of successes and of failures.
+
+    A model could learn `yes is wrong` instead of the task. Classes below `MIN_CLASS_ROWS` tell nothing: 0.
+    """
+    sizes = dict(corpus["label"].value_counts().rows())
+    rows = answers_by_class(corpus)
+    is_told = all(sizes.get(label, 0) >= MIN_CLASS_ROWS for label in ("positive", "negative"))
+    if not rows or not is_told:
+        return {"answer": "", "difference": 0.0}
+    most = max(rows, key=lambda row: abs(row["share_of_positives"] - row["share_of_negatives"]))
+    return {
+        "answer": most["answer"],
+        "difference": round(abs(most["share_of_positives"] - most["share_of_negatives"]), 3),
+    }

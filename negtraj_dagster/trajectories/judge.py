@@ -1,9 +1,9 @@
 """Runs SQL files over the rows they have not answered yet, and over no others.
 
 Every file has *units* (units.py) and a cache of its answers per version of the file: a unit is judged once per version.
-Row files see conversations, of the new rows only. Set-level filters see narrow rows, signatures, pairs and quotes, so that a new
-row is compared with old ones that are not read again. A file that fails stops the run when all others have answered: what they
-said is kept.
+Row files see conversations, of the new rows only. Set-level filters see narrow rows, signatures, pairs and quotes, so that a
+new row is compared with old ones that are not read again. A file that fails stops the run when all others have answered: what
+they said is kept.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -144,8 +144,8 @@ def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
         bad = rows.filter(~pl.col("score").cast(pl.Float64).is_between(0, 1).fill_null(value=False))
         if bad.height:
             raise SqlContractError(
-                f"{file.path}: score {bad['score'][0]} of rollout {bad['rollout_key'][0]}; expected a number from 0 to 1, and no "
-                f"row for a rollout that has no such score"
+                f"{file.path}: score {bad['score'][0]} of rollout {bad['rollout_key'][0]}; expected a number from 0 to 1, and "
+                f"no row for a rollout that has no such score"
             )
         if (twice := rows.filter(pl.col("rollout_key").is_duplicated())).height:
             raise SqlContractError(

@@ -1,4 +1,4 @@
-"""Loads a session with the tables of contract.py: rollouts with conversations for row files, narrow ones for set-level filters."""
+"""Loads a session with the tables of contract.py: rollouts with conversations for row files, narrow ones for set-level ones."""
 
 from collections.abc import Iterable, Sequence
 
@@ -49,7 +49,7 @@ def load_row_tables(session: sql.Session, labelled: pl.DataFrame, judgements: pl
         labelled: the same rollouts with labels, question and facts.
         judgements: of any rollouts.
     """
-    columns = [name for name in (*NARROW, "question", "facts")]
+    columns = (*NARROW, "question", "facts")
     session.load("told", labelled.select(pl.col(RENAMED.get(name, name)).alias(name) for name in columns))
     mine = judgements.join(labelled.select("rollout_key"), on="rollout_key", how="semi")
     session.load("all_judgements", mine.select(*ROW_TABLES["judgements"]))

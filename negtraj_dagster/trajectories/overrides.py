@@ -1,4 +1,4 @@
-"""What people and judges say of single rollouts: overrides.csv wins over every scorer and filter, judgements.csv adds scores."""
+"""What people and judges say of rollouts: overrides.csv wins over every scorer and filter, judgements.csv adds scores."""
 
 import csv
 import io

@@ -8,16 +8,15 @@ import polars as pl
 
 from negtraj_dagster.schema import digest_json
 
-TASK_SCHEMA = pl.Schema(
-    {
-        "task": pl.String,
-        "style": pl.String,
-        "terminal_actions": pl.List(pl.String),
-        "allowed_actions": pl.List(pl.String),
-        "min_chars": pl.Int32,
-        "max_tokens": pl.Int32,
-    }
-)
+TASK_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "task": pl.String,
+    "style": pl.String,
+    "terminal_actions": pl.List(pl.String()),
+    "allowed_actions": pl.List(pl.String()),
+    "min_chars": pl.Int32,
+    "max_tokens": pl.Int32,
+}
+TASK_SCHEMA = pl.Schema(TASK_TYPES)
 
 
 @dataclass(frozen=True)

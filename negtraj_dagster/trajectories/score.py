@@ -21,7 +21,7 @@ from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
 from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_all, show_only
 from negtraj_dagster.trajectories.overrides import Said, read_said
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
-from negtraj_dagster.trajectories.signatures import SKETCH_IDENTITY, SKETCH_SCHEMA, sketch
+from negtraj_dagster.trajectories.signatures import KEPT_SKETCH_SCHEMA, SKETCH_IDENTITY, sketch
 from negtraj_dagster.trajectories.units import Units, row_units
 
 SCORED_VERSION = 2
@@ -39,7 +39,6 @@ FACT_SCHEMA = pl.Schema(
     }
 )
 """What is known of a rollout before it has a label: how the agent spoke, what it answered, hashes of what it said and did."""
-KEPT_SKETCH_SCHEMA = pl.Schema({"fact_key": pl.String, **SKETCH_SCHEMA})
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,10 @@ class _Stage:
 
     def _jobs(self, units: Units) -> list[Job]:
         limits = Units(units.keys, token_limits(self.scoring.rules.values()))
-        of = lambda file: limits if file.reads("max_tokens") else units  # noqa: E731 - one line says it
+
+        def of(file: sql.SqlFile) -> Units:
+            return limits if file.reads("max_tokens") else units
+
         return [
             *filter_jobs(self.scoring.filters, of),
             *(Job("scores", each, of(each)) for each in self.scoring.registry.scores),
@@ -223,7 +225,7 @@ class _Stage:
         if has_new:
             return [registry.model(name) for name in sql.MODEL_ORDER]
         jobs = [*self.scoring.filters, *registry.scores]
-        names = {each.name for job in jobs if job not in self.judge.failures for each in registry.model_files(job)}
+        names = {each.name for job in jobs for each in registry.model_files(job)}
         return [registry.model(name) for name in sql.MODEL_ORDER if name in names]
 
     def _facts(self, session: sql.Session, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -23,7 +23,7 @@ LIMIT_SCHEMA = pl.Schema({"label": pl.String, "rate": pl.Float64, "max_per_quest
 
 @dataclass(frozen=True)
 class ClassLimit:
-    """How much of a class is trained: a share by draw, so many a question and in all by order of arrival; and how often each."""
+    """How much of a class is trained: a share by draw, so many a question and in all by arrival; and how often each."""
 
     rate: float = 1.0
     max_per_question: int | None = None
@@ -150,6 +150,18 @@ def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
         (why == "").alias("selected"),
         why.alias("why_not"),
     )
+
+
+CONTAMINATION = ("evaluation_question", "decontaminate", "quotes_evaluation")
+"""Filters whose verdict says that training on the row shows the model an evaluation question."""
+
+
+def count_contaminated(store: Store, selection: Published, corpus: Published) -> dict[str, int]:
+    """How many selected rollouts each of `CONTAMINATION` has a verdict on, whatever the profile made of it."""
+    chosen = pl.read_parquet(store.file(selection.folder, "selection.parquet"), glob=False).filter("selected")
+    verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
+    found = verdicts.join(chosen.select("rollout_key"), on="rollout_key", how="semi")
+    return {name: found.filter(pl.col("filter") == name)["rollout_key"].n_unique() for name in CONTAMINATION}
 
 
 def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> int:

@@ -1,7 +1,7 @@
 """What rollouts have in common, by trajtok's signatures: which resemble each other, and which hold an evaluation question.
 
-A sketch is computed once a rollout and kept. Pairs are found anew from all sketches of a task, in a second for 100,000: they are
-a function of the rollouts in order of arrival, so no split of the arrivals changes them.
+A sketch is computed once a rollout and kept. Pairs are found anew from all sketches of a task, in a second for 100,000: they
+are a function of the rollouts in order of arrival, so no split of the arrivals changes them.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,18 @@ QUOTE_WORDS, QUOTE_MIN_WORDS = 13, 8
 SKETCH_VERSION = 1
 SKETCH_IDENTITY = digest_json(["sketch", SKETCH_VERSION, SHINGLE_WORDS, SKETCH_SIZE, BANDS, BAND_ROWS])
 QUOTES_IDENTITY = digest_json(["quotes", 1, QUOTE_WORDS, QUOTE_MIN_WORDS])
-SKETCH_SCHEMA = pl.Schema({"sketch": pl.List(pl.UInt64), "bands": pl.List(pl.UInt64)})
+SKETCH_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"sketch": pl.List(pl.UInt64()), "bands": pl.List(pl.UInt64())}
+SKETCH_SCHEMA = pl.Schema(SKETCH_TYPES)
+KEPT_SKETCH_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"fact_key": pl.String, **SKETCH_TYPES}
+KEPT_SKETCH_SCHEMA = pl.Schema(KEPT_SKETCH_TYPES)
 PAIR_SCHEMA = pl.Schema({"rollout_key": pl.String, "other_key": pl.String, "similarity": pl.Float32, "is_earlier": pl.Boolean})
-QUOTE_SCHEMA = pl.Schema({"rollout_key": pl.String, "question_id": pl.String, "n_shared": pl.Int64, "n_ngrams": pl.Int64})
+QUOTE_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
+    "rollout_key": pl.String,
+    "question_id": pl.String,
+    "n_shared": pl.Int64,
+    "n_ngrams": pl.Int64,
+}
+QUOTE_SCHEMA = pl.Schema(QUOTE_TYPES)
 
 
 def sketch(said: pl.Series) -> pl.DataFrame:

@@ -7,8 +7,8 @@ applies_to = "both"
 style = "any"
 doc = """
 The last turn holds none of the task's terminal actions: the agent ran out of turns or wrote something unparsable, so its
-outcome says nothing about its reasoning. An agent with tool calls also finishes by a turn without any. Rollouts without any turn
-belong to empty_trajectory. Example: ending on search[x] is caught; ending on finish[x] is not.
+outcome says nothing about its reasoning. An agent with tool calls also finishes by a turn without any. Rollouts without any
+turn belong to empty_trajectory. Example: ending on search[x] is caught; ending on finish[x] is not.
 """
 */
 with last_steps as (

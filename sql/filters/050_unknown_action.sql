@@ -6,8 +6,8 @@ severity = "drop"
 applies_to = "both"
 style = "any"
 doc = """
-The action's name is neither among the tools that the rollout says it was offered nor among the task's; where neither names any,
-nothing is known and nothing caught. Example: calculate[1+1] in a task that offers search and finish is caught.
+The action's name is neither among the tools that the rollout says it was offered nor among the task's; where neither names
+any, nothing is known and nothing caught. Example: calculate[1+1] in a task that offers search and finish is caught.
 """
 */
 with offers as (
@@ -17,8 +17,8 @@ with offers as (
             when json_valid(rollouts.tools)
                 then
                     list_concat(
-                        cast(json_extract_string(rollouts.tools, '$[*].function.name') as varchar []),
-                        cast(json_extract_string(rollouts.tools, '$[*].name') as varchar [])
+                        json_extract_string(rollouts.tools, '$[*].function.name'),
+                        json_extract_string(rollouts.tools, '$[*].name')
                     )
             else tasks.allowed_actions
         end as names

@@ -6,9 +6,9 @@ severity = "drop"
 applies_to = "positive"
 style = "react"
 doc = """
-The same action with the same argument (case ignored) twice or more in one rollout. In a success it teaches dithering and is dropped.
-Rollouts with tool calls are not asked: running the tests again after an edit is right. Example: search[a], search[A] is caught;
-search[a], search[b] is not.
+The same action with the same argument (case ignored) twice or more in one rollout. In a success it teaches dithering and is
+dropped. Rollouts with tool calls are not asked: running the tests again after an edit is right. Example: search[a],
+search[A] is caught; search[a], search[b] is not.
 """
 
 [params]

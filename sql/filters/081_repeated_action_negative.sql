@@ -6,9 +6,9 @@ severity = "flag"
 applies_to = "negative"
 style = "react"
 doc = """
-The same action with the same argument (case ignored) twice or more in one rollout. Here, in a failure, it is only marked: being stuck is what failures look like.
-Rollouts with tool calls are not asked: running the tests again after an edit is right. Example: search[a], search[A] is caught;
-search[a], search[b] is not.
+The same action with the same argument (case ignored) twice or more in one rollout. Here, in a failure, it is only marked:
+being stuck is what failures look like. Rollouts with tool calls are not asked: running the tests again after an edit is
+right. Example: search[a], search[A] is caught; search[a], search[b] is not.
 """
 
 [params]

@@ -6,8 +6,8 @@ severity = "flag"
 applies_to = "both"
 style = "any"
 doc = """
-Fewer than `min_actions` actions besides the terminal one: the agent answered from memory, which teaches guessing where the task
-is to look things up. Example: a rollout that is only finish[yes] is caught; search[x], finish[yes] is not.
+Fewer than `min_actions` actions besides the terminal one: the agent answered from memory, which teaches guessing where the
+task is to look things up. Example: a rollout that is only finish[yes] is caught; search[x], finish[yes] is not.
 """
 
 [params]

@@ -6,9 +6,9 @@ severity = "flag"
 applies_to = "negative"
 style = "any"
 doc = """
-The task asks for yes or no, or for a number, and the answer is neither: a hedge, a name, a sentence. It is a failure of form, which
-teaches less about reasoning than a wrong answer does. The task says what it accepts. Example: finish[Uncertain] to a yes/no
-question is caught; a plain wrong `No` is not.
+The task asks for yes or no, or for a number, and the answer is neither: a hedge, a name, a sentence. It is a failure of
+form, which teaches less about reasoning than a wrong answer does. The task says what it accepts. Example: finish[Uncertain]
+to a yes/no question is caught; a plain wrong `No` is not.
 """
 */
 select

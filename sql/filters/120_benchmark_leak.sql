@@ -6,9 +6,10 @@ severity = "drop"
 applies_to = "both"
 style = "any"
 doc = """
-An observation holds the rollout's question or one of its gold facts word for word, `min_chars` characters at least: the search
-found the benchmark itself, sometimes with the label, so the agent did not have to reason. Shorter questions and facts are too
-common to be a proof. Example: a search result that lists the question and `Answer: Yes` is caught; one about its subject is not.
+An observation holds the rollout's question or one of its gold facts word for word, `min_chars` characters at least: the
+search found the benchmark itself, sometimes with the label, so the agent did not have to reason. Shorter questions and
+facts are too common to be a proof. Example: a search result that lists the question and `Answer: Yes` is caught; one about
+its subject is not.
 """
 
 [params]

@@ -6,9 +6,10 @@ severity = "drop"
 applies_to = "both"
 style = "any"
 doc = """
-The agent's turns hold fewer characters than the task needs at least, or more than the longest row that any recipe of the task
-trains could hold at `max_chars_per_token` characters a token, which few texts reach: what passes may still be cut or dropped when
-it is tokenized, by the count of its tokens. Example: under a limit of 512 tokens a rollout of 10,000 characters is caught.
+The agent's turns hold fewer characters than the task needs at least, or more than the longest row that any recipe of the
+task trains could hold at `max_chars_per_token` characters a token, which few texts reach: what passes may still be cut or
+dropped when it is tokenized, by the count of its tokens. Example: under a limit of 512 tokens a rollout of 10,000
+characters is caught.
 """
 
 [params]

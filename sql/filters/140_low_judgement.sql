@@ -6,8 +6,9 @@ severity = "flag"
 applies_to = "both"
 style = "any"
 doc = """
-A judge (a model or a person) gave less than `min_score`. Judges work elsewhere: their scores are read from judgements.csv, so that
-the same rows always get the same verdicts; without the file nothing is caught. Example: 0.2 is caught, 0.5 and no score are not.
+A judge (a model or a person) gave less than `min_score`. Judges work elsewhere: their scores are read from judgements.csv,
+so that the same rows always get the same verdicts; without the file nothing is caught. Example: 0.2 is caught, 0.5 and no
+score are not.
 """
 
 [params]

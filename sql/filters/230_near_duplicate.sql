@@ -6,10 +6,11 @@ severity = "drop"
 applies_to = "both"
 style = "any"
 doc = """
-What the agent said resembles what it said in an earlier rollout of the same label: Jaccard similarity of the 3-word shingles of at
-least `min_similarity`. By default only rollouts of one question are compared, since short answers to different questions are alike
-without being the same lesson. Every earlier one is named, and the row is dropped only while one of them is trained. Source of 0.8:
-the near duplicates of NAT's StrategyQA rollouts begin there. Example: two rollouts that differ in one word of fifty are caught once.
+What the agent said resembles what it said in an earlier rollout of the same label: Jaccard similarity of the 3-word
+shingles of at least `min_similarity`. By default only rollouts of one question are compared, since short answers to
+different questions are alike without being the same lesson. Every earlier one is named, and the row is dropped only while
+one of them is trained. Source of 0.8: the near duplicates of NAT's StrategyQA rollouts begin there. Example: two rollouts
+that differ in one word of fifty are caught once.
 """
 
 [params]

@@ -6,10 +6,10 @@ severity = "flag"
 applies_to = "negative"
 style = "any"
 doc = """
-The failure resembles a success of the same question (Jaccard similarity of the 3-word shingles of at least `min_similarity`): nearly
-the same text is trained under opposite prompts, which teaches little and hints at a wrong label. A success that lands later marks
-old failures, too, which costs them quality and never drops them.
-Example: failure and success that differ in the last word only are caught; different searches are not.
+The failure resembles a success of the same question (Jaccard similarity of the 3-word shingles of at least
+`min_similarity`): nearly the same text is trained under opposite prompts, which teaches little and hints at a wrong label.
+A success that lands later marks old failures, too, which costs them quality and never drops them. Example: failure and
+success that differ in the last word only are caught; different searches are not.
 """
 
 [params]

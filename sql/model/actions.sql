@@ -1,8 +1,8 @@
 /*
 name = "actions"
 doc = """
-One row per action: the tool calls of a turn in order, or the ReAct action of a turn without calls. `argument` is the text in the
-brackets, or the call's arguments as JSON text. `action` counts from 1 within the step.
+One row per action: the tool calls of a turn in order, or the ReAct action of a turn without calls. `argument` is the text
+in the brackets, or the call's arguments as JSON text. `action` counts from 1 within the step.
 """
 */
 with called as (

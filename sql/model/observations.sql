@@ -1,8 +1,8 @@
 /*
 name = "observations"
 doc = """
-One row per turn that the agent was shown after one of its steps, without the word Observation: before it. After tool calls only
-tool turns count, since a user's turn there is a person's.
+One row per turn that the agent was shown after one of its steps, without the word Observation: before it. After tool calls
+only tool turns count, since a user's turn there is a person's.
 """
 */
 select

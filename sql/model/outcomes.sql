@@ -1,9 +1,10 @@
 /*
 name = "outcomes"
 doc = """
-One row per rollout: the style the agent spoke in, and the answer it gave. native: some turn has tool calls. react: the task's
-agents speak so, or some turn has an Action:. text: neither. The answer is the argument of the last action where that is terminal
-(of a call's arguments the answer, result or message in them), or a native agent's last words where they call nothing.
+One row per rollout: the style the agent spoke in, and the answer it gave. native: some turn has tool calls. react: the
+task's agents speak so, or some turn has an Action:. text: neither. The answer is the argument of the last action where that
+is terminal (of a call's arguments the answer, result or message in them), or a native agent's last words where they call
+nothing.
 """
 */
 with spoken as (

@@ -1,8 +1,8 @@
 /*
 name = "texts"
 doc = """
-What the agent said: the text and the calls of all its turns, one after another. Near duplicates are found by it. Rollouts without
-assistant turns have no row here.
+What the agent said: the text and the calls of all its turns, one after another. Near duplicates are found by it. Rollouts
+without assistant turns have no row here.
 """
 */
 select
@@ -13,7 +13,9 @@ select
                 then concat_ws(
                     chr(31),
                     content,
-                    list_aggregate(list_transform(tool_calls, lambda c: concat_ws(' ', c.name, c.arguments)), 'string_agg', chr(31))
+                    array_to_string(
+                        list_transform(tool_calls, lambda c: concat_ws(' ', c.name, c.arguments)), chr(31)
+                    )
                 )
             else content
         end,

@@ -1,8 +1,8 @@
 /*
 name = "turns"
 doc = """
-One row per turn of a rollout: its place from 1, and the agent's step it belongs to (0 before the agent's first turn). A turn that
-follows step n and is not the agent's carries n, too: it is what the agent saw after it.
+One row per turn of a rollout: its place from 1, and the agent's step it belongs to (0 before the agent's first turn). A
+turn that follows step n and is not the agent's carries n, too: it is what the agent saw after it.
 """
 */
 with placed as (

@@ -1,7 +1,8 @@
 /*
 name = "efficiency"
 doc = """
-One minus the share of actions that repeat an earlier one: 1 = no action taken twice. A turn without an action counts as one, too.
+One minus the share of actions that repeat an earlier one: 1 = no action taken twice. A turn without an action counts as
+one, too.
 """
 */
 select

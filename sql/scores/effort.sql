@@ -2,8 +2,8 @@
 name = "effort"
 applies_to = "negative"
 doc = """
-How much a failure tried before it answered: a third, plus a third for each different action, up to 1. A failure that looked things
-up shows where reasoning goes wrong; one that guessed at once shows little.
+How much a failure tried before it answered: a third, plus a third for each different action, up to 1. A failure that looked
+things up shows where reasoning goes wrong; one that guessed at once shows little.
 """
 */
 with tried as (

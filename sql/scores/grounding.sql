@@ -2,9 +2,9 @@
 name = "grounding"
 style = "react"
 doc = """
-Share of the content words (4 letters or more) of the last Thought that stand in the question or in what the tools answered before
-it: 1 = all of them. A conclusion in other words than the evidence's is a guess more often. Rollouts without a last Thought, or
-without anything observed, have no such score.
+Share of the content words (4 letters or more) of the last Thought that stand in the question or in what the tools answered
+before it: 1 = all of them. A conclusion in other words than the evidence's is a guess more often. Rollouts without a last
+Thought, or without anything observed, have no such score.
 """
 */
 with last_thoughts as (

@@ -1,8 +1,9 @@
 /*
 name = "choice"
 doc = """
-Which of the candidates are trained: of each class a share by a fixed draw per rollout, so many a question, so many in all; the two
-limits by order of arrival. Draws are md5 of seed and key, so what lands later never reshuffles what was chosen before.
+Which of the candidates are trained: of each class a share by a fixed draw per rollout, so many a question, so many in all;
+the two limits by order of arrival. Draws are md5 of seed and key, so what lands later never reshuffles what was chosen
+before.
 """
 
 [params]

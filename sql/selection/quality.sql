@@ -1,9 +1,10 @@
 /*
 name = "quality"
 doc = """
-Quality of a rollout under a profile: the weighted geometric mean of its scores, times `flag_penalty` for every filter that flagged
-it. `verdicts` holds the profile's own, `weights` those of the score headers unless the profile says otherwise. A rollout without a
-score (no turn at all) has quality 0. Dropped rollouts keep theirs, so that a threshold can be explored without a new run.
+Quality of a rollout under a profile: the weighted geometric mean of its scores, times `flag_penalty` for every filter that
+flagged it. `verdicts` holds the profile's own, `weights` those of the score headers unless the profile says otherwise. A
+rollout without a score (no turn at all) has quality 0. Dropped rollouts keep theirs, so that a threshold can be explored
+without a new run.
 """
 
 [params]

@@ -9,36 +9,47 @@ import pytest
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import INDEX_SCHEMA
-from negtraj_dagster.errors import SqlContractError, StoreError
-from negtraj_dagster.rollouts.read import read_landed_files
-from negtraj_dagster.settings import Settings
-from negtraj_dagster.store import Built, Store
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.launch import run_child
+from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.settings import Settings, WordtrapsSettings
+from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import TASKS
-from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA, build_question_sets
-from negtraj_dagster.trajectories.corpus import build_corpus
-from negtraj_dagster.trajectories.judge import TaskRule, load_row_tables, load_set_tables, set_wanted
-from negtraj_dagster.trajectories.labels import label_rollouts
-from negtraj_dagster.trajectories.score import score_rollouts
+from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
+from negtraj_dagster.trajectories.judge import answer, verdict_rows
+from negtraj_dagster.trajectories.labels import Labeller
+from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, load_set_tables, make_model
+from negtraj_dagster.trajectories.overrides import JUDGEMENT_SCHEMA
+from negtraj_dagster.trajectories.rules import TaskRule
+from negtraj_dagster.trajectories.signatures import find_pairs, find_quotes, sketch
 
-ROW_SCHEMA = {**INDEX_SCHEMA, "conversation": pl.String}
-RULE = TaskRule("strategyqa", "finish", ("search", "finish"))
+REGISTRY = sql.load_registry()
+RULE = TaskRule("strategyqa", "react", ("finish",), ("search", "finish"), min_chars=20, max_tokens=512)
 SEARCH = "Thought: look.\nAction: search[x]"
 FINISH = "Thought: done.\nAction: finish[Yes]"
+LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
 
 
-def rows(**conversations: list[str]) -> list[dict[str, Any]]:
-    """Rollouts by name; a text is an assistant turn, one that starts with `>` an observation. Suffix _neg: a failure."""
+def call(name: str, **arguments: Any) -> dict[str, Any]:
+    return {"name": name, "arguments": json.dumps(arguments)}
+
+
+def turn(said: Any) -> dict[str, Any]:
+    """A text is an assistant turn, one that starts with `>` an observation, with `$` a tool's; a list holds calls."""
+    if isinstance(said, list):
+        return {"role": "assistant", "content": "", "tool_calls": said}
+    if said.startswith(">"):
+        return {"role": "user", "content": f"Observation: {said[1:]}"}
+    return {"role": "tool", "content": said[1:]} if said.startswith("$") else {"role": "assistant", "content": said}
+
+
+def rows(**conversations: list[Any]) -> list[dict[str, Any]]:
+    """Rollouts by name, of the question q1. Suffix _neg: a failure."""
     made = []
-    for sequence, (name, texts) in enumerate(conversations.items()):
-        turns = [
-            {"role": "user", "content": f"Observation: {text[1:]}"}
-            if text.startswith(">")
-            else {"role": "assistant", "content": text}
-            for text in texts
-        ]
-        row = dict.fromkeys(ROW_SCHEMA)
-        row |= {"rollout_key": name, "task": "strategyqa", "question_id": "q1", "source": "", "teacher": ""}
-        row |= {"reward": not name.endswith("_neg"), "conversation": json.dumps(turns), "occurrence": 0}
+    for sequence, (name, said) in enumerate(conversations.items()):
+        row: dict[str, Any] = dict.fromkeys([*INDEX_SCHEMA, "tools"])
+        row |= {"rollout_key": name, "task": "strategyqa", "question_id": "q1", "source": "", "teacher": "", "gold": "true"}
+        row |= {"reward": not name.endswith("_neg"), "conversation": json.dumps([turn(each) for each in said]), "occurrence": 0}
         made.append({**row, "ingest_seq": sequence})
     return made
 
@@ -81,7 +92,12 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         ),
         {"again"},
     ),
-    "repeated_action_negative": (rows(again=[SEARCH, ">a", SEARCH, ">a", FINISH], fine=[SEARCH, FINISH]), {"again"}),
+    "repeated_action_negative": (
+        rows(
+            again_neg=[SEARCH, ">a", SEARCH, ">a", FINISH], won=[SEARCH, ">a", SEARCH, ">a", FINISH], fine_neg=[SEARCH, FINISH]
+        ),
+        {"again_neg"},
+    ),
     "exact_duplicate": (
         rows(first=[SEARCH, ">a", FINISH], second=[SEARCH, ">other observation", FINISH], third=[FINISH]),
         {"second"},
@@ -95,41 +111,174 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         {"second_neg"},
     ),
     "decontaminate": (rows(asks_test=[FINISH]), {"asks_test"}),
+    "empty_observation": (rows(down=[SEARCH, ">", FINISH], fine=[SEARCH, ">9", FINISH]), {"down"}),
+    "no_tool_use": (
+        rows(guess=[FINISH], native_guess=[[call("finish", answer="Yes")]], fine=[SEARCH, ">a", FINISH]),
+        {"guess", "native_guess"},
+    ),
+    "label_mismatch": (
+        rows(
+            right_neg=[SEARCH, "Action: finish[Most likely yes]"],
+            wrong=["Action: finish[No]"],
+            hedge_neg=["Action: finish[There is no study of it]"],
+            wrong_neg=["Action: finish[No]"],
+            fine=[FINISH],
+        ),
+        {"right_neg", "wrong"},
+    ),
+    "invalid_answer": (
+        rows(hedge_neg=["Action: finish[Uncertain]"], wrong_neg=["Action: finish[ no. ]"], silent_neg=[SEARCH]),
+        {"hedge_neg"},
+    ),
+    "benchmark_leak": (
+        rows(
+            question=[SEARCH, ">1. Is the SKY above us blue today? Answer: yes", FINISH],
+            fact=[SEARCH, ">It says rayleigh scattering makes it blue, always", FINISH],
+            fine=[SEARCH, ">The sky is above us", FINISH],
+        ),
+        {"question", "fact"},
+    ),
+    "length_bounds": (
+        rows(short=["Action: finish[no]"], long=["x" * (512 * 12 + 1)], fine=[FINISH], nothing=[]),
+        {"short", "long"},
+    ),
+    "low_judgement": (rows(low=[FINISH], high=[FINISH], unjudged=[FINISH]), {"low"}),
+    "quotes_evaluation": (
+        rows(
+            quotes=[SEARCH, f">He asked: {LONG.upper()}? And so on", FINISH],
+            part=[SEARCH, ">one two three four five six seven eight", FINISH],
+        ),
+        {"quotes"},
+    ),
+    "near_duplicate": (
+        rows(
+            first=[f"Thought: {LONG} {LONG} {LONG}.\nAction: finish[Yes]"],
+            second=[f"Thought: {LONG} {LONG} {LONG}!\nAction: finish[yes] "],
+            failed_neg=[f"Thought: {LONG} {LONG} {LONG}.\nAction: finish[Yes]"],
+            other=[FINISH],
+        ),
+        {"second"},
+    ),
+    "contrast_too_close": (
+        rows(
+            early_neg=[f"Thought: {LONG}.\nAction: finish[No]"],
+            won=[f"Thought: {LONG}.\nAction: finish[Yes]"],
+            late_neg=[f"Thought: {LONG} indeed.\nAction: finish[No]"],
+            far_neg=[SEARCH, ">a", "Action: finish[No]"],
+        ),
+        {"early_neg", "late_neg"},
+    ),
 }
+NATIVE = {
+    "no_finish": (
+        rows(
+            waits=[[call("bash", cmd="ls")], "$a"],
+            submits=[[call("finish")]],
+            speaks=[[call("bash", cmd="ls")], "$a", "It is yes."],
+        ),
+        {"waits"},
+    ),
+    "unknown_action": (rows(invents=[[call("fly")]], fine=[[call("search", q="x")], "$a", [call("finish")]]), {"invents"}),
+    "same_actions": (
+        rows(
+            first_neg=[[call("search", q="x")], "$a", [call("finish")]],
+            again_neg=["I think.", [call("search", q="X")], "$b", [call("finish")]],
+            other_neg=[[call("search", q="y")], "$a", [call("finish")]],
+        ),
+        set(),
+    ),
+    "exact_duplicate": (
+        rows(
+            first=[[call("search", q="x")], "$a", [call("finish")]],
+            other=[[call("search", q="y")], "$a", [call("finish")]],
+            again=[[call("search", q="x")], "$b", [call("finish")]],
+        ),
+        {"again"},
+    ),
+    "bad_format": (rows(native=[[call("search", q="x")], "$a", "Action: x\nAction: y\nObservation: z"]), set()),
+    "missing_thought": (rows(native=[[call("search", q="x")], "$a", [call("finish")]]), set()),
+    "tool_error": (rows(native=[[call("bash", cmd="ls")], "$Error: no such file", [call("finish")]]), set()),
+    "empty_observation": (rows(native=[[call("bash", cmd="true")], "$", [call("finish")]]), set()),
+    "repeated_action_positive": (
+        rows(native=[[call("bash", cmd="pytest")], "$a", [call("bash", cmd="pytest")], "$b", [call("finish")]]),
+        set(),
+    ),
+}
+"""The same filters on rollouts with tool calls."""
+JUDGEMENTS = pl.DataFrame([("low", "m", 0.2, ""), ("high", "m", 0.5, "fine")], schema=JUDGEMENT_SCHEMA, orient="row")
 QUESTIONS = [
-    ("strategyqa", "q1", "train", "Is the sky above us blue today?", "true", [], "h1"),
+    (
+        "strategyqa",
+        "q1",
+        "train",
+        "Is the sky above us blue today?",
+        "true",
+        ["Rayleigh scattering makes it blue.", "It is blue."],
+        "h1",
+    ),
     ("strategyqa", "q2", "test", "Is the sky above us BLUE, today", "true", [], "h2"),
+    ("strategyqa", "q3", "gate", LONG, "true", [], "h3"),
 ]
 
 
+def labelled(rollouts: list[dict[str, Any]], session: sql.Session, questions: list[tuple[Any, ...]]) -> pl.DataFrame:
+    """Rollouts with facts and labels, the session holding the model's tables."""
+    frame = pl.DataFrame(rollouts, schema={**INDEX_SCHEMA, "conversation": pl.String, "tools": pl.String})
+    load_conversations(session, frame, [RULE])
+    make_model(session, [REGISTRY.model(name) for name in sql.MODEL_ORDER])
+    outcomes = session.query("select rollout_key, style, answer from outcomes")
+    asked = questions[0]
+    known = frame.with_columns(
+        question=pl.lit(asked[3]),
+        facts=pl.lit(asked[5], pl.List(pl.String)),
+        question_hash=pl.lit(asked[6]),
+        truth="gold",
+        rule=pl.lit("r"),
+    )
+    labeller = Labeller(("recorded",), TASKS, {}, JUDGEMENTS)
+    return labeller.label(known.join(outcomes, on="rollout_key", maintain_order="left"))
+
+
 def run(name: str, rollouts: list[dict[str, Any]], questions: list[tuple[Any, ...]] = QUESTIONS) -> pl.DataFrame:
-    filter_ = next(each for each in sql.load_filters() if each.name == name)
-    frame = label_rollouts(pl.DataFrame(rollouts, schema=ROW_SCHEMA))
-    expect = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
-    if filter_.scope == "group":
-        expect["earlier_key"] = "VARCHAR"
-    with sql.connect() as connection:
-        load_row_tables(connection, frame, [RULE])
-        set_wanted(connection, frame["rollout_key"])
-        if filter_.scope == "row":
-            return sql.select(connection, filter_, expect=expect)
-        expect_signatures = {"rollout_key": "VARCHAR", "said": "VARCHAR", "actions": "VARCHAR"}
-        signatures = sql.select(connection, sql.load_one("model/signatures.sql"), expect=expect_signatures)
-    with sql.connect() as connection:
+    """A filter's verdicts on some rollouts."""
+    filter_ = next(each for each in REGISTRY.filters if each.name == name)
+    with sql.Session() as session:
+        frame = labelled(rollouts, session, questions)
+        if filter_.is_of_rows:
+            load_row_tables(session, frame, JUDGEMENTS)
+            return verdict_rows(filter_, answer(session, filter_, "verdicts"), frame)
+        signatures = session.query("select rollout_key, said, actions from signatures")
+        said = session.query("select rollout_key, said from texts")
+        sketches = sketch(said["said"]).with_columns(said["rollout_key"])
+        pairs = find_pairs(frame.join(sketches, on="rollout_key", how="left", maintain_order="left"))
         asked = pl.DataFrame(questions, schema=QUESTION_SCHEMA, orient="row")
-        load_set_tables(connection, frame, signatures, RULE, asked)
-        set_wanted(connection, frame["rollout_key"])
-        return sql.select(connection, filter_, expect=expect)
+        held_out = asked.filter(pl.col("split") != "train")
+        quotes = find_quotes(frame["rollout_key"], frame["conversation"], held_out["question_id"], held_out["question"])
+        load_set_tables(session, frame, signatures=signatures, pairs=pairs, quotes=quotes, rule=RULE, questions=asked)
+        return verdict_rows(filter_, answer(session, filter_, "verdicts"), frame)
 
 
 def test_every_shipped_filter_has_a_fixture() -> None:
-    assert {filter_.name for filter_ in sql.load_filters()} == set(FIXTURES)
+    assert {filter_.name for filter_ in REGISTRY.filters} == set(FIXTURES)
 
 
 @pytest.mark.parametrize("name", sorted(FIXTURES))
 def test_a_filter_catches_what_it_must_and_nothing_else(name: str) -> None:
     rollouts, caught = FIXTURES[name]
     assert set(run(name, rollouts)["rollout_key"]) == caught
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE))
+def test_a_filter_knows_tool_calls_or_does_not_apply_to_them(name: str) -> None:
+    rollouts, caught = NATIVE[name]
+    assert set(run(name, rollouts)["rollout_key"]) == caught
+
+
+def test_the_tools_that_a_rollout_was_offered_count_before_the_tasks() -> None:
+    mine = rows(fine=[[call("fly")]], invents=[[call("search", q="x")]])
+    for row in mine:
+        row["tools"] = json.dumps([{"type": "function", "function": {"name": "fly"}}])
+    assert set(run("unknown_action", mine)["rollout_key"]) == {"invents"}
 
 
 def test_a_question_that_shares_a_name_only_is_not_contaminated() -> None:
@@ -152,25 +301,58 @@ TRUTHS = {
     "missing_thought": (10, 14),
     "unknown_action": (1, 2),
     "tool_error": (1, 1),
+    "empty_observation": (0, 0),
     "repeated_action_positive": (41, 0),
     "repeated_action_negative": (0, 63),
+    "no_tool_use": (17, 15),
+    "label_mismatch": (0, 5),
+    "invalid_answer": (0, 115),
+    "benchmark_leak": (19, 18),
+    "length_bounds": (0, 0),
+    "low_judgement": (0, 0),
     "decontaminate": (245, 266),
     "exact_duplicate": (0, 1),
     "same_actions": (0, 143),
+    "near_duplicate": (0, 1),
+    "contrast_too_close": (0, 2),
 }
+LEFT = {"strict": (774, 850), "paper": (1070, 1256)}
+NEAR = {0.8: 1, 0.7: 1, 0.6: 3, 0.5: 9, 0.4: 16, 0.3: 54}
+"""Later rows of the same question and label whose 3-word shingles have at least this Jaccard similarity, by brute force."""
+CONTRASTS = {0.5: 2, 0.3: 23}
 
 
 def test_the_filters_find_the_known_defects_of_the_real_strategyqa_rollouts(
     store: Store, settings: Settings, nat_dir: Path
 ) -> None:
-    settings = settings.model_copy(update={"nat_dir": nat_dir})
-    raw, questions = read_landed_files(store, settings), build_question_sets(store, settings)
-    rules = {name: TaskRule(name, task.terminal_action, task.allowed_actions) for name, task in TASKS.items()}
-    scored = score_rollouts(store, raw, rules)
-    corpus = build_corpus(store, raw, scored, questions, rules["strategyqa"])
-    found = {row["filter"]: (row["n_positive"], row["n_negative"]) for row in corpus.details["funnel"]}
+    settings = settings.model_copy(update={"nat_dir": nat_dir, "wordtraps": WordtrapsSettings(enabled=False)})
+    corpus = corpus_of(store, settings)
+    funnel = corpus.details["profiles"]["strict"]["funnel"]
+    found = {row["filter"]: (row["n_positive"], row["n_negative"]) for row in funnel}
+    print(truth_table(funnel))
     assert {name: found[name] for name in TRUTHS} == TRUTHS
-    assert found["unknown_question"] == (0, 0)
+    assert found.keys() - TRUTHS.keys() == {"quotes_evaluation"}  # all of which decontaminate drops, too
+    assert next(row for row in funnel if row["filter"] == "quotes_evaluation")["n_negative_only_this"] == 0
+    for profile, left in LEFT.items():
+        last = corpus.details["profiles"][profile]["funnel"][-1]
+        assert (last["left_positive"], last["left_negative"]) == left
+    pairs = pl.read_parquet(corpus.folder / "pairs.parquet")
+    rows = pl.read_parquet(corpus.folder / "corpus.parquet").select("rollout_key", "question_id", "label")
+    near = pairs.filter("is_earlier").join(rows, on="rollout_key")
+    near = near.join(rows.rename({"rollout_key": "other_key"}), on="other_key", suffix="_other")
+    near = near.filter(pl.col("question_id") == pl.col("question_id_other"))
+    alike, contrary = (near.filter((pl.col("label") == pl.col("label_other")) == same) for same in (True, False))
+    assert {at: alike.filter(pl.col("similarity") >= at)["rollout_key"].n_unique() for at in NEAR} == NEAR
+    assert {at: contrary.filter(pl.col("similarity") >= at).height for at in CONTRASTS} == CONTRASTS
+
+
+def truth_table(funnel: list[dict[str, Any]]) -> str:
+    """The funnel beside what is known, for `pytest -s`."""
+    lines = ["", f"{'filter':28}{'found':>12}{'truth':>12}{'left':>12}"]
+    for row in funnel:
+        found, left = (row["n_positive"], row["n_negative"]), (row["left_positive"], row["left_negative"])
+        lines.append(f"{row['filter']:28}{found!s:>12}{TRUTHS.get(row['filter'], '')!s:>12}{left!s:>12}")
+    return "\n".join(lines)
 
 
 def land(settings: Settings, name: str, *question_ids: str) -> None:
@@ -180,54 +362,88 @@ def land(settings: Settings, name: str, *question_ids: str) -> None:
     (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_filters_see_role_and_content_and_no_other_key_of_a_turn() -> None:
-    row = rows(plain=[SEARCH, ">a", FINISH])[0]
-    call = {"name": "f", "arguments": "{}"}
-    weight = {"field": "content", "start": 0, "end": 1, "weight": 0.5}
-    more = {"reasoning": "Action: finish[No]", "tool_calls": [call], "ranges": [weight], "token_ids": [1], "loss": 0.5}
-    rich = {**row, "rollout_key": "rich", "conversation": json.dumps([{**t, **more} for t in json.loads(row["conversation"])])}
-    with sql.connect() as connection:
-        load_row_tables(connection, label_rollouts(pl.DataFrame([row, rich], schema=ROW_SCHEMA)), [RULE])
-        set_wanted(connection, pl.Series(["plain", "rich"]))
-        seen = connection.execute(
-            "select count(distinct conversation), any_value(replace(typeof(conversation), '\"', '')) from rollouts"
-        ).fetchall()
-        steps = connection.execute(
-            "select count(*), count(distinct (step, content, thought, observation)) from steps"
-        ).fetchall()
-    assert seen == [(1, "STRUCT(role VARCHAR, content VARCHAR)[]")]
-    assert steps == [(4, 2)]
+def lineage_of(store: Store, settings: Settings) -> Lineage:
+    return Lineage(store, settings, run_child)
+
+
+def corpus_of(store: Store, settings: Settings) -> Published:
+    lineage = lineage_of(store, settings)
+    for asset in ("question_sets", "raw_rollouts", "scored_trajectories"):
+        lineage.build(asset)
+    return lineage.trajectory_corpus("strategyqa")
+
+
+def test_only_what_the_agent_said_outside_of_its_text_is_kept_from_its_text() -> None:
+    plain = rows(plain=[SEARCH, ">a", FINISH])[0]
+    more = {"reasoning": "Action: finish[No]", "ranges": [{"field": "content"}], "token_ids": [1], "loss": 0.5}
+    turns = [{**each, **more} for each in json.loads(plain["conversation"])]
+    rich = {**plain, "rollout_key": "rich", "conversation": json.dumps(turns)}
+    with sql.Session() as session:
+        labelled([plain, rich], session, QUESTIONS)
+        steps = session.query(
+            "select count(*) as n, count(distinct (step, content, thought, action_type)) as n_unlike from steps"
+        )
+        reasons = session.query("select count(*) as n from steps where reasoning is not null")
+    assert steps.row(0) == (4, 2)
+    assert reasons.item() == 2
 
 
 def test_the_rejected_samples_have_no_columns_but_the_text_of_a_conversation(store: Store, settings: Settings) -> None:
     land(settings, "a.jsonl", "nobody's")
-    raw = read_landed_files(store, settings)
-    scored = score_rollouts(store, raw, {"strategyqa": RULE})
-    corpus = build_corpus(store, raw, scored, build_question_sets(store, settings), RULE)
-    columns = pl.read_parquet(corpus.folder / "rejected_samples.parquet").columns
+    columns = pl.read_parquet(corpus_of(store, settings).folder / "rejected_samples.parquet").columns
     assert "conversation" in columns
     assert not {"tools", "tokenizer"} & set(columns)
 
 
 def test_a_corpus_refuses_scores_that_were_made_of_other_rollouts(store: Store, settings: Settings) -> None:
-    questions = build_question_sets(store, settings)
     land(settings, "a.jsonl", "q1")
-    scored = score_rollouts(store, read_landed_files(store, settings), {"strategyqa": RULE})
+    corpus_of(store, settings)
     land(settings, "b.jsonl", "q2")
+    lineage = lineage_of(store, settings)
+    lineage.raw_rollouts()
     with pytest.raises(StoreError, match="made from other rollouts"):
-        build_corpus(store, read_landed_files(store, settings), scored, questions, RULE)
+        lineage.trajectory_corpus("strategyqa")
+
+
+def scored_work(store: Store, settings: Settings) -> dict[str, int]:
+    lineage = lineage_of(store, settings)
+    for asset in ("question_sets", "raw_rollouts"):
+        lineage.build(asset)
+    return lineage.scored_trajectories().work
 
 
 def test_new_rows_are_judged_alone_and_an_edited_model_judges_all_again(
-    store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    store: Store, settings: Settings, tmp_path: Path
 ) -> None:
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False)})
     land(settings, "a.jsonl", "q1", "q2", "q3")
-    score_rollouts(store, read_landed_files(store, settings), {"strategyqa": RULE})
+    assert scored_work(store, settings)["judged_bad_format"] == 3
     land(settings, "b.jsonl", "q4")
-    raw = read_landed_files(store, settings)
-    assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 1
-    monkeypatch.setattr(sql, "model_digest", lambda _: "another model")
-    assert score_rollouts(store, raw, {"strategyqa": RULE}).work["judged_bad_format"] == 4
+    assert scored_work(store, settings)["judged_bad_format"] == 1
+    mine = tmp_path / "sql" / "model" / "actions.sql"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(
+        REGISTRY.files["model"]["actions"].path.read_text().replace("as argument\nfrom steps", "as argument\nfrom  steps")
+    )
+    settings = settings.model_copy(update={"sql_dirs": (mine.parent.parent,)})
+    assert not any(scored_work(store, settings).values())  # white space is no edit
+    mine.write_text(mine.read_text().replace("action_type is not null", "action_type is not null and true"))
+    work = scored_work(store, settings)
+    assert (work["judged_unknown_action"], work["judged_bad_format"]) == (4, 0)
+
+
+def test_a_filter_that_is_dropped_into_a_folder_is_judged_alone(store: Store, settings: Settings, tmp_path: Path) -> None:
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False)})
+    land(settings, "a.jsonl", "q1", "q2", "q3")
+    scored_work(store, settings)
+    mine = tmp_path / "sql" / "filters" / "900_says_done.sql"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(
+        '/*\nname = "says_done"\nreason = "says done"\nscope = "row"\nseverity = "flag"\napplies_to = "both"\nstyle = "any"\n'
+        "doc = \"d\"\n*/\nselect rollout_key, step, 'done' as detail from steps where contains(content, 'done')"
+    )
+    work = scored_work(store, settings.model_copy(update={"sql_dirs": (mine.parent.parent,)}))
+    assert {name: n for name, n in work.items() if n} == {"judged_says_done": 3, "conversations_read": 3}
 
 
 def test_rollouts_of_held_out_and_of_unknown_questions_are_dropped_with_a_reason(store: Store, settings: Settings) -> None:
@@ -235,48 +451,13 @@ def test_rollouts_of_held_out_and_of_unknown_questions_are_dropped_with_a_reason
 
     def write(folder: Path) -> Built:
         table.write_parquet(folder / "questions.parquet")
-        return Built(content={"tasks": {"strategyqa": {"rows": "r"}}})
+        return Built(content={"tasks": {"strategyqa": {"rows": "r", "asked": "a"}}})
 
-    questions = store.build("question_sets", {"made": "here"}, write)
+    store.build("question_sets", {"made": "here"}, write)
     land(settings, "a.jsonl", "q1", "q2", "nobody's")
-    raw = read_landed_files(store, settings)
-    corpus = build_corpus(store, raw, score_rollouts(store, raw, {"strategyqa": RULE}), questions, RULE)
-    found = {row["filter"]: row["n_positive"] for row in corpus.details["funnel"]}
-    assert (found["unknown_question"], found["evaluation_question"]) == (1, 1)
-
-
-HEADER = '/*\nname = "x"\nreason = "r"\nscope = "row"\nseverity = "drop"\napplies_to = "both"\ndoc = "d"\n*/\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("select 1", "no header"),
-        (HEADER + "select 1; select 2", "found 2 statements"),
-        (HEADER + "drop table all_rollouts", r"found 1 statements \(DROP\), expected one SELECT"),
-        (HEADER + "copy all_rollouts to '/tmp/x.csv'", "expected one SELECT"),
-        (HEADER + "select $x as rollout_key", r"uses parameters \['x'\], the header declares \[\]"),
-        (HEADER + "select rollout_key from rollouts", "returns .*expected"),
-        (HEADER + "select * from read_text('/etc/passwd')", "disabled"),
-        (HEADER + "select nope from rollouts", "nope"),
-    ],
-    ids=["header", "two", "drop", "copy", "parameter", "columns", "file", "column"],
-)
-def test_a_sql_file_that_breaks_the_contract_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "filters" / "900_x.sql"
-    path.parent.mkdir()
-    path.write_text(text)
-    frame = label_rollouts(pl.DataFrame(rows(a=[FINISH]), schema=ROW_SCHEMA))
-    columns = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
-    with sql.connect() as connection:
-        load_row_tables(connection, frame, [RULE])
-        with pytest.raises(SqlContractError, match=message) as caught:
-            sql.select(connection, sql.load_sql(path), expect=columns)
-    assert "900_x.sql" in str(caught.value)
-
-
-def test_a_query_that_runs_for_ever_is_stopped_at_its_deadline(tmp_path: Path) -> None:
-    path = tmp_path / "900_x.sql"
-    path.write_text(HEADER + "select sum(a.range * b.range) as total from range(1000000) as a, range(1000000) as b")
-    with pytest.raises(SqlContractError, match=r"stopped after its deadline of 0\.5 s"), sql.connect() as connection:
-        sql.select(connection, sql.load_sql(path), expect={"total": "HUGEINT"}, deadline_s=0.5)
+    lineage = lineage_of(store, settings)
+    lineage.raw_rollouts()
+    lineage.scored_trajectories()
+    for profile in lineage.trajectory_corpus("strategyqa").details["profiles"].values():
+        found = {row["filter"]: row["n_positive"] for row in profile["funnel"]}
+        assert (found["unknown_question"], found["evaluation_question"]) == (1, 1)
