@@ -101,7 +101,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def versions_of_sql() -> list[str]:
-    files = [*sql.load_filters(), *sql.load_scores(), sql.load_one("scores/_quality.sql"), sql.load_one("model/signatures.sql")]
+    registry = sql.load_registry()
+    made = [registry.one("selection", name) for name in ("quality", "choice")]
+    files = [*registry.filters, *registry.scores, *map(registry.model, sql.MODEL_ORDER), *made]
     return [file.version[:12] for file in files]
 
 
@@ -169,7 +171,7 @@ STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
     ),
     "records with tools": (lambda: FORMAT_VERSIONS["negtraj"], lambda made: with_tools()),
     "scored_trajectories": (
-        lambda: [score.SCORED_VERSION, labels.SCORER_VERSION, versions_of_sql()],
+        lambda: [score.SCORED_VERSION, labels.LABELS_VERSION, versions_of_sql()],
         lambda made: digest_json(made.content("scored_trajectories")),
     ),
     "trajectory_corpus": (

@@ -19,6 +19,7 @@ from tests.support.deployment import N_QUESTIONS, N_SAMPLES, N_TEST, RECIPE, Ran
 
 N_ROWS = N_QUESTIONS * N_SAMPLES
 N_TOUCHED = N_ROWS // 100
+N_NEAR, N_NEAR_LABELLED = N_TOUCHED * (1 + N_SAMPLES), N_TOUCHED * N_SAMPLES
 STEPS = 4
 DATA = ("raw_rollouts", "scored_trajectories", "trajectory_corpus/strategyqa")
 ARM = tuple(f"tiny_nat/{stage}" for stage in ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report"))
@@ -86,14 +87,15 @@ CASES: dict[str, tuple[Callable[[Path], None], Expected]] = {
     "(a) no change": (nothing, NONE),
     "(b) 1 % new rollouts": (
         new_rollouts,
-        {"read": N_TOUCHED, "judged": N_TOUCHED, "conditioned": N_TOUCHED, "tokenized": N_TOUCHED, **RETRAINED}
+        # judged: the rows, and whether the older ones of their questions read like them
+        {"read": N_TOUCHED, "judged": N_NEAR, "conditioned": N_TOUCHED, "tokenized": N_TOUCHED, **RETRAINED}
         | {"rebuilt": (*DATA, *ARM, *LINE)},
     ),
     "(c) whitespace in a landed file": (whitespace, NONE | {"rebuilt": ("raw_rollouts",), "read": 1}),
     "(d) one filter's parameter": (
         filter_parameter,
-        # every row under that one filter; it says the same of all of them, so the version stands and nothing follows
-        NONE | {"rebuilt": (DATA[1],), "judged": N_ROWS},
+        # every row under that one filter; it says the same of all of them, so the versions stand and nothing follows
+        NONE | {"rebuilt": DATA[1:], "judged": N_ROWS},
     ),
     "(e) a recipe that shares its texts": (
         new_recipe,
@@ -110,7 +112,7 @@ CASES: dict[str, tuple[Callable[[Path], None], Expected]] = {
     ),
     "(i) late labels on 1 %": (
         late_labels,
-        {"read": N_TOUCHED, "judged": N_TOUCHED, "conditioned": N_TOUCHED, "tokenized": N_TOUCHED, **RETRAINED}
+        {"read": N_TOUCHED, "judged": N_NEAR_LABELLED, "conditioned": N_TOUCHED, "tokenized": N_TOUCHED, **RETRAINED}
         | {"rebuilt": (*DATA, *ARM, *LINE)},
     ),
     "(j) a renamed landed file": (rename, NONE | {"rebuilt": ("raw_rollouts",)}),

@@ -15,9 +15,9 @@ from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, Judge, Judged, filter_jobs, verdict_rows
-from negtraj_dagster.trajectories.loading import load_set_tables, show_all, show_only
+from negtraj_dagster.trajectories.loading import load_set_tables, show_only
 from negtraj_dagster.trajectories.overrides import Override, read_said
-from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA, profile_qualities, profile_verdicts
+from negtraj_dagster.trajectories.quality import profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.score import Scoring, said_of
 from negtraj_dagster.trajectories.signatures import (
@@ -122,7 +122,11 @@ class _Corpus:
         self.caches: list[str] = []
 
     def write(self, folder: Path) -> Built:
-        check_registry(self.scoring.registry)
+        with sql.Session(self.scoring.limits) as session:
+            check_registry(self.scoring.registry, session)
+            return self._write(folder, session)
+
+    def _write(self, folder: Path, session: sql.Session) -> Built:
         rollouts = read_index(self.store, self.made.raw).filter(pl.col("task") == self.rule.task)
         if rollouts.is_empty():
             reason = f"no rollouts of task {self.rule.task} have landed, or all are refused"
@@ -134,12 +138,12 @@ class _Corpus:
         row_verdicts = self._read(self.made.scored, "verdicts").join(keys, on="rollout_key", how="semi")
         pairs = self._pairs(rollouts)
         quotes, n_searched = self._quotes(rollouts)
-        judged, set_verdicts = self._judge_sets(rollouts, pairs, quotes)
+        judged, set_verdicts = self._judge_sets(session, rollouts, pairs, quotes)
         verdicts = pl.concat([row_verdicts, *set_verdicts, *_question_verdicts(rollouts, self.questions)])
         verdicts = self._overruled(verdicts, rollouts).sort("rollout_key", "filter", "version", "step", "earlier_key", "detail")
         asked = self.questions.select("question_id", "split", "question_hash").unique("question_id", keep="first")
         corpus = rollouts.join(asked, on="question_id", how="left").select(CORPUS_COLUMNS).sort("ingest_seq")
-        qualities = self._qualities(keys, verdicts, scores)
+        qualities = self._qualities(session, keys, verdicts, scores)
         tables = {"corpus": corpus, "verdicts": verdicts, "qualities": qualities, "pairs": pairs, "scores": scores}
         samples = rejected_samples(self.store, self.made.raw, rollouts, verdicts)
         for name, table in (*tables.items(), ("rejected_samples", samples)):
@@ -201,7 +205,7 @@ class _Corpus:
         return joined.select(QUOTE_SCHEMA.names()).sort("rollout_key", "question_id"), missing.height
 
     def _judge_sets(
-        self, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame
+        self, session: sql.Session, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame
     ) -> tuple[Judged, list[pl.DataFrame]]:
         held_out = frame_digest(self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).drop("facts"))
         units = set_units((each.scope for each in self.filters), rollouts, pairs, quotes, held_out)
@@ -214,33 +218,39 @@ class _Corpus:
         jobs = filter_jobs(self.filters, units_of)
         judge = Judge(self.store)
         missing = {job.name: judge.missing(job) for job in jobs}
+        seen = {job.name: _visible(job.scope, missing[job.name], rollouts, pairs) for job in jobs}
         if any(each.height for each in missing.values()):
-            signatures = self._read(self.made.scored, "signatures").join(
-                rollouts.select("rollout_key"), on="rollout_key", how="semi"
-            )
-            with sql.Session(self.scoring.limits) as session:
-                load_set_tables(
-                    session,
-                    rollouts,
-                    signatures=signatures,
-                    pairs=pairs,
-                    quotes=quotes,
-                    rule=self.rule,
-                    questions=self.questions,
-                )
-                mark = session.mark()
-                for job in jobs:
-                    mine = missing[job.name]
-                    if not mine.height:
-                        continue
+            self._load_sets(session, pl.concat(list(seen.values())).unique(), rollouts, pairs, quotes)
+            mark = session.mark()
+            shown: pl.DataFrame | None = None
+            for job in jobs:
+                if missing[job.name].height and (shown is None or not shown.equals(seen[job.name])):
                     session.rewind(mark)
-                    _show(session, job.scope, mine, rollouts, pairs)
-                    judge.ask(session, job, mine)
+                    shown = seen[job.name]
+                    show_only(session, ("rollouts", "signatures", "pairs", "quotes"), shown["rollout_key"])
+                judge.ask(session, job, missing[job.name])
         judged = judge.finish(jobs)
         verdicts = [
             verdict_rows(job.file, judged.answers[job.name], rollouts) for job in jobs if isinstance(job.file, sql.Filter)
         ]
         return judged, verdicts
+
+    def _load_sets(
+        self, session: sql.Session, seen: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame
+    ) -> None:
+        """Load what any of the filters sees."""
+        near, said = (
+            frame.join(seen, on="rollout_key", how="semi") for frame in (pairs, self._read(self.made.scored, "signatures"))
+        )
+        load_set_tables(
+            session,
+            rollouts.join(seen, on="rollout_key", how="semi", maintain_order="left"),
+            signatures=said,
+            pairs=near,
+            quotes=quotes.join(seen, on="rollout_key", how="semi"),
+            rule=self.rule,
+            questions=self.questions,
+        )
 
     def _overruled(self, verdicts: pl.DataFrame, rollouts: pl.DataFrame) -> pl.DataFrame:
         """The verdicts with what people decided: `drop` adds one, `keep` sets one filter's aside."""
@@ -263,13 +273,13 @@ class _Corpus:
             detail=pl.when(is_kept).then(pl.concat_str("detail", pl.lit("; overruled "), "told")).otherwise("detail"),
         ).select(VERDICT_SCHEMA.names())
 
-    def _qualities(self, keys: pl.DataFrame, verdicts: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    def _qualities(
+        self, session: sql.Session, keys: pl.DataFrame, verdicts: pl.DataFrame, scores: pl.DataFrame
+    ) -> pl.DataFrame:
         formula = self.scoring.registry.one("selection", "quality")
-        frames = [QUALITY_SCHEMA.to_frame()]
-        with sql.Session(self.scoring.limits) as session:
-            for profile in self.profiles.values():
-                frames.append(profile_qualities(session, profile, keys, profile_verdicts(verdicts, profile), scores, formula))
-        return pl.concat(frames).sort("profile", "rollout_key")
+        acting = [(profile, profile_verdicts(verdicts, profile)) for profile in self.profiles.values()]
+        made = profile_qualities(session, acting, keys["rollout_key"], scores, formula)
+        return made.sort("profile", "rollout_key")
 
     def _told(
         self, profile: sql.Profile, corpus: pl.DataFrame, verdicts: pl.DataFrame, qualities: pl.DataFrame
@@ -289,20 +299,18 @@ def _told(each: Override) -> str:
     return f"by {each.by}: {each.why}"
 
 
-def _show(session: sql.Session, scope: str, mine: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame) -> None:
-    """Let a filter see the rows to be judged, with the rows of their questions, or those that resemble them."""
-    tables = ("rollouts", "signatures", "pairs", "quotes")
-    if mine.height == rollouts.height:
-        show_all(session, tables)
-        return
-    keys = mine["rollout_key"]
+def _visible(scope: str, missing: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """What a filter sees (rollout_key): the rows to be judged, with those of their questions, or that resemble them."""
+    mine = missing.select("rollout_key")
+    if missing.height in (0, rollouts.height):
+        return mine.sort("rollout_key")
     if scope == "group":
-        asked = rollouts.join(mine.select("rollout_key"), on="rollout_key", how="semi").select("task", "question_id").unique()
-        keys = rollouts.join(asked, on=["task", "question_id"], how="semi")["rollout_key"]
+        asked = rollouts.join(mine, on="rollout_key", how="semi").select("task", "question_id").unique()
+        mine = rollouts.join(asked, on=["task", "question_id"], how="semi").select("rollout_key")
     elif scope == "corpus":
-        near = pairs.join(mine.select("rollout_key"), on="rollout_key", how="semi")["other_key"]
-        keys = pl.concat([keys, near]).unique()
-    show_only(session, tables, keys)
+        near = pairs.join(mine, on="rollout_key", how="semi").select(rollout_key="other_key")
+        mine = pl.concat([mine, near]).unique()
+    return mine.sort("rollout_key")
 
 
 def _words(conversations: pl.Series) -> pl.Series:

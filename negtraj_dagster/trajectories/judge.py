@@ -17,7 +17,7 @@ from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Store
 from negtraj_dagster.tables import RowCache
-from negtraj_dagster.trajectories.contract import FILTER_COLUMNS, SCORE_COLUMNS, SET_FILTER_COLUMNS
+from negtraj_dagster.trajectories.contract import SCORE_COLUMNS, columns_of
 from negtraj_dagster.trajectories.units import Units
 
 HIT_SCHEMA = pl.Schema(
@@ -85,18 +85,22 @@ class Judge:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._known: dict[tuple[str, ...], pl.DataFrame] = {}
+        self._missing: dict[tuple[int, tuple[str, ...]], tuple[pl.DataFrame, pl.DataFrame]] = {}
         self._asked: dict[str, list[pl.DataFrame]] = {}
         self._said: dict[str, list[pl.DataFrame]] = {}
         self.failures: dict[str, SqlContractError] = {}
 
-    def missing(self, job: Job, keys: pl.DataFrame | None = None) -> pl.DataFrame:
-        """The units (rollout_key, unit_key) that a job has not answered; reads equal lists of keys once."""
-        units = job.units.keys if keys is None else keys
+    def missing(self, job: Job) -> pl.DataFrame:
+        """The units (rollout_key, unit_key) that a job has not answered; equal lists of keys are read and compared once."""
         cache = job.cache(self.store)
         name = tuple(folder.name for folder in cache.segments())  # a segment is named by the digest of its keys
         if name not in self._known:
             self._known[name] = cache.keys()
-        return units.join(self._known[name], on="unit_key", how="anti", maintain_order="left")
+        asked = (id(job.units.keys), name)
+        if asked not in self._missing:
+            missing = job.units.keys.join(self._known[name], on="unit_key", how="anti", maintain_order="left")
+            self._missing[asked] = (job.units.keys, missing)  # the keys are kept, or another frame might get their id
+        return self._missing[asked][1]
 
     def ask(self, session: sql.Session, job: Job, missing: pl.DataFrame) -> None:
         """Run a job's file over what the session holds; keep what it says of the missing units."""
@@ -128,9 +132,30 @@ class Judge:
             raise SqlContractError("\n".join(map(str, self.failures.values())))
         for job in jobs:
             cache = job.cache(self.store)
-            judged.answers[job.name] = cache.rows(job.units.keys)
+            judged.answers[job.name] = cache.rows()
             judged.caches += [self.store.name(folder) for folder in cache.segments()]
+        _keep_present(judged.answers, jobs)
         return judged
+
+
+def _keep_present(answers: dict[str, pl.DataFrame], jobs: Sequence[Job]) -> None:
+    """Leave out what was said of units that are no more; jobs that share their units are asked in one join."""
+    by_units: dict[int, list[Job]] = {}
+    for job in jobs:
+        by_units.setdefault(id(job.units.keys), []).append(job)
+    for mine in by_units.values():
+        wanted = mine[0].units.keys.select("unit_key")
+        for kind in SCHEMAS:
+            named = [job.name for job in mine if job.kind == kind]
+            if not named:
+                continue
+            sizes = [answers[name].height for name in named]
+            numbers = pl.Series("job", range(len(named)), dtype=pl.UInt16).repeat_by(pl.Series(sizes)).explode()
+            together = pl.concat([answers[name] for name in named]).with_columns(numbers.drop_nulls().alias("job"))
+            present = together.join(wanted, on="unit_key", how="semi", maintain_order="left").partition_by("job", as_dict=True)
+            for number, name in enumerate(named):
+                found = present.get((number,))
+                answers[name] = answers[name].clear() if found is None else found.drop("job")
 
 
 def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
@@ -152,11 +177,8 @@ def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
                 f"{file.path}: returns rollout {twice['rollout_key'][0]} twice; a score is one row a rollout"
             )
         return rows.cast({"score": pl.Float64})
-    is_of_rows = isinstance(file, sql.Filter) and file.is_of_rows
-    expect = (
-        FILTER_COLUMNS if is_of_rows or (isinstance(file, sql.Filter) and file.scope == "reference") else SET_FILTER_COLUMNS
-    )
-    rows = session.select(file, expect=expect)
+    assert isinstance(file, sql.Filter)
+    rows = session.select(file, expect=columns_of(file))
     if rows["rollout_key"].null_count():
         raise SqlContractError(f"{file.path}: returns a row without rollout_key; name the rollout that is rejected")
     if "earlier_key" not in rows.columns:

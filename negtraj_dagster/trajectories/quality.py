@@ -1,11 +1,15 @@
 """What a profile makes of the verdicts: which count, and the quality of every rollout."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.trajectories.contract import QUALITY_COLUMNS
 
 QUALITY_SCHEMA = pl.Schema({"profile": pl.String, "rollout_key": pl.String, "quality": pl.Float64})
+
+WEIGHT_SCHEMA = pl.Schema({"score_name": pl.String, "weight": pl.Float64})
 
 
 def profile_verdicts(verdicts: pl.DataFrame, profile: sql.Profile) -> pl.DataFrame:
@@ -71,31 +75,40 @@ def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame, nearest: frozenset[st
 
 def profile_qualities(
     session: sql.Session,
-    profile: sql.Profile,
-    rollouts: pl.DataFrame,
-    verdicts: pl.DataFrame,
+    acting: Sequence[tuple[sql.Profile, pl.DataFrame]],
+    rollout_keys: pl.Series,
     scores: pl.DataFrame,
     formula: sql.SqlFile,
 ) -> pl.DataFrame:
-    """The quality of every rollout (`QUALITY_SCHEMA`).
+    """The quality of every rollout under every profile (`QUALITY_SCHEMA`).
 
     Args:
         session: emptied first.
-        profile: gives weights and flag penalty.
-        rollouts: rollout_key.
-        verdicts: those that act under the profile.
+        acting: the verdicts that act under each profile, which gives weights and flag penalty.
+        rollout_keys: of all rollouts.
         scores: rollout_key, score_name, score.
         formula: sql/selection/quality.sql.
     """
+    numbers = pl.DataFrame({"rollout_key": rollout_keys}).with_row_index("number")
+    numbers = numbers.with_columns(pl.col("number").cast(pl.String))  # short keys: the long ones cost more than the formula
+
+    def numbered(frame: pl.DataFrame) -> pl.DataFrame:
+        joined = frame.join(numbers, on="rollout_key", how="inner", maintain_order="left")
+        return joined.drop("rollout_key").rename({"number": "rollout_key"})
+
     session.reset()
-    weights = pl.DataFrame(list(profile.weights.items()), schema={"score_name": pl.String, "weight": pl.Float64}, orient="row")
-    for name, frame in (
-        ("rollouts", rollouts.select("rollout_key")),
-        ("verdicts", verdicts.select("rollout_key", "filter", "severity")),
-        ("scores", scores.select("rollout_key", "score_name", "score")),
-        ("weights", weights),
-    ):
-        session.load(name, frame)
+    session.load("rollouts", numbers.select(rollout_key="number"))
+    session.load("scores", numbered(scores.select("rollout_key", "score_name", "score")))
+    session.execute("create table verdicts (rollout_key varchar, filter varchar, severity varchar)")
+    session.execute("create table weights (score_name varchar, weight double)")
     session.lock()
-    made = session.select(formula.with_parameters({"flag_penalty": profile.flag_penalty}), expect=QUALITY_COLUMNS)
-    return made.select(pl.lit(profile.name).alias("profile"), "rollout_key", pl.col("quality").cast(pl.Float64))
+    frames = [QUALITY_SCHEMA.to_frame()]
+    mark = session.mark()
+    for profile, verdicts in acting:
+        session.rewind(mark)
+        session.load("verdicts", numbered(verdicts.select("rollout_key", "filter", "severity")))
+        session.load("weights", pl.DataFrame(list(profile.weights.items()), schema=WEIGHT_SCHEMA, orient="row"))
+        made = session.select(formula.with_parameters({"flag_penalty": profile.flag_penalty}), expect=QUALITY_COLUMNS)
+        made = made.rename({"rollout_key": "number"}).join(numbers, on="number", how="inner")
+        frames.append(made.select(pl.lit(profile.name).alias("profile"), "rollout_key", pl.col("quality").cast(pl.Float64)))
+    return pl.concat(frames)

@@ -1,6 +1,6 @@
 """The stage `scored_trajectories`: labels, per-rollout verdicts and scores of every rollout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from negtraj_dagster.conversations import iter_conversations, read_index
 from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import EVALUATION_SPLITS, digest_json
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
+from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.judge import Job, Judge, Judged, applicable, filter_jobs, verdict_rows
@@ -125,9 +125,10 @@ class _Stage:
         self.judge = Judge(store)
 
     def write(self, folder: Path) -> Built:
-        check_registry(self.scoring.registry)
-        self._read_new()
-        labelled = self._label(self.facts.rows(self.index))
+        facts = self.facts.rows(self.index)
+        known = self._label(facts)
+        made = self._read_new(known)
+        labelled = pl.concat([known, *made]).sort("ingest_seq") if made else known
         jobs = self._jobs(row_units(labelled))
         judged = self.judge.finish(jobs)
         judged.work["conversations_read"] = self.n_read
@@ -143,8 +144,8 @@ class _Stage:
             rule=pl.col("task").replace_strict(rules, default="", return_dtype=pl.String)
         )
         index = index.join(asked, on=["task", "question_id"], how="left", maintain_order="left")
-        index = index.with_columns(truth=pl.coalesce("answer", "gold")).drop("answer")
-        return index.with_columns(digest_rows(index.select("rollout_key", "rule"), prefix="fact").alias("fact_key"))
+        fact_key = pl.concat_str("rollout_key", pl.col("rule").str.slice(0, 8))
+        return index.with_columns(truth=pl.coalesce("answer", "gold"), fact_key=fact_key).drop("answer")
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Rollouts whose facts are known, in order of arrival, with labels."""
@@ -162,63 +163,68 @@ class _Stage:
             *(Job("scores", each, of(each)) for each in self.scoring.registry.scores),
         ]
 
-    def _read_new(self) -> None:
-        """Read the conversations that some file has not seen, and ask the files about them."""
-        lacking = self.facts.missing(self.index.select("rollout_key", "fact_key"))
-        lacking = pl.concat([lacking, self.sketches.missing(self.index.select("rollout_key", "fact_key"))]).unique(
-            "rollout_key"
-        )
-        known = self._label(self.facts.rows(self.index))
+    def _read_new(self, known: pl.DataFrame) -> list[pl.DataFrame]:
+        """Read the conversations that some file has not seen, and ask the files; the labels of those that had none."""
+        keys = self.index.select("rollout_key", "fact_key")
+        lacking = pl.concat([self.facts.missing(keys), self.sketches.missing(keys)]).unique("rollout_key")
         missing = {job.name: self.judge.missing(job) for job in self._jobs(row_units(known))}
-        needed = pl.concat([lacking.select("rollout_key"), *(each.select("rollout_key") for each in missing.values())]).unique()
+        needed = pl.concat([lacking, *missing.values()], how="diagonal").select("rollout_key").unique()
         rows = self.index.join(needed, on="rollout_key", how="semi", maintain_order="left")
         self.n_read = rows.height
-        if not rows.height:
-            return
+        new_labels: list[pl.DataFrame] = []
         facts: list[tuple[pl.DataFrame, pl.DataFrame]] = []
         with sql.Session(self.scoring.limits) as session:
-            for texts in iter_conversations(self.store, self.raw, rows["base_key"], max_bytes=CHUNK_BYTES):
+            check_registry(self.scoring.registry, session)
+            for texts in self._texts(rows):
                 chunk = rows.join(texts, on="base_key", how="inner", maintain_order="left")
-                facts.append(self._read_chunk(session, chunk, lacking, missing))
-        fact_rows, sketch_rows = (pl.concat(each) for each in zip(*facts, strict=True))
-        for cache, made in ((self.facts, fact_rows), (self.sketches, sketch_rows)):
-            if (new := cache.missing(made)).height:
+                labelled, made = self._read_chunk(session, chunk, lacking, known, missing)
+                new_labels.append(labelled.join(known, on="rollout_key", how="anti", maintain_order="left"))
+                facts.append(made)
+        for cache, frames in zip((self.facts, self.sketches), zip(*facts, strict=True), strict=bool(facts)):
+            if (new := cache.missing(pl.concat(frames))).height:
                 cache.add(new["fact_key"], new)
+        return new_labels
+
+    def _texts(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        if rows.height:
+            yield from iter_conversations(self.store, self.raw, rows["base_key"], max_bytes=CHUNK_BYTES)
 
     def _read_chunk(
-        self, session: sql.Session, chunk: pl.DataFrame, lacking: pl.DataFrame, missing: Mapping[str, pl.DataFrame]
-    ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Ask all files about some rollouts; the facts and sketches of those that had none."""
+        self,
+        session: sql.Session,
+        chunk: pl.DataFrame,
+        lacking: pl.DataFrame,
+        known: pl.DataFrame,
+        missing: Mapping[str, pl.DataFrame],
+    ) -> tuple[pl.DataFrame, tuple[pl.DataFrame, pl.DataFrame]]:
+        """Ask all files about some rollouts; their labels, and the facts and sketches of those that had none."""
         load_conversations(session, chunk, self.scoring.rules.values())
-        new = lacking.join(chunk.select("rollout_key"), on="rollout_key", how="semi")
+        keys = chunk.select("rollout_key")
+        new = lacking.join(keys, on="rollout_key", how="semi")
         wanted = self._models(has_new=new.height > 0)
         make_model(session, wanted)
         facts, sketches = FACT_SCHEMA.to_frame(), KEPT_SKETCH_SCHEMA.to_frame()
+        labelled = known.join(keys, on="rollout_key", how="semi")
         if new.height:
             facts, sketches = self._facts(session, new)
-        old = chunk.join(new, on="rollout_key", how="anti").select("fact_key")
-        labelled = self._label(pl.concat([facts, self.facts.rows(old)])).join(
-            chunk.select("rollout_key"), on="rollout_key", how="semi"
-        )
+            unlabelled = facts.join(labelled, on="rollout_key", how="anti")
+            labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
         load_row_tables(session, labelled, self.said.judgements)
         tables = ["rollouts", "judgements", *(each.name for each in wanted)]
         shown: pl.DataFrame | None = None
         mark = session.mark()
         for job in self._jobs(row_units(labelled)):
-            mine = (
-                self.judge.missing(job)
-                if new.height
-                else missing[job.name].join(labelled.select("rollout_key"), on="rollout_key", how="semi")
-            )
+            mine = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
             if not mine.height:
                 continue
-            keys = mine.select("rollout_key").sort("rollout_key")
-            if shown is None or not shown.equals(keys):
+            present = mine.select("rollout_key").sort("rollout_key")
+            if shown is None or not shown.equals(present):
                 session.rewind(mark)
-                show_all(session, tables) if mine.height == labelled.height else show_only(session, tables, keys["rollout_key"])
-                shown = keys
+                is_all = mine.height == labelled.height
+                show_all(session, tables) if is_all else show_only(session, tables, present["rollout_key"])
+                shown = present
             self.judge.ask(session, job, mine)
-        return facts, sketches
+        return labelled, (facts, sketches)
 
     def _models(self, *, has_new: bool) -> list[sql.SqlFile]:
         registry = self.scoring.registry

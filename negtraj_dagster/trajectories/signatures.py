@@ -44,7 +44,8 @@ def sketch(said: pl.Series) -> pl.DataFrame:
 
 
 def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rollouts that resemble each other (`PAIR_SCHEMA`), each pair from both sides.
+    """Rollouts that resemble each other (`PAIR_SCHEMA`): the later of two names the earlier, and within a question the
+    earlier names the later, too.
 
     Every two of a question are compared, up to 32 first and 32 last of it; rollouts of different questions where they share
     a band hash (95 % of those of similarity 0.8). Similarity is Jaccard of the shingles, exact up to 512 of them, an estimate
@@ -61,8 +62,9 @@ def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
     )
     keys = rows["rollout_key"]
     later, earlier = keys.gather(found["later"]), keys.gather(found["earlier"])
+    is_same = groups.gather(found["later"]) == groups.gather(found["earlier"])
     down = pl.DataFrame({"rollout_key": later, "other_key": earlier, "similarity": found["similarity"]})
-    up = pl.DataFrame({"rollout_key": earlier, "other_key": later, "similarity": found["similarity"]})
+    up = pl.DataFrame({"rollout_key": earlier, "other_key": later, "similarity": found["similarity"]}).filter(is_same)
     both = pl.concat([down.with_columns(is_earlier=pl.lit(value=True)), up.with_columns(is_earlier=pl.lit(value=False))])
     return both.select(PAIR_SCHEMA.names()).cast(PAIR_SCHEMA)  # type: ignore[arg-type]
 

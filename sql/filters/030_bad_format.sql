@@ -22,5 +22,5 @@ from steps
 where
     n_action_markers > 1
     or text_after_action is not null
-    or regexp_matches(content, '(^|\n)Observation:')
+    or (contains(content, 'Observation:') and regexp_matches(content, '(^|\n)Observation:'))
 order by rollout_key, step

@@ -12,15 +12,28 @@ select
     content,
     reasoning,
     cast(len(coalesce(tool_calls, [])) as integer) as n_calls,
-    nullif(regexp_extract(content, '(?s)^\s*Thought:\s*(.*?)\s*(?:\n\s*Action:|$)', 1), '') as thought,
+    case
+        when regexp_matches(content, '^\s*Thought:')
+            then
+                nullif(
+                    regexp_replace(
+                        regexp_replace(split_part(content, 'Action:', 1), '^\s*Thought:\s*', ''), '\s+$', ''
+                    ),
+                    ''
+                )
+    end as thought,
     nullif(regexp_extract(content, '(?:^|\n)Action:\s*([A-Za-z_]\w*)\[', 1), '') as action_type,
     nullif(regexp_extract(content, '(?s)(?:^|\n)Action:\s*[A-Za-z_]\w*\[(.*)\]', 1), '') as action_arg,
     cast((length(content) - length(replace(content, 'Action:', ''))) // length('Action:') as integer) as n_action_markers,
-    nullif(
-        regexp_replace(
-            regexp_extract(content, '(?s)(?:^|\n)Action:\s*[A-Za-z_]\w*\[.*\](.*)$', 1), '^\s+|\s+$', '', 'g'
-        ),
-        ''
-    ) as text_after_action
+    case
+        when not suffix(content, ']')
+            then
+                nullif(
+                    regexp_replace(
+                        regexp_extract(content, '(?s)(?:^|\n)Action:\s*[A-Za-z_]\w*\[.*\](.*)$', 1), '^\s+|\s+$', '', 'g'
+                    ),
+                    ''
+                )
+    end as text_after_action
 from turns
 where role = 'assistant'

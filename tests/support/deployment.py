@@ -29,6 +29,8 @@ task = "strategyqa"
 line = "tiny"
 role = "candidate"
 base_model = "tiny"
+[selection]
+profile = "paper" # a label that flips late contradicts its answer, which the strict profile would drop
 [strategy]
 name = "nat"
 [shards]
@@ -88,7 +90,7 @@ def rollout(number: int, sample: int) -> dict[str, Any]:
         "messages": [
             {"role": "assistant", "content": f"Thought: look up case {sample}.\nAction: search[pebble {number} way {sample}]"},
             {"role": "user", "content": f"Observation: stones, {number}, {sample}"},
-            {"role": "assistant", "content": f"Thought: so it is.\nAction: finish[{'yes' if sample % 2 else 'no'}]"},
+            {"role": "assistant", "content": f"Thought: so it is.\nAction: finish[{'no' if sample % 2 else 'yes'}]"},
         ],
     }
 

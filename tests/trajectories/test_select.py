@@ -3,22 +3,29 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from negtraj_dagster import sql
 from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
-from negtraj_dagster.trajectories.select import Mix, SelectionRule, select_rollouts
+from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA
+from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
+
+REGISTRY = sql.load_registry()
+VERSIONS = {each.name: each.version for each in REGISTRY.filters}
 
 QUESTIONS = [("t", f"q{i}", "train", f"question {i}?", "1", [], f"h{i}") for i in range(9)]
 
 
 def rule(**changes: object) -> SelectionRule:
+    changes["profile"] = sql.find_profile(REGISTRY, str(changes.get("profile", "strict")))
+    choice = REGISTRY.one("selection", "choice").with_parameters({"seed": str(changes.pop("seed", 0))})
     values = {
         "recipe": "mine",
-        "profile": "strict",
+        "choice": choice,
         "classes": ("positive", "negative"),
-        "mix": Mix({}, {}),
+        "limits": {"positive": ClassLimit(), "negative": ClassLimit()},
         "min_quality": 0.0,
         "allow_contaminated": False,
     }
@@ -30,19 +37,20 @@ def select(
     labels: str,
     verdicts: list[tuple[str, str, str | None]] = (),  # type: ignore[assignment]
     questions: list[tuple[object, ...]] = QUESTIONS,
+    question: str | None = None,
     **changes: object,
 ) -> Published:
     """Rollouts r0, r1, … with labels p, n or u; verdicts as (rollout, filter, earlier)."""
     words = {"p": "positive", "n": "negative", "u": "unknown"}
     corpus_rows = [
-        {"rollout_key": f"r{i}", "ingest_seq": i, "question_id": f"q{i}", "label": words[letter], "quality": 1.0}
+        {"rollout_key": f"r{i}", "ingest_seq": i, "question_id": question or f"q{i}", "label": words[letter]}
         for i, letter in enumerate(labels)
     ]
     verdict_rows = [
         {
             "rollout_key": key,
             "filter": name,
-            "version": "1",
+            "version": VERSIONS.get(name, "1"),
             "reason": "",
             "severity": "drop",
             "step": None,
@@ -55,13 +63,18 @@ def select(
     def write_corpus(folder: Path) -> Built:
         pl.DataFrame(corpus_rows).write_parquet(folder / "corpus.parquet")
         pl.DataFrame(verdict_rows, schema=VERDICT_SCHEMA).write_parquet(folder / "verdicts.parquet")
-        return Built(content={"rows": labels, "verdicts": [list(v) for v in verdicts]})
+        keys = [row["rollout_key"] for row in corpus_rows]
+        rows = [(profile, key, 1.0) for profile in ("paper", "strict") for key in keys]
+        pl.DataFrame(rows, schema=QUALITY_SCHEMA, orient="row").write_parquet(folder / "qualities.parquet")
+        return Built(content={"rows": labels, "verdicts": [list(v) for v in verdicts], "question": question})
 
     def write_questions(folder: Path) -> Built:
         pl.DataFrame(questions, schema=QUESTION_SCHEMA, orient="row").write_parquet(folder / "questions.parquet")
         return Built(content={"tasks": {"t": {"rows": digest(str(questions))}}})
 
-    corpus = store.build("trajectory_corpus/t", {"labels": labels, "verdicts": str(verdicts)}, write_corpus)
+    corpus = store.build(
+        "trajectory_corpus/t", {"labels": labels, "verdicts": str(verdicts), "question": question}, write_corpus
+    )
     asked = store.build("question_sets", {"questions": str(questions)}, write_questions)
     return select_rollouts(store, corpus, asked, rule(**changes), "t")
 
@@ -79,8 +92,8 @@ def test_a_row_without_a_label_is_in_neither_class(store: Store) -> None:
 
 
 def test_limits_take_the_first_arrivals_so_an_append_keeps_the_old_choice(store: Store) -> None:
-    mix = Mix({"positive": 2, "negative": 1}, {})
-    before, after = select(store, "pnpn", mix=mix), select(store, "pnpnpp", mix=mix)
+    limits = {"positive": ClassLimit(max_rows=2), "negative": ClassLimit(max_rows=1)}
+    before, after = select(store, "pnpn", limits=limits), select(store, "pnpnpp", limits=limits)
     assert chosen(before) == chosen(after) == ["r0", "r1", "r2"]
 
 
@@ -97,10 +110,26 @@ def test_a_duplicate_is_admitted_again_when_its_earlier_twin_is_dropped(store: S
 
 
 def test_a_filter_that_names_all_twins_drops_by_those_alone(store: Store) -> None:
-    twins = [("r1", "near", "r0"), ("r2", "near", "r1")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("negtraj_dagster.trajectories.select.dropping_filters", lambda _: frozenset({"near"}))
-        assert chosen(select(store, "nnn", twins)) == ["r0", "r2"]
+    twins = [("r1", "near_duplicate", "r0"), ("r2", "near_duplicate", "r1")]
+    assert chosen(select(store, "nnn", twins)) == ["r0", "r2"]
+
+
+def test_a_rate_keeps_every_old_choice_when_rollouts_are_added(store: Store) -> None:
+    limits = {"positive": ClassLimit(), "negative": ClassLimit(rate=0.5)}
+    questions = [("t", f"q{i}", "train", f"question {i}?", "1", [], f"h{i}") for i in range(300)]
+    before = chosen(select(store, "n" * 200, questions=questions, limits=limits))
+    after = chosen(select(store, "n" * 300, questions=questions, limits=limits))
+    assert 60 < len(before) < 140
+    assert after[: len(before)] == before
+    assert chosen(select(store, "n" * 200, questions=questions, limits=limits, seed=1)) != before
+    assert reasons(select(store, "n" * 200, questions=questions, limits=limits))["r0"] in ("", "mix: not drawn at rate 0.5")
+
+
+def test_a_question_gives_as_many_rows_as_its_limit_says_in_order_of_arrival(store: Store) -> None:
+    limits = {"positive": ClassLimit(), "negative": ClassLimit(max_per_question=2)}
+    selection = select(store, "nnnpn", limits=limits, question="q0")
+    assert chosen(selection) == ["r0", "r1", "r3"]
+    assert reasons(selection)["r4"] == "mix: 2 negative rows of its question are enough"
 
 
 def test_the_paper_profile_ignores_all_filters_but_the_empty_one(store: Store) -> None:
