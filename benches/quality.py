@@ -3,7 +3,8 @@
     python benches/quality.py [--rollouts 100000] [--long] [--keep FOLDER]
 
 Every state is built in a process of its own, on one core. Prints CPU seconds and peak memory of scored_trajectories and
-trajectory_corpus with their SQL processes, and one JSON object a line. `--long`: rollouts of 200 kB (10,000 of them unless said otherwise).
+trajectory_corpus with their SQL processes, and one JSON object a line. `--long`: rollouts of 200 kB (10,000 of them unless
+said otherwise).
 """
 
 import argparse

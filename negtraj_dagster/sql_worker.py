@@ -68,12 +68,22 @@ class _Worker:
         found: dict[str, Any] = {"statements": [str(each.type).rsplit(".", 1)[-1] for each in statements]}
         found["parameters"] = sorted(statements[0].named_parameters) if statements else []
         if found["statements"] == ["SELECT"]:
-            found["tables"] = sorted(self.connection.get_table_names(PARAMETER.sub("null", request["sql"])))
             params = {name: request["params"].get(name) for name in found["parameters"]}
-            query = statements[0].query.strip().rstrip(";")
-            described = self.connection.execute(f"select * from (\n{query}\n) limit 0", params or None).description or []
+            self._explain(request["sql"])
+            with self.connection.cursor() as cursor:  # of its own: an unfinished result would block the connection
+                described = cursor.execute(request["sql"], params or None).description or []
             found["columns"] = [[str(column[0]), str(column[1])] for column in described]
+            found["tables"] = sorted(self.connection.get_table_names(PARAMETER.sub("null", request["sql"])))
         return found, b""
+
+    def _explain(self, statement: str) -> None:
+        """Raise what is wrong with a statement's names, with its line: an execution's error counts lines otherwise, or not."""
+        try:
+            self.connection.execute("explain " + PARAMETER.sub("null", statement)).fetchall()
+        except (duckdb.BinderException, duckdb.CatalogException) as error:
+            is_of_names = "not found" in str(error) or "does not exist" in str(error)  # a null may have another type
+            if "LINE" in str(error) and (is_of_names or not PARAMETER.search(statement)):
+                raise
 
     def do_select(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         relation = self.connection.sql(request["sql"], params=request["params"] or None)

@@ -3,6 +3,7 @@
 Every file is held against it over empty tables, in `make check` and when a run starts.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from negtraj_dagster import sql
@@ -92,6 +93,25 @@ WHOLE_NUMBERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 )
 NUMBERS = WHOLE_NUMBERS | {"FLOAT", "DOUBLE"}
+ENGINE = re.compile(
+    r"(?:duckdb_|pragma_|sqlite_|pg_)\w+\Z|(?:information_schema|query|query_table|getvariable|current_setting)\Z"
+)
+UNSTABLE = frozenset(
+    {
+        "random",
+        "setseed",
+        "uuid",
+        "uuidv4",
+        "uuidv7",
+        "gen_random_uuid",
+        "now",
+        "today",
+        "get_current_timestamp",
+        "get_current_time",
+    }
+    | {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "transaction_timestamp", "nextval"}
+    | {"txid_current", "using_sample", "tablesample"}
+)
 FORBIDDEN_BY_SCOPE = ("row", "reference")
 """Scopes whose verdicts may not depend on the order of arrival, which other rows change."""
 
@@ -180,6 +200,10 @@ def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str
         if name.lower() not in tables:
             what = f"of scope {file.scope}" if isinstance(file, sql.Filter) else f"in {file.kind}/"
             raise SqlContractError(f"{file.path}: reads {name}, which files {what} do not have{did_you_mean(name, tables)}")
+    if engine := sorted(word for word in file.words if ENGINE.match(word)):
+        raise SqlContractError(f"{file.path}: reads {engine[0]}, which is DuckDB's own; read the tables of sql/README.md only")
+    if unstable := sorted(file.words & UNSTABLE):
+        raise SqlContractError(f"{file.path}: {unstable[0]} says another thing every time; verdicts must be the same twice")
     if isinstance(file, sql.Filter) and file.scope in FORBIDDEN_BY_SCOPE and file.reads("ingest_seq"):
         raise SqlContractError(
             f"{file.path}: scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"
