@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> int:
     from negtraj_dagster.plan import describe, plan_recipes
+    from negtraj_dagster.printable import text_table
     from negtraj_dagster.recipes import load_recipes
-    from negtraj_dagster.reports.summarize import text_table
 
     settings = load_settings()
     recipes = load_recipes(settings)
