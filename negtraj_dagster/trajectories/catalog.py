@@ -6,6 +6,7 @@ It holds no rows. A run that makes new objects leaves it as it is; written anew,
 """
 
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import SettingsError, SqlContractError
+from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import did_you_mean, listed
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.store.files import sync_folder
-from negtraj_dagster.trajectories.catalog_tables import VIEWS, View
+from negtraj_dagster.trajectories.catalog_tables import STORED_AS, VIEWS, View
 from negtraj_dagster.trajectories.contract import check_file, declare
 from negtraj_dagster.trajectories.loading import TURNS_JSON
 
@@ -110,12 +112,19 @@ def check_reports(registry: sql.Registry, limits: sql.Limits | None = None) -> d
     return needs
 
 
-def view_names(registry: sql.Registry, catalog: Path) -> tuple[list[str], dict[str, str]]:
-    """The views of a catalogue, and its ready queries with their words."""
+def catalog_lines(catalog: Path, registry: sql.Registry) -> Iterator[str]:
+    """Where a catalogue is, and what is in it, for a terminal."""
     with duckdb.connect(catalog, read_only=True) as connection:
         found = {str(name) for (name,) in connection.sql("select view_name from duckdb_views() where not internal").fetchall()}
-    reports = {name: _in_one_line(file.header.doc) for name, file in registry.files["reports"].items() if name in found}
-    return [name for name in VIEWS if name in found], reports
+    yield visible(str(catalog))
+    yield ""
+    yield f"views: {', '.join(name for name in VIEWS if name in found) or 'none, nothing was materialized yet'}"
+    for name, file in registry.files["reports"].items():
+        yield ""
+        yield name if name in found else f"{name} (what it reads was not materialized yet)"
+        yield from textwrap.wrap(visible(_in_one_line(file.header.doc)), 120, initial_indent="  ", subsequent_indent="  ")
+    yield ""
+    yield "`negtraj query NAME` prints one. Open the file read-only: it is replaced, never changed."
 
 
 def _fill(
@@ -129,10 +138,11 @@ def _fill(
         made.add(name)
     _lock(connection, store)
     for name, file in registry.files["reports"].items():
-        if made.issuperset(needs[name]):
+        if made.issuperset(needs[name]):  # of views; a query is over no other query
             connection.execute(f"create view {name} as {file.body.rstrip().rstrip(';')}")
             connection.execute(f"comment on view {name} is {_text(_in_one_line(file.header.doc))}")
-    return made | {name for name in registry.files["reports"] if made.issuperset(needs[name])}
+            made.add(name)
+    return made
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
@@ -147,9 +157,11 @@ def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 def _bodies(store: Store) -> Iterator[tuple[str, str]]:
     """(view, its SELECT) of everything that there is."""
-    present = {name: published for name in store.assets() if (published := store.current(name))}
-    for published in present.values():
-        store.folder(store.name(published.folder))
+    present: dict[str, Published] = {}
+    for asset in store.assets():
+        if _kind(asset)[0] in HELD_BY and (published := store.current(asset)):
+            store.folder(store.name(published.folder))
+            present[asset] = published
     if present:
         yield "assets", _values([(each.asset, each.key, each.version) for each in present.values()], VIEWS["assets"])
     raw = present.get("raw_rollouts")
@@ -166,6 +178,12 @@ def _bodies(store: Store) -> Iterator[tuple[str, str]]:
         yield "verdicts", _row_verdicts(present)
 
 
+def _kind(asset: str) -> tuple[str, str | None]:
+    """What an asset is (`HELD_BY`), and the task or recipe that it is of."""
+    head, _, tail = asset.partition("/")
+    return (tail, head) if tail == "training_selection" else (head, tail or None)
+
+
 def _filled(present: Mapping[str, Published]) -> dict[str, Published]:
     return {name: each for name, each in present.items() if not each.is_empty}
 
@@ -174,10 +192,8 @@ def _sources(present: Mapping[str, Published]) -> dict[str, list[_Source]]:
     """Where each view's rows are, whether the files are there or not."""
     found: dict[str, list[_Source]] = {name: [] for name in VIEWS}
     for asset, published in _filled(present).items():
-        head, _, tail = asset.partition("/")
-        kind = tail if tail == "training_selection" else head
-        tag = {"training_selection": head, "trajectory_corpus": tail}.get(kind)
-        for name in HELD_BY.get(kind, ()):
+        kind, tag = _kind(asset)
+        for name in HELD_BY[kind]:
             found[name].append(_Source(published.folder / f"{name}.parquet", tag))
     return found
 
@@ -185,14 +201,14 @@ def _sources(present: Mapping[str, Published]) -> dict[str, list[_Source]]:
 def _select(view: View, source: _Source) -> str:
     """The rows of one file in the view's columns; one that an earlier version did not write is null."""
     known = pl.read_parquet_schema(source.path).keys()
-    columns = dict(view.columns)
-    tag = [f"{_text(source.tag)} as {next(iter(columns))}"] if source.tag is not None else []
-    if tag:
-        del columns[next(iter(columns))]
-    cast = [
-        f"cast({_quoted(name) if name in known else 'null'} as {type_}) as {_quoted(name)}" for name, type_ in columns.items()
-    ]
-    return f"select {', '.join([*tag, *cast])} from {_parquet([source.path])}"
+    told = []
+    for place, (name, type_) in enumerate(view.columns.items()):
+        stored = STORED_AS.get(name, name)
+        value = _quoted(stored) if stored in known else "null"
+        if place == 0 and source.tag is not None:
+            value = _text(source.tag)
+        told.append(f"cast({value} as {type_}) as {_quoted(name)}")
+    return f"select {', '.join(told)} from {_parquet([source.path])}"
 
 
 def _row_verdicts(present: Mapping[str, Published]) -> str:

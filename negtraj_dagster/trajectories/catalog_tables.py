@@ -24,10 +24,13 @@ DUCKDB_TYPES: Mapping[pl.DataType | type[pl.DataType], str] = {
 }
 INTERNAL = frozenset({"row_unit", "fact_key"})
 """Columns that keys are made of and that say nothing to a reader."""
+STORED_AS = {"decided_by": "by", "decided_why": "why"}
+"""Columns of views that files call otherwise: `by` has to stand in quotes in a query."""
 
 
 def _types(schema: pl.Schema) -> dict[str, str]:
-    return {name: DUCKDB_TYPES[type_] for name, type_ in schema.items() if name not in INTERNAL}
+    shown = {stored: name for name, stored in STORED_AS.items()}
+    return {shown.get(name, name): DUCKDB_TYPES[type_] for name, type_ in schema.items() if name not in INTERNAL}
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,10 @@ WORDS: Mapping[str, str] = {
     "answer": "the agent's answer, read again from its last action; of a question: what is right, as JSON text",
     "asset": "the asset's key in the lineage",
     "base_key": "identity of the conversation: joins rollouts, corpus and conversations",
-    "by": "who decided, where the label is a person's (overrides.csv)",
     "class": "positive, negative or unknown, as in labels",
     "conversation": "the turns in order: role, content, reasoning, tool_calls, tool_call_id",
+    "decided_by": "who decided, where the label is a person's (overrides.csv)",
+    "decided_why": "the person's reason",
     "detail": "what the filter found there",
     "earlier_key": "the earlier rollout that this one repeats, for duplicates",
     "facts": "gold facts that support the answer",
@@ -166,7 +170,6 @@ WORDS: Mapping[str, str] = {
     "tools": "JSON text of the tool schemas that the agent was given",
     "version": "version of the filter: its SQL, parameters and the model it reads",
     "weight": "loss weight of the row",
-    "why": "the person's reason",
     "why_not": "empty where selected, else the first reason against it",
 }
 """What columns mean wherever a view does not say otherwise."""

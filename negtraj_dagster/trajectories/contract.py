@@ -133,6 +133,26 @@ def check_registry(registry: sql.Registry) -> int:
     return n_files
 
 
+def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | None = None) -> None:
+    """Hold one filter, which need not be of the registry, against the contract of its scope.
+
+    Raises:
+        SqlContractError: as `check_file`.
+    """
+    with sql.Session(limits) as session:
+        if file.is_of_rows:
+            declare(session, ROW_TABLES)
+            for name in sql.MODEL_ORDER:
+                session.create(name, registry.model(name))
+            tables, columns = [*ROW_TABLES, *sql.MODEL_ORDER], FILTER_COLUMNS
+        else:
+            declare(session, SET_TABLES)
+            tables = list(TABLES_OF_SCOPE[file.scope])
+            columns = FILTER_COLUMNS if file.scope == "reference" else SET_FILTER_COLUMNS
+        session.lock()
+        check_file(session, file, columns, tables)
+
+
 def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> None:
     """Make empty tables."""
     for name, columns in tables.items():

@@ -106,6 +106,14 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
     return store.build(f"trajectory_corpus/{rule.task}", made_of, write)
 
 
+def load_task(session: sql.Session, store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> pl.DataFrame:
+    """Load what set-level filters see of a task, and lock the session; its rollouts with labels, in order of arrival.
+
+    Texts that were not searched for evaluation questions yet are read, and what is found is kept in the store.
+    """
+    return _Corpus(store, made, rule, scoring, (), {}).load(session)
+
+
 class _Corpus:
     def __init__(
         self,
@@ -127,8 +135,7 @@ class _Corpus:
         if rollouts.is_empty():
             reason = f"no rollouts of task {self.rule.task} have landed, or all are refused"
             return Built(content={"status": "no_data", "reason": reason})
-        labels = self._read(self.made.scored, "labels")
-        rollouts = rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
+        rollouts = self._labelled(rollouts)
         keys = rollouts.select("rollout_key")
         scores = self._read(self.made.scored, "scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
         row_verdicts = self._read(self.made.scored, "verdicts").join(keys, on="rollout_key", how="semi")
@@ -156,6 +163,31 @@ class _Corpus:
             },
             work=judged.work,
             caches=(*judged.caches, *self.caches),
+        )
+
+    def load(self, session: sql.Session) -> pl.DataFrame:
+        """Load what set-level filters see of the task; its rollouts with labels."""
+        rollouts = read_index(self.store, self.made.raw).filter(pl.col("task") == self.rule.task)
+        rollouts = self._labelled(rollouts)
+        pairs = self._pairs(rollouts)
+        self._load(session, rollouts, pairs, self._quotes(rollouts)[0])
+        return rollouts
+
+    def _labelled(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        labels = self._read(self.made.scored, "labels")
+        return rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
+
+    def _load(self, session: sql.Session, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame) -> None:
+        signatures = self._read(self.made.scored, "signatures")
+        signatures = signatures.join(rollouts.select("rollout_key"), on="rollout_key", how="semi")
+        load_set_tables(
+            session,
+            rollouts,
+            signatures=signatures,
+            pairs=pairs,
+            quotes=quotes,
+            rule=self.rule,
+            questions=self.questions,
         )
 
     def _read(self, published: Published, name: str) -> pl.DataFrame:
@@ -215,19 +247,8 @@ class _Corpus:
         judge = Judge(self.store)
         missing = {job.name: judge.missing(job) for job in jobs}
         if any(each.height for each in missing.values()):
-            signatures = self._read(self.made.scored, "signatures").join(
-                rollouts.select("rollout_key"), on="rollout_key", how="semi"
-            )
             with sql.Session(self.scoring.limits) as session:
-                load_set_tables(
-                    session,
-                    rollouts,
-                    signatures=signatures,
-                    pairs=pairs,
-                    quotes=quotes,
-                    rule=self.rule,
-                    questions=self.questions,
-                )
+                self._load(session, rollouts, pairs, quotes)
                 mark = session.mark()
                 for job in jobs:
                     mine = missing[job.name]

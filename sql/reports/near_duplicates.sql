@@ -8,7 +8,7 @@ different questions are usually short answers. The most alike come first, those 
 */
 select
     pairs.task,
-    round(pairs.similarity, 3) as similarity,
+    round(cast(pairs.similarity as double), 3) as similarity,
     later.label != earlier.label as has_opposite_labels,
     later.question_id = earlier.question_id as is_same_question,
     left(pairs.rollout_key, 12) as later_rollout,
