@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow.parquet as pq
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import SettingsError, SqlContractError
@@ -200,7 +201,7 @@ def _sources(present: Mapping[str, Published]) -> dict[str, list[_Source]]:
 
 def _select(view: View, source: _Source) -> str:
     """The rows of one file in the view's columns; one that an earlier version did not write is null."""
-    known = pl.read_parquet_schema(source.path).keys()
+    known = set(pq.read_schema(source.path).names)
     told = []
     for place, (name, type_) in enumerate(view.columns.items()):
         stored = STORED_AS.get(name, name)
@@ -226,7 +227,7 @@ def _conversations(store: Store, raw: Published) -> str:
     files = [store.folder(name) / "conversations.parquet" for name in names]
     if not files:
         return ""
-    known = {column for file in files for column in pl.read_parquet_schema(file)}
+    known = {column for file in files for column in pq.read_schema(file).names}
     more = ", ".join(
         f"texts.{name}" if name in known else f"cast(null as varchar) as {name}" for name in ("tools", "tokenizer")
     )
