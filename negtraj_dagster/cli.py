@@ -1,4 +1,5 @@
-"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `show` prints training rows, `verify` and `gc`
+"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `show` prints training rows, `why` prints all
+that was decided about a rollout, `try` what a filter would hit, `catalog` and `query` open the data to SQL, `verify` and `gc`
 look after a home."""
 
 import argparse
@@ -13,7 +14,8 @@ from pathlib import Path
 from negtraj_dagster import paths
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.schema import canonical_json
-from negtraj_dagster.settings import did_you_mean, load_settings
+from negtraj_dagster.settings import Settings, did_you_mean, load_settings
+from negtraj_dagster.store import Store
 
 DEFAULT_PORT = 3000
 UI_GRACE_S = 5.0
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--reason", metavar="R", help="with --rejected: rows of one reason")
     show.add_argument("--limit", type=int, default=20, metavar="N", help="with --rejected: rows to print (default: 20)")
     show.set_defaults(run=_show)
+    _add_questions(commands)
     verify = commands.add_parser("verify", help="hash every stored file again and follow every reference")
     verify.add_argument("--repair", action="store_true", help="set damaged folders aside, so that they are made again")
     verify.set_defaults(run=_verify)
@@ -70,10 +73,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_questions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands that ask what the data holds and why."""
+    why = commands.add_parser("why", help="print everything that was decided about a rollout")
+    why.add_argument("key", metavar="KEY", help="the beginning of a rollout_key, 6 digits at least")
+    why.add_argument("--profile", metavar="P", help="tell this quality profile only")
+    why.set_defaults(run=_why)
+    trial = commands.add_parser("try", help="run a filter file over the present rollouts; changes nothing")
+    trial.add_argument("file", type=Path, metavar="FILTER.sql", help="lies anywhere; sql/README.md says what it holds")
+    trial.add_argument("--task", metavar="T", help="try it on this task only")
+    trial.add_argument("--limit", type=int, default=10, metavar="N", help="rollouts to show (default: 10)")
+    trial.set_defaults(run=_try)
+    catalog = commands.add_parser("catalog", help="write catalog.duckdb, views over everything, and name its ready queries")
+    catalog.set_defaults(run=_catalog)
+    query = commands.add_parser("query", help="print a ready query of the catalogue")
+    query.add_argument("name", metavar="NAME", help="as `negtraj catalog` lists them")
+    query.add_argument("--csv", action="store_true", help="comma-separated values")
+    query.set_defaults(run=_query)
+
+
 def _plan(options: argparse.Namespace) -> int:
     from negtraj_dagster.plan import describe, plan_recipes
+    from negtraj_dagster.printable import text_table
     from negtraj_dagster.recipes import load_recipes
-    from negtraj_dagster.reports.summarize import text_table
 
     settings = load_settings()
     recipes = load_recipes(settings)
@@ -123,6 +145,57 @@ def _write_page(file: Path, text: str) -> None:
     except OSError as error:
         raise SettingsError(f"{file} cannot be written ({error.strerror}); name another file") from error
     print(f"written: {file}")
+
+
+def _why(options: argparse.Namespace) -> int:
+    from negtraj_dagster.trajectories.explain import explain_rollout
+    from negtraj_dagster.trajectories.explain_text import explained_lines
+    from negtraj_dagster.upkeep import present_lineage
+
+    with present_lineage(load_settings()) as lineage:
+        registry, recipes = lineage.scoring.registry, lineage.recipes
+        explained = explain_rollout(lineage.store, options.key, registry, recipes, profile=options.profile)
+    print("\n".join(explained_lines(explained)))
+    return 0
+
+
+def _try(options: argparse.Namespace) -> int:
+    from negtraj_dagster.trajectories.trial import trial_lines, try_filter
+    from negtraj_dagster.upkeep import present_lineage
+
+    with present_lineage(load_settings()) as lineage:
+        n_samples = max(options.limit, 0)
+        trial = try_filter(lineage.store, options.file, lineage.scoring, task=options.task, n_samples=n_samples)
+    print("\n".join(trial_lines(trial)))
+    return 0
+
+
+def _catalog(options: argparse.Namespace) -> int:
+    from negtraj_dagster import sql
+    from negtraj_dagster.trajectories.catalog import catalog_lines, write_catalog
+
+    settings, store = _store_of_home()
+    registry = sql.load_registry(settings.sql_dirs)
+    print("\n".join(catalog_lines(write_catalog(store, registry), registry)))
+    return 0
+
+
+def _query(options: argparse.Namespace) -> int:
+    from negtraj_dagster import sql
+    from negtraj_dagster.printable import csv_text, frame_text
+    from negtraj_dagster.trajectories.catalog import run_report
+
+    settings, store = _store_of_home()
+    rows = run_report(store, sql.load_registry(settings.sql_dirs), options.name)
+    print((csv_text if options.csv else frame_text)(rows))
+    return 0
+
+
+def _store_of_home() -> tuple[Settings, Store]:
+    from negtraj_dagster.upkeep import existing_home
+
+    settings = load_settings()
+    return settings, Store(existing_home(settings.home), remote=settings.store_url)
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -14,8 +14,9 @@ import dagster as dg
 
 from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.printable import text_table
 from negtraj_dagster.progress import clock_text
-from negtraj_dagster.reports.summarize import format_arm, format_pair, text_table
+from negtraj_dagster.reports.summarize import format_arm, format_pair
 from negtraj_dagster.settings import did_you_mean, load_settings
 from negtraj_dagster.store import Store
 

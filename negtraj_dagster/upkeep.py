@@ -254,6 +254,18 @@ def existing_home(home: Path) -> Path:
 
 
 @contextmanager
+def present_lineage(settings: Settings) -> Iterator[Lineage]:
+    """Everything as it is now, over a store that writes nothing into the home.
+
+    Raises:
+        StoreError: there is no such home.
+    """
+    home = existing_home(settings.home)
+    with tempfile.TemporaryDirectory(prefix="negtraj-read-") as folder:
+        yield Lineage(Store(Path(folder), base=home, remote=settings.store_url), settings, _run_nothing)
+
+
+@contextmanager
 def present_shards(settings: Settings, recipe: str | None = None) -> Iterator[list[Shards]]:
     """The present shards of all recipes, or of one, over a store that writes nothing into the home.
 
@@ -266,8 +278,7 @@ def present_shards(settings: Settings, recipe: str | None = None) -> Iterator[li
     if recipe is not None and recipe not in recipes:
         raise SettingsError(f"no recipe {recipe!r}{did_you_mean(recipe, recipes)}")
     names = list(recipes) if recipe is None else [recipe]
-    with tempfile.TemporaryDirectory(prefix="negtraj-show-") as folder:
-        lineage = Lineage(Store(Path(folder), base=home, remote=settings.store_url), settings, _run_nothing)
+    with present_lineage(settings) as lineage:
         opened = [_open_shards(lineage, name, is_named=recipe is not None) for name in names]
         if not any(opened):
             raise StoreError(

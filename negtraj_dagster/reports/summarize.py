@@ -79,16 +79,5 @@ def format_pair(pair: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def text_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows as aligned plain text for a terminal."""
-    if not rows:
-        return "(nothing)"
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
-    lines = ["  ".join(name.ljust(widths[name]) for name in names)]
-    lines += ["  ".join(row[name].ljust(widths[name]) for name in names) for row in rows]
-    return "\n".join(line.rstrip() for line in (lines[0], "-" * len(lines[0]), *lines[1:]))
-
-
 def _number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

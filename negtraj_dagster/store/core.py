@@ -167,6 +167,11 @@ class Store:
         text = self.read_text(name)
         return list(_parse_pointer(text, self.home / name)["history"]) if text else []
 
+    def assets(self) -> list[str]:
+        """Assets that have a present object in this home, by their keys as paths, sorted."""
+        folders = [root / "current" for root in self._roots()]
+        return sorted({path.relative_to(each).with_suffix("").as_posix() for each in folders for path in each.rglob("*.json")})
+
     def load(self, asset: str, key: str) -> Published:
         """One object of an asset by its key, whether it is the present one or not.
 

@@ -175,6 +175,26 @@ def columns_of(filter_: sql.Filter) -> Mapping[str, str]:
     return SET_FILTER_COLUMNS if filter_.scope in ("group", "corpus") else FILTER_COLUMNS
 
 
+def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | None = None) -> None:
+    """Hold one filter, which need not be of the registry, against the contract of its scope.
+
+    Raises:
+        SqlContractError: as `check_file`.
+    """
+    with sql.Session(limits) as session:
+        if file.is_of_rows:
+            declare(session, ROW_TABLES)
+            for name in sql.MODEL_ORDER:
+                session.create(name, registry.model(name))
+            tables, columns = [*ROW_TABLES, *sql.MODEL_ORDER], FILTER_COLUMNS
+        else:
+            declare(session, SET_TABLES)
+            tables = list(TABLES_OF_SCOPE[file.scope])
+            columns = FILTER_COLUMNS if file.scope == "reference" else SET_FILTER_COLUMNS
+        session.lock()
+        check_file(session, file, columns, tables)
+
+
 def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> None:
     """Make empty tables."""
     for name, columns in tables.items():
@@ -183,6 +203,12 @@ def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> No
 
 def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str] | None, tables: Sequence[str]) -> None:
     """Refuse anything but one SELECT over known tables that uses exactly the declared parameters and returns what is expected.
+
+    Args:
+        session: holds the tables, empty or not.
+        file: is held against its contract.
+        expect: the columns it must return; None where it may return any.
+        tables: those it may read.
 
     Raises:
         SqlContractError: names the file, what was found and what was expected.

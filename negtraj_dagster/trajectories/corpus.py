@@ -106,6 +106,14 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
     return store.build(f"trajectory_corpus/{rule.task}", made_of, write)
 
 
+def load_task(session: sql.Session, store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> pl.DataFrame:
+    """Load what set-level filters see of a task, and lock the session; its rollouts with labels, in order of arrival.
+
+    Texts that were not searched for evaluation questions yet are read, and what is found is kept in the store.
+    """
+    return _Corpus(store, made, rule, scoring, (), {}).load(session)
+
+
 class _Corpus:
     def __init__(
         self,
@@ -131,8 +139,7 @@ class _Corpus:
         if rollouts.is_empty():
             reason = f"no rollouts of task {self.rule.task} have landed, or all are refused"
             return Built(content={"status": "no_data", "reason": reason})
-        labels = self._read(self.made.scored, "labels")
-        rollouts = rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
+        rollouts = self._labelled(rollouts)
         keys = rollouts.select("rollout_key")
         scores = self._read(self.made.scored, "scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
         row_verdicts = self._read(self.made.scored, "verdicts").join(keys, on="rollout_key", how="semi")
@@ -161,6 +168,18 @@ class _Corpus:
             work=judged.work,
             caches=(*judged.caches, *self.caches),
         )
+
+    def load(self, session: sql.Session) -> pl.DataFrame:
+        """Load what set-level filters see of the task; its rollouts with labels."""
+        rollouts = read_index(self.store, self.made.raw).filter(pl.col("task") == self.rule.task)
+        rollouts = self._labelled(rollouts)
+        pairs = self._pairs(rollouts)
+        self._load_sets(session, rollouts.select("rollout_key"), rollouts, pairs, self._quotes(rollouts)[0])
+        return rollouts
+
+    def _labelled(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        labels = self._read(self.made.scored, "labels")
+        return rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
 
     def _read(self, published: Published, name: str) -> pl.DataFrame:
         return pl.read_parquet(self.store.file(published.folder, f"{name}.parquet"), glob=False)

@@ -114,12 +114,26 @@ def said_of(file: sql.SqlFile) -> str:
     return digest_json([file.version, file.header.model_dump(mode="json", exclude={"doc", "params"})])
 
 
+def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Mapping[str, TaskRule]) -> pl.DataFrame:
+    """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
+    table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
+    asked = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
+    asked = asked.select("task", "question_id", "question", "facts", "question_hash", "answer")
+    identities = {name: rule.identity() for name, rule in rules.items()}
+    index = read_index(store, raw).with_columns(
+        rule=pl.col("task").replace_strict(identities, default="", return_dtype=pl.String)
+    )
+    index = index.join(asked, on=["task", "question_id"], how="left", maintain_order="left")
+    fact_key = pl.concat_str("rollout_key", pl.col("rule").str.slice(0, 8))
+    return index.with_columns(truth=pl.coalesce("answer", "gold"), fact_key=fact_key).drop("answer")
+
+
 class _Stage:
     def __init__(
         self, store: Store, raw: Published, questions: Published, scoring: Scoring, labeller: Labeller, said: Said
     ) -> None:
         self.store, self.raw, self.scoring, self.labeller, self.said = store, raw, scoring, labeller, said
-        self.index = self._index(questions)
+        self.index = asked_rollouts(store, raw, questions, scoring.rules)
         self.facts = RowCache(store, scoring.fact_table(), "fact_key", FACT_SCHEMA)
         self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
         self.judge = Judge(store)
@@ -133,19 +147,6 @@ class _Stage:
         judged = self.judge.finish(jobs)
         judged.work["conversations_read"] = self.n_read
         return self._built(folder, labelled, jobs, judged)
-
-    def _index(self, questions: Published) -> pl.DataFrame:
-        """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
-        table = pl.read_parquet(self.store.file(questions.folder, "questions.parquet"), glob=False)
-        asked = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
-        asked = asked.select("task", "question_id", "question", "facts", "question_hash", "answer")
-        rules = {name: rule.identity() for name, rule in self.scoring.rules.items()}
-        index = read_index(self.store, self.raw).with_columns(
-            rule=pl.col("task").replace_strict(rules, default="", return_dtype=pl.String)
-        )
-        index = index.join(asked, on=["task", "question_id"], how="left", maintain_order="left")
-        fact_key = pl.concat_str("rollout_key", pl.col("rule").str.slice(0, 8))
-        return index.with_columns(truth=pl.coalesce("answer", "gold"), fact_key=fact_key).drop("answer")
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Rollouts whose facts are known, in order of arrival, with labels."""

@@ -116,7 +116,8 @@ STOPPED: dict[str, tuple[str, str]] = {
     ),
     "nested lambdas": (
         HIT.format(
-            "list_sum(list_transform(range(200000), lambda x: list_sum(list_transform(range(20000), lambda y: x * y))))::varchar"
+            "list_sum(list_transform(range(200000), lambda x: list_sum(list_transform(range(20000), lambda y: x * y))))"
+            "::varchar"
         ),
         "deadline|memory",
     ),
@@ -193,7 +194,8 @@ def test_a_session_holds_what_was_loaded_after_a_query_was_killed(tmp_path: Path
 
 def test_values_of_parameters_are_bound(session: sql.Session, tmp_path: Path) -> None:
     body = "select rollout_key, $n as step, $text as detail from rollouts where $yes"
-    params = '[params]\nn = { type = "INTEGER", default = 3 }\ntext = { type = "VARCHAR", default = "\'; drop table rollouts; --" }\n'
+    params = '[params]\nn = { type = "INTEGER", default = 3 }\n'
+    params += 'text = { type = "VARCHAR", default = "\'; drop table rollouts; --" }\n'
     params += 'yes = { type = "BOOLEAN", default = true }\n'
     rows = answer(session, filter_of(tmp_path, body, params), "verdicts")
     assert rows.select("step", "detail").rows() == [(3, "'; drop table rollouts; --")]

@@ -1,0 +1,277 @@
+"""catalog.duckdb: views over the Parquet of all present objects, and over them the ready queries of sql/reports.
+
+    duckdb.connect(".negtraj/catalog.duckdb", read_only=True).sql("from funnel")
+
+It holds no rows. A run that makes new objects leaves it as it is; written anew, it names the new ones.
+"""
+
+import os
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+
+from negtraj_dagster import sql
+from negtraj_dagster.errors import SettingsError, SqlContractError
+from negtraj_dagster.printable import visible
+from negtraj_dagster.settings import did_you_mean, listed
+from negtraj_dagster.store import Published, Store
+from negtraj_dagster.store.files import sync_folder
+from negtraj_dagster.trajectories.catalog_tables import STORED_AS, VIEWS, View
+from negtraj_dagster.trajectories.contract import check_file, declare
+from negtraj_dagster.trajectories.loading import TURNS_JSON
+
+CATALOG = "catalog.duckdb"
+HELD_BY: Mapping[str, tuple[str, ...]] = {
+    "question_sets": ("questions",),
+    "raw_rollouts": ("rollouts",),
+    "scored_trajectories": ("labels", "scores"),
+    "trajectory_corpus": ("corpus", "verdicts", "qualities", "pairs"),
+    "training_selection": ("selection",),
+}
+"""Kind of asset -> the Parquet files of its objects that are views here. A corpus is tagged by task, a selection by recipe."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where rows of a view are: a Parquet file, and the value of the view's first column that it has not."""
+
+    path: Path
+    tag: str | None = None
+
+
+def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
+    """Write the catalogue of the home's present objects; what was not materialized yet has no view.
+
+    Built aside and put in place in one step: an open reader keeps what it has, a killed build leaves the old one. Paths are
+    absolute, so a home that was moved wants a new one.
+
+    Args:
+        store: whose objects; the file lies in its home.
+        registry: has the ready queries; by default those that ship.
+
+    Raises:
+        StoreError: a present object is damaged.
+        SqlContractError: a ready query breaks its contract.
+    """
+    registry = registry or sql.load_registry()
+    needs = check_reports(registry)
+    target = store.home / CATALOG
+    with store.in_use(), store.lock("catalog"), store.scratch() as folder:
+        made = folder / CATALOG
+        with duckdb.connect(made) as connection:
+            _fill(connection, store, registry, needs)
+        with made.open("rb") as handle:
+            os.fsync(handle.fileno())
+        made.replace(target)
+        sync_folder(target.parent)
+    return target
+
+
+def run_report(store: Store, registry: sql.Registry, name: str) -> pl.DataFrame:
+    """What a ready query says of the present objects; the catalogue's file is neither read nor written.
+
+    Raises:
+        SettingsError: there is no such query, or what it reads was not materialized yet.
+        SqlContractError: it breaks its contract.
+    """
+    reports = registry.files["reports"]
+    if name not in reports:
+        raise SettingsError(f"no ready query {name!r}{did_you_mean(name, reports)}")
+    needs = check_reports(registry)
+    with store.in_use(), duckdb.connect(":memory:") as connection:
+        views = _fill(connection, store, registry, needs)
+        if missing := [each for each in needs[name] if each not in views]:
+            raise SettingsError(
+                f"{name} reads {listed(missing, 'and')}, of which nothing was materialized in {store.home} yet; run "
+                f"`dagster asset materialize -m negtraj_dagster.definitions --select '*'` first"
+            )
+        return pl.DataFrame(connection.sql(f"from {name}").to_arrow_table())
+
+
+def check_reports(registry: sql.Registry, limits: sql.Limits | None = None) -> dict[str, list[str]]:
+    """Hold every ready query against its contract over empty tables; which views each reads.
+
+    Raises:
+        SqlContractError: it is not one SELECT without parameters over the catalogue's views, or has the name of one.
+    """
+    needs: dict[str, list[str]] = {}
+    with sql.Session(limits) as session:
+        declare(session, {name: {_quoted(each): type_ for each, type_ in view.columns.items()} for name, view in VIEWS.items()})
+        session.lock()
+        for name, file in registry.files["reports"].items():
+            if name in VIEWS:
+                raise SqlContractError(f"{file.path}: {name} is a view of {CATALOG} already; rename the query")
+            if file.parameters:
+                raise SqlContractError(f"{file.path}: a ready query has no parameters; write the values into the SQL")
+            check_file(session, file, None, tuple(VIEWS))
+            needs[name] = [each.lower() for each in session.check(file)["tables"]]
+    return needs
+
+
+def catalog_lines(catalog: Path, registry: sql.Registry) -> Iterator[str]:
+    """Where a catalogue is, and what is in it, for a terminal."""
+    with duckdb.connect(catalog, read_only=True) as connection:
+        found = {str(name) for (name,) in connection.sql("select view_name from duckdb_views() where not internal").fetchall()}
+    yield visible(str(catalog))
+    yield ""
+    yield f"views: {', '.join(name for name in VIEWS if name in found) or 'none, nothing was materialized yet'}"
+    for name, file in registry.files["reports"].items():
+        yield ""
+        yield name if name in found else f"{name} (what it reads was not materialized yet)"
+        yield from textwrap.wrap(visible(_in_one_line(file.header.doc)), 120, initial_indent="  ", subsequent_indent="  ")
+    yield ""
+    yield "`negtraj query NAME` prints one. Open the file read-only: it is replaced, never changed."
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection, store: Store, registry: sql.Registry, needs: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """Make all views that there are rows for; which."""
+    made = set()
+    for name, body in _bodies(store):
+        connection.execute(f"create view {name} as {body}")
+        _comment(connection, name, VIEWS[name])
+        made.add(name)
+    _lock(connection, store)
+    for name, file in registry.files["reports"].items():
+        if made.issuperset(needs[name]):  # of views; a query is over no other query
+            connection.execute(f"create view {name} as {file.body.rstrip().rstrip(';')}")
+            connection.execute(f"comment on view {name} is {_text(_in_one_line(file.header.doc))}")
+            made.add(name)
+    return made
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """What follows may be a user's SQL: it reads the store's files and no others."""
+    roots = sorted({str(store.home.resolve()), str(store.home.absolute())})
+    connection.execute(f"set allowed_directories = [{', '.join(map(_text, roots))}]")
+    for name in ("autoinstall_known_extensions", "autoload_known_extensions", "python_enable_replacements"):
+        connection.execute(f"set {name} = false")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+
+
+def _bodies(store: Store) -> Iterator[tuple[str, str]]:
+    """(view, its SELECT) of everything that there is."""
+    present: dict[str, Published] = {}
+    for asset in store.assets():
+        if _kind(asset)[0] in HELD_BY and (published := store.current(asset)):
+            store.folder(store.name(published.folder))
+            present[asset] = published
+    if present:
+        yield "assets", _values([(each.asset, each.key, each.version) for each in present.values()], VIEWS["assets"])
+    raw = present.get("raw_rollouts")
+    if raw and (texts := _conversations(store, raw)):
+        yield "conversations", texts
+    if raw and raw.details.get("n_quarantined"):
+        yield "quarantine", _quarantine(raw.folder / "quarantine.jsonl")
+    for name, sources in _sources(present).items():
+        if there := [each for each in sources if each.path.is_file()]:
+            yield name, " union all ".join(_select(VIEWS[name], each) for each in there)
+    if not any(name.startswith("trajectory_corpus/") for name in _filled(present)) and (
+        {"raw_rollouts", "scored_trajectories"} <= present.keys()
+    ):
+        yield "verdicts", _row_verdicts(present)
+
+
+def _kind(asset: str) -> tuple[str, str | None]:
+    """What an asset is (`HELD_BY`), and the task or recipe that it is of."""
+    head, _, tail = asset.partition("/")
+    return (tail, head) if tail == "training_selection" else (head, tail or None)
+
+
+def _filled(present: Mapping[str, Published]) -> dict[str, Published]:
+    return {name: each for name, each in present.items() if not each.is_empty}
+
+
+def _sources(present: Mapping[str, Published]) -> dict[str, list[_Source]]:
+    """Where each view's rows are, whether the files are there or not."""
+    found: dict[str, list[_Source]] = {name: [] for name in VIEWS}
+    for asset, published in _filled(present).items():
+        kind, tag = _kind(asset)
+        for name in HELD_BY[kind]:
+            found[name].append(_Source(published.folder / f"{name}.parquet", tag))
+    return found
+
+
+def _select(view: View, source: _Source) -> str:
+    """The rows of one file in the view's columns; one that an earlier version did not write is null."""
+    known = set(pq.read_schema(source.path).names)
+    told = []
+    for place, (name, type_) in enumerate(view.columns.items()):
+        stored = STORED_AS.get(name, name)
+        value = _quoted(stored) if stored in known else "null"
+        if place == 0 and source.tag is not None:
+            value = _text(source.tag)
+        told.append(f"cast({value} as {type_}) as {_quoted(name)}")
+    return f"select {', '.join(told)} from {_parquet([source.path])}"
+
+
+def _row_verdicts(present: Mapping[str, Published]) -> str:
+    """What the row filters said, while there is no corpus yet."""
+    verdicts = present["scored_trajectories"].folder / "verdicts.parquet"
+    columns = ", ".join(f"said.{name}" for name in VIEWS["verdicts"].columns if name != "task")
+    rollouts = _parquet([present["raw_rollouts"].folder / "rollouts.parquet"])
+    return f"select read.task, {columns} from {_parquet([verdicts])} as said inner join {rollouts} as read using (rollout_key)"
+
+
+def _conversations(store: Store, raw: Published) -> str:
+    """Every present rollout's conversation, once: segments hold those of withdrawn and refused records, too."""
+    places = raw.folder / "places.parquet"
+    names = pl.read_parquet(places, columns=["segment"], glob=False)["segment"].unique().sort()
+    files = [store.folder(name) / "conversations.parquet" for name in names]
+    if not files:
+        return ""
+    known = {column for file in files for column in pq.read_schema(file).names}
+    more = ", ".join(
+        f"texts.{name}" if name in known else f"cast(null as varchar) as {name}" for name in ("tools", "tokenizer")
+    )
+    turns = f"cast(from_json(texts.conversation, {_text(TURNS_JSON)}) as {VIEWS['conversations'].columns['conversation']})"
+    return (
+        f"with places as (select base_key, parse_path(min(segment))[-1] as segment from {_parquet([places])} group by 1) "
+        f"select texts.base_key, {turns} as conversation, {more} from {_parquet(files, more=', filename = true')} as texts "
+        f"inner join places on texts.base_key = places.base_key and parse_path(texts.filename)[-2] = places.segment"
+    )
+
+
+def _quarantine(file: Path) -> str:
+    columns = ", ".join(f"{name}: '{type_}'" for name, type_ in VIEWS["quarantine"].columns.items())
+    return f"select * from read_json({_place(file)}, format = 'newline_delimited', columns = {{{columns}}})"
+
+
+def _values(rows: Sequence[tuple[str, ...]], view: View) -> str:
+    told = ", ".join(f"({', '.join(map(_text, row))})" for row in rows)
+    return f"select * from (values {told}) as told ({', '.join(view.columns)})"
+
+
+def _parquet(files: Sequence[Path], more: str = "") -> str:
+    """Files as a table; folders named `a=b` on the way are no columns."""
+    return f"read_parquet([{', '.join(map(_place, files))}], hive_partitioning = false, union_by_name = true{more})"
+
+
+def _place(file: Path) -> str:
+    """A path as a SQL text that matches this file alone."""
+    return _text("".join(f"[{char}]" if char in "*?[" else char for char in str(file.absolute())))
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:
+    connection.execute(f"comment on view {name} is {_text(view.doc)}")
+    for column in view.columns:
+        connection.execute(f"comment on column {name}.{_quoted(column)} is {_text(view.comment(column))}")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
