@@ -1,6 +1,8 @@
-"""The frame and the tables of the HTML pages that people read. Self-contained, no script."""
+"""The frame and the tables of the HTML pages that people read, and how untrusted text is made visible. Self-contained, no
+script."""
 
 import html
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 STYLE = """
@@ -9,6 +11,13 @@ table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ddd;padding
 td:first-child,th:first-child{text-align:left}pre{background:#f6f6f4;padding:.6rem;white-space:pre-wrap;font-size:13px}
 .right{color:#2c6e31}.wrong{color:#a33}.note{background:#fff6d9;padding:.5rem .8rem}summary{cursor:pointer}
 """
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Of pages that show rollouts: whatever is not a style is forbidden."""
+JOINERS = "\u200c\u200d"
+"""Invisible, but what emoji and several scripts are spelled with; they move nothing."""
+UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of control and format characters, among them those that turn the writing's direction."""
 
 
 def page(title: str, *body: str, head: str = "") -> str:
@@ -26,3 +35,14 @@ def html_table(rows: Sequence[Mapping[str, object]]) -> str:
     head = "".join(f"<th>{html.escape(str(name))}</th>" for name in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row.values()) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def visible(text: str) -> str:
+    r"""Text that is safe to print and to lay out: what a terminal would obey (`\x1b`) or what reorders a line (`\u202e`)
+    stands as an escape; newlines and tabs stay."""
+    return text if text.isprintable() else "".join(map(_visible_char, text))
+
+
+def _visible_char(char: str) -> str:
+    is_unsafe = unicodedata.category(char) in UNSAFE and char not in f"\n\t{JOINERS}"
+    return char.encode("unicode_escape").decode("ascii") if is_unsafe else char

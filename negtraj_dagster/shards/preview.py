@@ -1,7 +1,6 @@
 """Token rows as people read them: their tokens decoded piece by piece, with the weight each is trained with."""
 
 import itertools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,20 +140,3 @@ def marked_text(row: Sequence[Stretch]) -> str:
         return f"⟦{text}⟧" if weight == 1 else f"⟦{weight:g}: {text}⟧"
 
     return "".join(map(mark, row))
-
-
-JOINERS = "\u200c\u200d"
-"""Invisible, but what emoji and several scripts are spelled with; they move nothing."""
-UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories of control and format characters, among them those that turn the writing's direction."""
-
-
-def visible(text: str) -> str:
-    r"""Text that is safe to print and to lay out: what a terminal would obey (`\x1b`) or what reorders a line (`\u202e`)
-    stands as an escape; newlines and tabs stay."""
-    return text if text.isprintable() else "".join(map(_visible_char, text))
-
-
-def _visible_char(char: str) -> str:
-    is_unsafe = unicodedata.category(char) in UNSAFE and char not in f"\n\t{JOINERS}"
-    return char.encode("unicode_escape").decode("ascii") if is_unsafe else char
