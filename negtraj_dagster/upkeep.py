@@ -254,6 +254,18 @@ def existing_home(home: Path) -> Path:
 
 
 @contextmanager
+def reading_store(settings: Settings) -> Iterator[Store]:
+    """A store over the home that writes nothing into it.
+
+    Raises:
+        StoreError: there is no home.
+    """
+    home = existing_home(settings.home)
+    with tempfile.TemporaryDirectory(prefix="negtraj-read-") as folder:
+        yield Store(Path(folder), base=home, remote=settings.store_url)
+
+
+@contextmanager
 def present_shards(settings: Settings, recipe: str | None = None) -> Iterator[list[Shards]]:
     """The present shards of all recipes, or of one, over a store that writes nothing into the home.
 

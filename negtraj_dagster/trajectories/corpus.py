@@ -291,8 +291,20 @@ class _Corpus:
             "funnel": funnel_of(judged, mine, profile),
             "per_source": per_source(judged, mine, profile),
             "drop_rate": round(mine.filter(pl.col("severity") == "drop")["rollout_key"].n_unique() / corpus.height, 4),
+            "acting": [_acts(each) for each in profile.filters],
             **_quality_means(judged),
         }
+
+
+def _acts(each: sql.Filter) -> dict[str, object]:
+    """What the profile makes of a filter, so that a later object can be compared with this one."""
+    return {
+        "filter": each.name,
+        "version": each.version,
+        "severity": each.severity,
+        "names_nearest_twin": each.names_nearest_twin,
+        "parameters": dict(each.parameters),
+    }
 
 
 def _told(each: Override) -> str:
