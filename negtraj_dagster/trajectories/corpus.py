@@ -91,6 +91,7 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
         "code": CORPUS_VERSION,
         "raw_rollouts": made.raw.version,
         "scored_trajectories": made.scored.version,
+        "overrides": made.scored.made_of.get("overrides", ""),
         "questions": made.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
         "task": rule.identity(),
         "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
