@@ -304,7 +304,7 @@ def _changed_rollouts(changes: Changes, shown: Container[str]) -> str:
     by = ["change", "cause", "filter"]
     fair = changes.rows.with_columns(place=pl.int_range(pl.len()).over(by)).sort("place", *by, "ingest_seq").head(MAX_CHANGES)
     body = "".join(
-        f"<tr><td class=left><code>{text(row['rollout_key'][:12])}</code></td>"
+        f"<tr><td class=left>{_named(row['rollout_key'], shown)}</td>"
         f"<td class=left>{text(row['question_id'], 40)}</td>"
         f"<td class=left>{text(row['change'])}</td><td class=left>{text(label_change(row))}</td>"
         f'<td class="wide">{text(why_changed(row))}</td></tr>'

@@ -133,7 +133,8 @@ def test_what_flipped_is_told_with_its_cause_and_can_be_opened(corpus_home: Corp
     said = " ".join(check_harmless(text).said)
     assert "edited (word 'gold' → 'silver')" in said
     assert "accepted → rejected" in said
-    assert f'href="#{anchor(corpus_home.keys(corpus)[0])}"' in text
+    key = corpus_home.keys(corpus)[0]
+    assert f'<td class=left><a href="#{anchor(key)}"><code>{key[:12]}' in text
 
 
 def test_an_object_before_of_an_older_layout_is_said_to_be_so(corpus_home: CorpusHome) -> None:
