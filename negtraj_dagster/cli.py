@@ -1,6 +1,6 @@
 """The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `show` prints training rows, `why` prints all
-that was decided about a rollout, `try` what a filter would hit, `catalog` and `query` open the data to SQL, `verify` and `gc`
-look after a home."""
+that was decided about a rollout, `try` what a filter would hit, `diff` what flipped between two runs, `catalog` and `query`
+open the data to SQL, `verify` and `gc` look after a home."""
 
 import argparse
 import contextlib
@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--limit", type=int, default=20, metavar="N", help="with --rejected: rows to print (default: 20)")
     show.set_defaults(run=_show)
     _add_questions(commands)
+    diff = commands.add_parser("diff", help="say which rollouts flipped between two runs' corpora, and why")
+    for name in ("before", "after"):
+        diff.add_argument(name, metavar="RUN", help="current, previous, or the beginning of an object_key, 6 digits at least")
+    diff.add_argument("--task", metavar="T", help="whose corpus; may be left out where there is one only")
+    diff.add_argument("--profile", default="strict", metavar="P", help="quality profile (default: strict)")
+    diff.add_argument("--limit", type=int, default=20, metavar="N", help="rollouts to print (default: 20)")
+    diff.set_defaults(run=_diff)
     verify = commands.add_parser("verify", help="hash every stored file again and follow every reference")
     verify.add_argument("--repair", action="store_true", help="set damaged folders aside, so that they are made again")
     verify.set_defaults(run=_verify)
@@ -131,6 +138,17 @@ def _show(options: argparse.Namespace) -> int:
             print("\n".join(found_lines(found, has_colour=_has_colour() and not options.no_colour)))
             return 0
     _write_page(options.html, rows_page(f"Rows of {options.key}", found.rows, found.rejected))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from negtraj_dagster.printable import text_table
+    from negtraj_dagster.trajectories.changes import diff_lines, diff_runs
+    from negtraj_dagster.upkeep import reading_store
+
+    with reading_store(load_settings()) as store:
+        changes = diff_runs(store, (options.before, options.after), task=options.task, profile=options.profile)
+    print("\n".join(diff_lines(changes, max(options.limit, 0), text_table)))
     return 0
 
 

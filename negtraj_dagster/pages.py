@@ -1,4 +1,5 @@
-"""The frame and the tables of the HTML pages that people read. Self-contained, no script."""
+"""The frame and the tables of the HTML pages that people read, and how untrusted text is made visible. Self-contained, no
+script."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,9 @@ table{border-collapse:collapse;margin:1rem 0}td,th{border:1px solid #ddd;padding
 td:first-child,th:first-child{text-align:left}pre{background:#f6f6f4;padding:.6rem;white-space:pre-wrap;font-size:13px}
 .right{color:#2c6e31}.wrong{color:#a33}.note{background:#fff6d9;padding:.5rem .8rem}summary{cursor:pointer}
 """
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""Of pages that show rollouts: whatever is not a style is forbidden."""
 
 
 def page(title: str, *body: str, head: str = "") -> str:

@@ -254,15 +254,26 @@ def existing_home(home: Path) -> Path:
 
 
 @contextmanager
+def reading_store(settings: Settings) -> Iterator[Store]:
+    """A store over the home that writes nothing into it.
+
+    Raises:
+        StoreError: there is no home.
+    """
+    home = existing_home(settings.home)
+    with tempfile.TemporaryDirectory(prefix="negtraj-read-") as folder:
+        yield Store(Path(folder), base=home, remote=settings.store_url)
+
+
+@contextmanager
 def present_lineage(settings: Settings) -> Iterator[Lineage]:
     """Everything as it is now, over a store that writes nothing into the home.
 
     Raises:
         StoreError: there is no such home.
     """
-    home = existing_home(settings.home)
-    with tempfile.TemporaryDirectory(prefix="negtraj-read-") as folder:
-        yield Lineage(Store(Path(folder), base=home, remote=settings.store_url), settings, _run_nothing)
+    with reading_store(settings) as store:
+        yield Lineage(store, settings, _run_nothing)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import dagster as dg
 
+from negtraj_dagster.printable import visible
 from negtraj_dagster.reports.plots import line_plot
-from negtraj_dagster.shards.preview import marked_text, visible
+from negtraj_dagster.shards.preview import marked_text
 from negtraj_dagster.store import read_json_lines
 
 N_EPISODES = 6

@@ -6,8 +6,9 @@ Rollouts are untrusted: every text is made visible and escaped, and the page's p
 import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from negtraj_dagster.pages import html_table, page
-from negtraj_dagster.shards.preview import Piece, RejectedRow, ShownRow, visible
+from negtraj_dagster.pages import POLICY, html_table, page
+from negtraj_dagster.printable import visible
+from negtraj_dagster.shards.preview import Piece, RejectedRow, ShownRow
 
 N_DETAILS = 5
 """Rejected rows that are shown of a reason."""
@@ -15,7 +16,6 @@ CONTEXT_CHARS, TRAINED_CHARS, DETAIL_CHARS, ROW_BYTES = 1000, 2000, 240, 14_000
 """What a page of previews shows: a long text keeps its beginning and end, a row ends after so many bytes. Three rows of two
 classes and their page stay below 200 kB, whatever the rollouts hold."""
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--fg:#222;--pale:#6b6b6b;--box:#f6f6f4;--line:#ddd;--one:#c9ebcf;--one-fg:#0c3d17;
 --low:#f8e7a6;--low-fg:#493900;--high:#f3d0f1;--high-fg:#52104f;--pill:#e2e2dd;--pill-fg:#484848;--note:#fff6d9}

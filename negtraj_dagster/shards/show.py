@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from negtraj_dagster.errors import SettingsError, StoreError
+from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.shards.preview import (
     Piece,
@@ -17,7 +18,6 @@ from negtraj_dagster.shards.preview import (
     merged,
     rejected_rows,
     shown_rows,
-    visible,
 )
 from negtraj_dagster.shards.reading import TokenReader, load_reader
 from negtraj_dagster.store import Store, file_sha256

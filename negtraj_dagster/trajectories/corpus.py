@@ -91,6 +91,7 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
         "code": CORPUS_VERSION,
         "raw_rollouts": made.raw.version,
         "scored_trajectories": made.scored.version,
+        "overrides": made.scored.made_of.get("overrides", ""),
         "questions": made.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
         "task": rule.identity(),
         "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
@@ -310,8 +311,20 @@ class _Corpus:
             "funnel": funnel_of(judged, mine, profile),
             "per_source": per_source(judged, mine, profile),
             "drop_rate": round(mine.filter(pl.col("severity") == "drop")["rollout_key"].n_unique() / corpus.height, 4),
+            "acting": [_acts(each) for each in profile.filters],
             **_quality_means(judged),
         }
+
+
+def _acts(each: sql.Filter) -> dict[str, object]:
+    """What the profile makes of a filter, so that a later object can be compared with this one."""
+    return {
+        "filter": each.name,
+        "version": each.version,
+        "severity": each.severity,
+        "names_nearest_twin": each.names_nearest_twin,
+        "parameters": dict(each.parameters),
+    }
 
 
 def _told(each: Override) -> str:

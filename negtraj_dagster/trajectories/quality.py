@@ -1,6 +1,7 @@
 """What a profile makes of the verdicts: which count, and the quality of every rollout."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import polars as pl
 
@@ -12,7 +13,30 @@ QUALITY_SCHEMA = pl.Schema({"profile": pl.String, "rollout_key": pl.String, "qua
 WEIGHT_SCHEMA = pl.Schema({"score_name": pl.String, "weight": pl.Float64})
 
 
-def profile_verdicts(verdicts: pl.DataFrame, profile: sql.Profile) -> pl.DataFrame:
+class ActingFilter(Protocol):
+    """What counts of a filter when rows are dropped."""
+
+    @property
+    def name(self) -> str:
+        """Of the filter."""
+
+    @property
+    def names_nearest_twin(self) -> bool:
+        """Whether its `earlier_key` is the nearest twin only."""
+
+
+class Acting(Protocol):
+    """A profile of today (`sql.Profile`), or as an object recorded it."""
+
+    @property
+    def filters(self) -> Sequence[ActingFilter]:
+        """Those that act."""
+
+    def acting(self) -> Mapping[tuple[str, str], str]:
+        """(filter, version) -> severity."""
+
+
+def profile_verdicts(verdicts: pl.DataFrame, profile: Acting) -> pl.DataFrame:
     """The verdicts of the filters that act under a profile, with the severity they have there; overruled ones left out.
 
     Verdicts that no SQL file made (version "1") act under every profile.
@@ -25,9 +49,7 @@ def profile_verdicts(verdicts: pl.DataFrame, profile: sql.Profile) -> pl.DataFra
     return joined.with_columns(severity=pl.when(is_own).then("severity").otherwise("acting")).drop("acting")
 
 
-def why_dropped(
-    rows: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profile, *, also: pl.Expr | None = None
-) -> pl.DataFrame:
+def why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, profile: Acting, *, also: pl.Expr | None = None) -> pl.DataFrame:
     """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives.
 
     A duplicate is dropped only while an earlier twin survives.

@@ -16,9 +16,10 @@ from negtraj_dagster.defs.checks import build_proof_check
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.shards import page
-from negtraj_dagster.shards.preview import Piece, ShownRow, marked_text, merged, pieces, visible
+from negtraj_dagster.shards.preview import Piece, ShownRow, marked_text, merged, pieces
 from negtraj_dagster.shards.show import Found, find_rows, row_lines
 from negtraj_dagster.store import Store
 from negtraj_dagster.upkeep import present_shards
