@@ -28,7 +28,9 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions
+from negtraj_dagster.trajectories.catalog import write_catalog
 from negtraj_dagster.trajectories.corpus import Made, build_corpus
+from negtraj_dagster.trajectories.page import write_quality_page
 from negtraj_dagster.trajectories.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
@@ -118,6 +120,18 @@ class Lineage:
         made = Made(*(self.store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
         return build_corpus(self.store, made, self.scoring.rules[task], self.scoring)
 
+    def show_corpus(self, task: str) -> dict[str, Path]:
+        """Write what people open of a corpus, for it is no object: the quality page, with what flipped, and the catalogue."""
+        asset = f"trajectory_corpus/{task}"
+        corpus = self.store.require(asset)
+        files = {"catalog": write_catalog(self.store, self.scoring.registry)}
+        if not corpus.is_empty:
+            raw, scored = (self.store.require(name) for name in ("raw_rollouts", "scored_trajectories"))
+            profiles = sql.load_profiles(self.scoring.registry)
+            previous = self.store.before(asset)
+            files["quality_page"] = write_quality_page(self.store, raw, corpus, scored, profiles, previous)
+        return files
+
     def training_selection(self, recipe: Recipe) -> Published:
         """`<recipe>/training_selection`."""
         corpus, questions = self.store.require(f"trajectory_corpus/{recipe.task}"), self.store.require("question_sets")
@@ -137,6 +151,10 @@ class Lineage:
         rule = token_rule(base, self._template(recipe), shards.max_tokens, shards.over_length, kept)
         made_with = conditioning(recipe, self.settings)
         return build_shards(store, recipe.name, selected=selected, conditioning=made_with, rule=rule)
+
+    def show_selections(self) -> Path:
+        """Write the catalogue anew, with the present selections."""
+        return write_catalog(self.store, self.scoring.registry)
 
     def shards_to_show(self, recipe: Recipe) -> Shards | None:
         """`<recipe>/tokenized_shards` as it is now, for reading; None where there are no rows yet."""

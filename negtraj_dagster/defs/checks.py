@@ -1,6 +1,5 @@
 """Asset checks: what must hold of a materialization before anything is trained on it."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,6 @@ import dagster as dg
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.trajectories import DEFAULT_PROFILE
 from negtraj_dagster.defs.versions import table
-from negtraj_dagster.errors import StoreError
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import Published
@@ -130,7 +128,8 @@ def _warn(*, passed: bool, **metadata: Any) -> dg.AssetCheckResult:
 
 
 def _drop_rate(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
-    before = _before(workspace, corpus)
+    previous = workspace.store.before(corpus.asset)
+    before = previous.details if previous else None
     rates = {name: told["drop_rate"] for name, told in corpus.details["profiles"].items()}
     earlier = {name: told["drop_rate"] for name, told in (before or {}).get("profiles", {}).items() if name in rates}
     jumps = {name: rates[name] - rate for name, rate in earlier.items()}
@@ -164,7 +163,8 @@ def _plausible(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
         for label in classes
         if row[f"n_{label}"] > labels[label] / 2
     ]
-    earlier = _funnel(_before(workspace, corpus) or {})
+    previous = workspace.store.before(corpus.asset)
+    earlier = _funnel(previous.details if previous else {})
     silent = [name for name, row in dropping.items() if not _n_hits(row)]
     stopped = [name for name in silent if name in earlier and _n_hits(earlier[name])]
     return _warn(
@@ -178,14 +178,6 @@ def _plausible(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
 def _overrides_fit(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
     unmatched = workspace.store.require("scored_trajectories").details["unmatched"]
     return _warn(passed=not unmatched, unmatched="; ".join(unmatched[:20]) or "none", n_unmatched=len(unmatched))
-
-
-def _before(workspace: Workspace, corpus: Published) -> dict[str, Any] | None:
-    """Details of the object that was present before this one, as far as it is still there."""
-    for key in workspace.store.history(corpus.asset)[1:]:
-        with contextlib.suppress(StoreError):
-            return dict(workspace.store.load(corpus.asset, key).details)
-    return None
 
 
 def _funnel(details: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -57,7 +57,9 @@ def _selection_asset(recipe: Recipe, registry: sql.Registry) -> dg.AssetsDefinit
         description=f"Which rollouts `{recipe.name}` trains on, and why not the others. {recipe.description}",
     )
     def training_selection(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        published = workspace.lineage().training_selection(recipe)
+        lineage = workspace.lineage()
+        published = lineage.training_selection(recipe)
+        lineage.show_selections()
         details = published.details
         if published.is_empty:
             return result(published)

@@ -1,6 +1,7 @@
 """The assets `scored_trajectories` and `trajectory_corpus/<task>`: labels, verdicts with reasons, scores, the funnel."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -74,8 +75,10 @@ def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinitio
         description=f"Rollouts of the task `{task.name}` with questions, set-level verdicts, quality and the funnel.",
     )
     def trajectory_corpus(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        published = workspace.lineage().trajectory_corpus(task.name)
-        return result(published, {} if published.is_empty else _corpus_metadata(workspace, published))
+        lineage = workspace.lineage()
+        published = lineage.trajectory_corpus(task.name)
+        shown = lineage.show_corpus(task.name)
+        return result(published, {} if published.is_empty else {**shown_files(shown), **_corpus_metadata(workspace, published)})
 
     return trajectory_corpus
 
@@ -102,6 +105,11 @@ def _corpus_metadata(workspace: Workspace, published: Published) -> dict[str, An
         "rejected_samples": dg.MetadataValue.md(samples_in_markdown(samples)),
         "rejected_samples_file": dg.MetadataValue.path(str(published.folder / "rejected_samples.parquet")),
     }
+
+
+def shown_files(files: Mapping[str, Path]) -> dict[str, Any]:
+    """Files that people open, by what they are."""
+    return {name: dg.MetadataValue.path(str(file)) for name, file in files.items()}
 
 
 def _noted(name: str, lines: Sequence[str]) -> dict[str, Any]:

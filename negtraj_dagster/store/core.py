@@ -1,5 +1,6 @@
 """The store: what an asset publishes, what it reuses, and the row caches its stages share."""
 
+import contextlib
 import json
 import logging
 import os
@@ -171,6 +172,13 @@ class Store:
         """Assets that have a present object in this home, by their keys as paths, sorted."""
         folders = [root / "current" for root in self._roots()]
         return sorted({path.relative_to(each).with_suffix("").as_posix() for each in folders for path in each.rglob("*.json")})
+
+    def before(self, asset: str) -> Published | None:
+        """The newest object that was present before the present one and is still there and whole."""
+        for key in self.history(asset)[1:]:
+            with contextlib.suppress(StoreError):
+                return self.load(asset, key)
+        return None
 
     def load(self, asset: str, key: str) -> Published:
         """One object of an asset by its key, whether it is the present one or not.

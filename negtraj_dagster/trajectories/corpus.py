@@ -16,7 +16,6 @@ from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, Judge, Judged, filter_jobs, verdict_rows
 from negtraj_dagster.trajectories.loading import load_set_tables, show_only
-from negtraj_dagster.trajectories.overrides import Override, read_said
 from negtraj_dagster.trajectories.quality import profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.score import Scoring, said_of
@@ -91,7 +90,6 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
         "code": CORPUS_VERSION,
         "raw_rollouts": made.raw.version,
         "scored_trajectories": made.scored.version,
-        "overrides": made.scored.made_of.get("overrides", ""),
         "questions": made.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
         "task": rule.identity(),
         "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
@@ -274,19 +272,14 @@ class _Corpus:
 
     def _overruled(self, verdicts: pl.DataFrame, rollouts: pl.DataFrame) -> pl.DataFrame:
         """The verdicts with what people decided: `drop` adds one, `keep` sets one filter's aside."""
-        said = read_said(self.store, read_index(self.store, self.made.raw)["rollout_key"]).verdicts()
-        mine = set(rollouts["rollout_key"].to_list())
-        decided = [each for each in said if each.key in mine]
-        drops = [each for each in decided if each.field == "drop"]
-        dropped = pl.DataFrame(
-            [(each.key, _told(each)) for each in drops], schema={"rollout_key": pl.String, "detail": pl.String}, orient="row"
-        )
-        verdicts = pl.concat([verdicts, _drop(dropped, "override")])
-        kept = [(each.key, each.value, _told(each)) for each in decided if each.field == "keep"]
-        table = pl.DataFrame(kept, schema=["rollout_key", "filter", "told"], orient="row") if kept else None
-        if table is None:
+        decisions = self._read(self.made.scored, "decisions").join(rollouts, on="rollout_key", how="semi")
+        if decisions.is_empty():
             return verdicts
-        joined = verdicts.join(table, on=["rollout_key", "filter"], how="left", maintain_order="left")
+        told = decisions.with_columns(told=pl.format("by {}: {}", "by", "why"))
+        drops = told.filter(pl.col("field") == "drop").select("rollout_key", detail="told")
+        verdicts = pl.concat([verdicts, _drop(drops, "override")])
+        kept = told.filter(pl.col("field") == "keep").select("rollout_key", "told", filter="value")
+        joined = verdicts.join(kept, on=["rollout_key", "filter"], how="left", maintain_order="left")
         is_kept = pl.col("told").is_not_null() & ~pl.col("filter").is_in(list(ALWAYS_DROPPING))
         return joined.with_columns(
             severity=pl.when(is_kept).then(pl.lit(OVERRULED)).otherwise("severity"),
@@ -325,10 +318,6 @@ def _acts(each: sql.Filter) -> dict[str, object]:
         "names_nearest_twin": each.names_nearest_twin,
         "parameters": dict(each.parameters),
     }
-
-
-def _told(each: Override) -> str:
-    return f"by {each.by}: {each.why}"
 
 
 def _visible(scope: str, missing: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -19,6 +19,7 @@ OVERRIDE_COLUMNS = ("key", "field", "value", "by", "why")
 JUDGEMENT_COLUMNS = ("key", "judge", "score", "note")
 FIELDS: Mapping[str, tuple[str, ...] | None] = {"label": ("positive", "negative", "unknown"), "drop": ("yes",), "keep": None}
 KEY = re.compile(r"[0-9a-f]{12,64}\Z")
+DECISION_SCHEMA = pl.Schema(dict.fromkeys(("rollout_key", "field", "value", "by", "why"), pl.String))
 JUDGEMENT_SCHEMA = pl.Schema({"rollout_key": pl.String, "judge": pl.String, "score": pl.Float64, "note": pl.String})
 
 
@@ -50,9 +51,10 @@ class Said:
         """Label decisions by rollout."""
         return {each.key: each for each in self.overrides if each.field == "label"}
 
-    def verdicts(self) -> list[Override]:
-        """Decisions to drop or to keep."""
-        return [each for each in self.overrides if each.field != "label"]
+    def decisions(self) -> pl.DataFrame:
+        """Decisions to drop a rollout or to keep it against a filter (`DECISION_SCHEMA`)."""
+        rows = [(each.key, each.field, each.value, each.by, each.why) for each in self.overrides if each.field != "label"]
+        return pl.DataFrame(rows, schema=DECISION_SCHEMA, orient="row")
 
 
 def read_said(store: Store, rollout_keys: pl.Series) -> Said:

@@ -97,7 +97,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         "code": SCORED_VERSION,
         "raw_rollouts": raw.version,
         "labels": labeller.identity(),
-        "overrides": digest_json([[each.key, each.field, each.value, each.by, each.why] for each in said.verdicts()]),
+        "decisions": frame_digest(said.decisions()),
         "questions": digest_json(asked),
         "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
         "token_limits": token_limits(scoring.rules.values()) if any(each.reads("max_tokens") for each in files) else "",
@@ -264,6 +264,7 @@ class _Stage:
             "scores": pl.concat(scores).sort("rollout_key", "score_name"),
             "signatures": signatures.sort("rollout_key"),
             "labels": labelled.select(LABEL_SCHEMA.names()),
+            "decisions": self.said.decisions(),
         }
         for name, table in tables.items():
             table.rechunk().write_parquet(folder / f"{name}.parquet")
