@@ -26,6 +26,7 @@ class Task(ABC):
         version: rises when `score` or `is_valid_answer` judge otherwise.
         style: how its agents speak: ReAct text (Thought, Action: name[argument]), or native tool calls.
         min_chars: what an agent must at least say in an episode.
+        scores_answers: whether `score` can judge by an answer's text; where tests decide, only the recorded reward counts.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Task(ABC):
     max_turns: int = 7
     style: Literal["react", "native"] = "react"
     min_chars: int = 40
+    scores_answers: bool = True
 
     @abstractmethod
     def fingerprint(self, settings: Settings) -> dict[str, Any] | None:

@@ -103,7 +103,7 @@ class Labeller:
         rows: list[tuple[Any, ...]] = []
         for task, answer, truth in asked.rows():
             strict = lenient = valid = None
-            if answer is not None and task in self.tasks:
+            if answer is not None and task in self.tasks and self.tasks[task].scores_answers:
                 valid = self.tasks[task].is_valid_answer(answer)
                 if truth is not None:
                     score = self.tasks[task].score(answer, truth)

@@ -5,7 +5,11 @@ doc = """
 Share of the content words (4 letters or more) of the last Thought that stand in the question or in what the tools answered
 before it: 1 = all of them. A conclusion in other words than the evidence's is a guess more often. Rollouts without a last
 Thought, or without anything observed, have no such score.
+Of a long Thought the beginning is read.
 """
+
+[params]
+max_chars = { type = "INTEGER", default = 400 }
 */
 with last_thoughts as (
     select
@@ -28,7 +32,7 @@ words as (
     select
         last_thoughts.rollout_key,
         lower(coalesce(rollouts.question, '')) || ' ' || evidence.seen as seen,
-        list_distinct(regexp_extract_all(lower(last_thoughts.thought), '[a-z]{4,}')) as content_words
+        list_distinct(regexp_extract_all(lower(left(last_thoughts.thought, $max_chars)), '[a-z]{4,}')) as content_words
     from last_thoughts
     inner join evidence on last_thoughts.rollout_key = evidence.rollout_key
     inner join rollouts on last_thoughts.rollout_key = rollouts.rollout_key
