@@ -78,7 +78,7 @@ def question(number: int, split: str) -> dict[str, Any]:
         "train": f"Would pebble {number} outweigh feather {number}",
         "test": f"Could river {number} freeze by month {number}",
     }
-    return {"id": f"{split}-{number}", "question": f"{words[split]}?", "answer": number % 2 == 0, "facts": [f"fact {number}"]}
+    return {"id": f"{split}-{number}", "question": f"{words[split]}?", "answer": (number % 2 == 0) == (split == "test"), "facts": [f"fact {number}"]}
 
 
 def rollout(number: int, sample: int) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def rollout(number: int, sample: int) -> dict[str, Any]:
         "messages": [
             {"role": "assistant", "content": f"Thought: look up case {sample}.\nAction: search[pebble {number} way {sample}]"},
             {"role": "user", "content": f"Observation: stones, {number}, {sample}"},
-            {"role": "assistant", "content": f"Thought: so it is.\nAction: finish[{'no' if sample % 2 else 'yes'}]"},
+            {"role": "assistant", "content": f"Thought: so it is.\nAction: finish[{'yes' if sample % 2 else 'no'}]"},
         ],
     }
 
