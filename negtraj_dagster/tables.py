@@ -98,11 +98,15 @@ class RowCache:
 
         Each stands once as long as what was missing was asked for and added by one run at a time, as in one asset's build.
         """
-        frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in self.segments()]
-        rows = pl.concat(frames) if frames else self.schema.to_frame()
+        rows = self.rows_of(self.segments())
         if wanted is not None:
             rows = rows.join(wanted.select(self.key).unique(), on=self.key, how="semi")
         return rows
+
+    def rows_of(self, folders: Sequence[Path]) -> pl.DataFrame:
+        """All rows of some of the segments."""
+        frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in folders]
+        return pl.concat(frames) if frames else self.schema.to_frame()
 
     def add(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame] | None = None) -> Path:
         """Publish one segment.
@@ -114,12 +118,12 @@ class RowCache:
         """
         if more is None and len(folders := self.segments()) >= MAX_SEGMENTS:
             self._merge(folders)
-        return self._publish(keys.unique().sort(), rows, more or {}, ())
+        return self._publish(_sorted_keys(keys), rows, more or {}, ())
 
     def _merge(self, folders: Sequence[Path]) -> None:
         LOG.info("%s: merging %d segments", self.table, len(folders))
         replaced = {name for folder in folders for name in (folder.name, *self._content(folder).get("replaces", ()))}
-        self._publish(self.keys()[self.key].unique().sort(), self.rows().unique(), {}, replaced)
+        self._publish(_sorted_keys(self.keys()[self.key]), self.rows().unique(), {}, replaced)
 
     def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
         tables = {"keys.parquet": pl.DataFrame({self.key: keys}), "rows.parquet": rows.cast(self.schema), **more}  # type: ignore[arg-type]
@@ -133,3 +137,57 @@ class RowCache:
 
     def _content(self, folder: Path) -> dict[str, list[str]]:
         return dict(load_manifest(folder, f"segments/{self.table}", folder.name)["content"])
+
+
+def _sorted_keys(keys: pl.Series) -> pl.Series:
+    return keys.unique().sort()
+
+
+class VerdictCache(RowCache):
+    """A `RowCache` whose keys lie in a list of their own, that all tables which answered the same keys refer to.
+
+    Twenty files judge the same rows every night; a key of each row is by far the most of what they say.
+    """
+
+    LISTS = "asked"
+
+    def segments(self) -> list[Path]:
+        """Folders of the present segments whose list of keys is there, too."""
+        folders = [folder for folder in self.store.segments(self.table, check=("rows.parquet",)) if self._has_keys(folder)]
+        replaced = {name for folder in folders for name in self._content(folder).get("replaces", ())}
+        return [folder for folder in folders if folder.name not in replaced]
+
+    def lists(self) -> list[str]:
+        """Names of the lists of keys; equal lists have one name."""
+        return [str(self._content(folder)["keys"]) for folder in self.segments()]
+
+    def keys(self) -> pl.DataFrame:
+        """All keys, one column."""
+        frames = [
+            pl.read_parquet(self.store.file(self.store.folder(name), "keys.parquet"), glob=False) for name in self.lists()
+        ]
+        return pl.concat(frames).rename({"key": self.key}) if frames else pl.DataFrame(schema={self.key: pl.String})
+
+    def _has_keys(self, folder: Path) -> bool:
+        return self.store.has(dict(load_manifest(folder, f"segments/{self.table}", folder.name)["refers"]))
+
+    def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
+        name = digest("\n".join(keys))
+
+        def write_keys(folder: Path) -> Built:
+            pl.DataFrame({"key": keys}).write_parquet(folder / "keys.parquet")
+            return Built({"n_keys": len(keys)})
+
+        listed = self.store.publish_segment(self.LISTS, name, write_keys)
+
+        def write(folder: Path) -> Built:
+            rows.cast(self.schema).rechunk().write_parquet(folder / "rows.parquet")  # type: ignore[arg-type]
+            content = {
+                "n_keys": len(keys),
+                "n_rows": rows.height,
+                "replaces": sorted(replaces),
+                "keys": self.store.name(listed),
+            }
+            return Built(content, refers=self.store.refer([listed]))
+
+        return self.store.publish_segment(self.table, name, write)

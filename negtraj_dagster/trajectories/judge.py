@@ -16,7 +16,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Store
-from negtraj_dagster.tables import RowCache
+from negtraj_dagster.tables import VerdictCache
 from negtraj_dagster.trajectories.contract import SCORE_COLUMNS, columns_of
 from negtraj_dagster.trajectories.units import Units
 
@@ -61,9 +61,9 @@ class Job:
         """Of its cache: unlike for any other version of the file."""
         return f"{self.kind}/{self.file.name}/{digest(self.file.version, self.units.context)[:16]}"
 
-    def cache(self, store: Store) -> RowCache:
+    def cache(self, store: Store) -> VerdictCache:
         """Answers of this version of the file."""
-        return RowCache(store, self.name, "unit_key", SCHEMAS[self.kind])
+        return VerdictCache(store, self.name, "unit_key", SCHEMAS[self.kind])
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Judge:
     def missing(self, job: Job) -> pl.DataFrame:
         """The units (rollout_key, unit_key) that a job has not answered; equal lists of keys are read and compared once."""
         cache = job.cache(self.store)
-        name = tuple(folder.name for folder in cache.segments())  # a segment is named by the digest of its keys
+        name = tuple(cache.lists())
         if name not in self._known:
             self._known[name] = cache.keys()
         asked = (id(job.units.keys), name)
@@ -132,8 +132,9 @@ class Judge:
             raise SqlContractError("\n".join(map(str, self.failures.values())))
         for job in jobs:
             cache = job.cache(self.store)
-            judged.answers[job.name] = cache.rows()
-            judged.caches += [self.store.name(folder) for folder in cache.segments()]
+            folders = cache.segments()
+            judged.answers[job.name] = cache.rows_of(folders)
+            judged.caches += [self.store.name(folder) for folder in folders]
         _keep_present(judged.answers, jobs)
         return judged
 
