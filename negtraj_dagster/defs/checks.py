@@ -148,7 +148,11 @@ def _class_balance(workspace: Workspace, corpus: Published) -> dg.AssetCheckResu
 def _shortcut(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
     found = corpus.details["answer_shortcut"]
     return _warn(
-        passed=found["difference"] <= MAX_SHORTCUT, limit=MAX_SHORTCUT, **found, answers=table(corpus.details["answers"])
+        passed=found["difference"] <= MAX_SHORTCUT,
+        limit=MAX_SHORTCUT,
+        **found,
+        answers=table(corpus.details["answers"]),
+        gold_answers=table(corpus.details["gold_answers"]),
     )
 
 

@@ -102,6 +102,7 @@ def _corpus_metadata(workspace: Workspace, published: Published) -> dict[str, An
         **{f"funnel_{name}": table(told["funnel"]) for name, told in profiles.items()},
         **{f"per_source_{name}": table(told["per_source"]) for name, told in profiles.items()},
         "answers": table(details["answers"]),
+        "gold_answers": table(details["gold_answers"]),
         "rejected_samples": dg.MetadataValue.md(samples_in_markdown(samples)),
         "rejected_samples_file": dg.MetadataValue.path(str(published.folder / "rejected_samples.parquet")),
     }

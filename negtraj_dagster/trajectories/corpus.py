@@ -53,6 +53,7 @@ CORPUS_COLUMNS = (
     "label",
     "style",
     "answer",
+    "gold",
     "base_key",
 )
 QUOTE_KEY_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"base_key": pl.String, **QUOTE_TYPES}
@@ -159,7 +160,8 @@ class _Corpus:
             content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": corpus.height},
             details={
                 "labels": _count_labels(corpus),
-                "answers": answers_by_class(corpus),
+                "answers": answers_by_class(corpus, "answer"),
+                "gold_answers": answers_by_class(corpus, "gold"),
                 "answer_shortcut": answer_shortcut(corpus),
                 "profiles": {name: self._told(profile, corpus, verdicts, qualities) for name, profile in self.profiles.items()},
                 "sql": [[str(each.path), each.name, each.version] for each in self.filters],

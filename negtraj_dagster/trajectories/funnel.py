@@ -81,9 +81,9 @@ def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profil
     return made
 
 
-def answers_by_class(corpus: pl.DataFrame, n_answers: int = 8) -> list[dict[str, Any]]:
-    """The most common answers (any case) with their share of each class."""
-    said = corpus.select("label", answer=pl.col("answer").str.to_lowercase()).drop_nulls("answer")
+def answers_by_class(corpus: pl.DataFrame, column: str, n_answers: int = 8) -> list[dict[str, Any]]:
+    """The most common answers (any case), given (`answer`) or right (`gold`), with their share of each class."""
+    said = corpus.select("label", answer=pl.col(column).str.to_lowercase()).drop_nulls("answer")
     sizes = dict(said["label"].value_counts().rows())
     counts = said.group_by("answer").agg(
         pl.len(), *((pl.col("label") == label).sum().alias(label) for label in ("positive", "negative"))
@@ -102,17 +102,18 @@ def answers_by_class(corpus: pl.DataFrame, n_answers: int = 8) -> list[dict[str,
 
 
 def answer_shortcut(corpus: pl.DataFrame) -> dict[str, Any]:
-    """By how much the answer alone tells the class: the largest difference between its shares of successes and of failures.
+    """By how much an answer alone tells the class: the largest difference between its shares of successes and of failures.
 
-    A model could learn `yes is wrong` instead of the task. Classes below `MIN_CLASS_ROWS` tell nothing: 0.
+    Of the answers given, a model could learn `no is right` instead of the task; of the right ones, that questions of one answer
+    are those that fail. Classes below `MIN_CLASS_ROWS` tell nothing: 0.
     """
     sizes = dict(corpus["label"].value_counts().rows())
-    rows = answers_by_class(corpus)
-    is_told = all(sizes.get(label, 0) >= MIN_CLASS_ROWS for label in ("positive", "negative"))
-    if not rows or not is_told:
-        return {"answer": "", "difference": 0.0}
-    most = max(rows, key=lambda row: abs(row["share_of_positives"] - row["share_of_negatives"]))
-    return {
-        "answer": most["answer"],
-        "difference": round(abs(most["share_of_positives"] - most["share_of_negatives"]), 3),
-    }
+    found: dict[str, Any] = {"answer": "", "of": "", "difference": 0.0}
+    if any(sizes.get(label, 0) < MIN_CLASS_ROWS for label in ("positive", "negative")):
+        return found
+    for column in ("answer", "gold"):
+        for row in answers_by_class(corpus, column):
+            difference = round(abs(row["share_of_positives"] - row["share_of_negatives"]), 3)
+            if difference > found["difference"]:
+                found = {"answer": row["answer"], "of": column, "difference": difference}
+    return found
