@@ -51,7 +51,7 @@ check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, cl
 	$(BIN)/python -m mypy.stubtest negtraj_dagster._trajtok
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/sqlfluff lint -q sql
-	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py
+	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py tests/sql/test_registry.py
 	cd rust/trajtok && cargo fmt --check
 	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
 	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings

@@ -1,6 +1,7 @@
 """What judging costs: all filters and scores on many generated rollouts, then a night's 1 %, then nothing new.
 
     python benches/quality.py [--rollouts 100000] [--long] [--keep FOLDER]
+    python benches/quality.py --signatures
 
 Every state is built in a process of its own, on one core. Prints CPU seconds and peak memory of scored_trajectories and
 trajectory_corpus with their SQL processes, and one JSON object a line. `--long`: rollouts of 200 kB (10,000 of them unless
@@ -151,11 +152,57 @@ def run(home: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+def measure_signatures(n_rollouts: int) -> None:
+    """CPU seconds of near duplicates and of the search for evaluation questions, beside rensa where that is installed."""
+    import polars as pl
+
+    from negtraj_dagster.trajectories.signatures import SHINGLE_WORDS, find_pairs, find_quotes, sketch
+
+    rng = random.Random(0)
+    pool = words(rng)
+    texts = [" ".join(rng.choices(pool, k=110)) for _ in range(n_rollouts)]
+    for place in range(0, n_rollouts, 50):  # two in a hundred nearly repeat the one before
+        texts[place] = f"{texts[place - 1]} indeed"
+    said = pl.Series(texts, dtype=pl.String)
+    keys = pl.Series([f"{number:064}" for number in range(n_rollouts)], dtype=pl.String)
+    questions = pl.Series([f"q{number // SAMPLES}" for number in range(n_rollouts)], dtype=pl.String)
+    start = _cpu()
+    sketches = sketch(said)
+    signed = _cpu()
+    pairs = find_pairs(sketches.with_columns(keys.alias("rollout_key"), questions.alias("question_id")))
+    paired = _cpu()
+    ours = paired - start
+    print(
+        f"sketches {signed - start:.2f} CPU s, pairs {paired - signed:.2f} CPU s, {pairs.height} pairs of {n_rollouts:,} texts"
+    )
+    held = pl.Series([" ".join(rng.choices(pool, k=rng.randint(8, 20))) for _ in range(N_TEST)], dtype=pl.String)
+    start = _cpu()
+    find_quotes(keys, said, pl.Series([f"t{number}" for number in range(N_TEST)]), held)
+    megabytes = said.str.len_bytes().sum() / 1e6
+    print(f"quotes of {N_TEST} questions: {megabytes / (_cpu() - start):.0f} MB a CPU s")
+    try:
+        import rensa  # type: ignore[import-not-found]
+    except ImportError:
+        print("rensa is not installed here: `uv pip install rensa` for its figure")
+        return
+    start = _cpu()
+    index = rensa.RMinHashLSH(threshold=0.8, num_perm=128, num_bands=16)
+    for number, text in enumerate(texts):
+        said_words = text.split()
+        signature = rensa.RMinHash(num_perm=128, seed=1)
+        signature.update([" ".join(said_words[at : at + SHINGLE_WORDS]) for at in range(len(said_words) - SHINGLE_WORDS + 1)])
+        index.query(signature)
+        index.insert(number, signature)
+    peer = _cpu() - start
+    print(f"rensa, signatures and candidates that nobody verified: {peer:.2f} CPU s, {peer / ours:.1f} times ours")
+
+
 def main() -> None:
     """Generate, build thrice, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int)
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--signatures", action="store_true")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -163,6 +210,9 @@ def main() -> None:
         build(options.build)
         return
     n_rollouts = options.rollouts or (10_000 if options.long else 100_000)
+    if options.signatures:
+        measure_signatures(n_rollouts)
+        return
     home = options.keep or Path(tempfile.mkdtemp(prefix="bench-quality-"))
     states = generate(home, n_rollouts, LONG_CHARS if options.long else SHORT_CHARS)
     print(f"{'state':>12}{'stage':>24}{'CPU s':>9}{'wall s':>9}{'peak MB':>9}{'judged':>9}")

@@ -78,7 +78,8 @@ def question(number: int, split: str) -> dict[str, Any]:
         "train": f"Would pebble {number} outweigh feather {number}",
         "test": f"Could river {number} freeze by month {number}",
     }
-    return {"id": f"{split}-{number}", "question": f"{words[split]}?", "answer": (number % 2 == 0) == (split == "test"), "facts": [f"fact {number}"]}
+    answer = (number % 2 == 0) == (split == "test")  # what the rollouts' labels agree with
+    return {"id": f"{split}-{number}", "question": f"{words[split]}?", "answer": answer, "facts": [f"fact {number}"]}
 
 
 def rollout(number: int, sample: int) -> dict[str, Any]:
