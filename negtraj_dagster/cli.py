@@ -13,6 +13,7 @@ from pathlib import Path
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import NegtrajError, SettingsError
+from negtraj_dagster.printable import visible
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.settings import Settings, did_you_mean, load_settings
 from negtraj_dagster.store import Store
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except NegtrajError as error:
-        print(f"negtraj: {error}", file=sys.stderr)
+        print(f"negtraj: {visible(str(error))}", file=sys.stderr)
         return 1
 
 

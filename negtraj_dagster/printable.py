@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,14 @@ def visible(text: str) -> str:
 def _visible_char(char: str) -> str:
     is_unsafe = unicodedata.category(char) in UNSAFE and char not in f"\n\t{JOINERS}"
     return char.encode("unicode_escape").decode("ascii") if is_unsafe else char
+
+
+MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|&~])")
+
+
+def markdown_text(text: str) -> str:
+    """Untrusted text within a line of Markdown: nothing of it is read as Markdown or HTML, and it stays one line."""
+    return MARKDOWN.sub(r"\\\1", visible(text.replace("\n", "⏎").replace("\t", " ")))
 
 
 def text_table(rows: Sequence[Mapping[str, str]]) -> str:

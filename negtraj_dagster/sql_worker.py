@@ -29,6 +29,7 @@ class _Worker:
     def __init__(self, memory_mb: int) -> None:
         self.memory_mb = memory_mb
         self.connection = duckdb.connect(":memory:")
+        self.is_locked = False
 
     def answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         return getattr(self, f"do_{request['do']}")(request, payload)  # type: ignore[no-any-return]
@@ -36,7 +37,7 @@ class _Worker:
     def do_reset(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         """An empty database, single-threaded so that results do not depend on the machine."""
         self.connection.close()
-        self.connection = duckdb.connect(":memory:")
+        self.connection, self.is_locked = duckdb.connect(":memory:"), False
         self.connection.execute("set threads = 1")
         self.connection.execute(f"set memory_limit = '{self.memory_mb}MB'")
         self.connection.execute("set temp_directory = ''")
@@ -56,7 +57,10 @@ class _Worker:
         return {}, b""
 
     def do_lock(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
-        """No files, no network, no settings from here on."""
+        """No files, no network, no settings from here on; locking twice is locking once."""
+        if self.is_locked:
+            return {}, b""
+        self.is_locked = True
         for name in ("autoinstall_known_extensions", "autoload_known_extensions", "enable_external_access"):
             self.connection.execute(f"set {name} = false")
         self.connection.execute("set lock_configuration = true")

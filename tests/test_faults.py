@@ -183,7 +183,8 @@ PLACES = {
     "records": ("segments/rollouts/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "conversations": ("segments/rollouts/*/*/conversations.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "pieces": ("segments/pieces/rollouts/*/*/records.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
-    "verdicts": ("segments/verdicts/bad_format/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/keys.parquet"),
+    "verdicts": ("segments/verdicts/bad_format/*/*/rows.parquet", "segments/asked/*/keys.parquet"),
+    "asked": ("segments/asked/*/keys.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
 }
 
 

@@ -206,7 +206,7 @@ def build_contamination_check(recipe: Recipe) -> dg.AssetChecksDefinition:
         if selection.is_empty:
             return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": selection.content["reason"]})
         corpus = workspace.store.require(f"trajectory_corpus/{recipe.task}")
-        counts = count_contaminated(workspace.store, selection, corpus)
+        counts = count_contaminated(workspace.store, selection, corpus, workspace.lineage().scoring.registry)
         allowed = recipe.selection.allow_contaminated
         return dg.AssetCheckResult(
             passed=allowed or not any(counts.values()),

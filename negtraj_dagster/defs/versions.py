@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from negtraj_dagster.printable import markdown_text
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.store import Published
 
@@ -46,8 +47,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = Non
 
 
 def _cell(value: object) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ⏎ ")
+    return f"{value:.4g}" if isinstance(value, float) else markdown_text(str(value))
 
 
 def polars_schema(schema: pl.Schema) -> dg.TableSchema:

@@ -16,13 +16,14 @@ from negtraj_dagster.schema import digest_json
 from negtraj_dagster.settings import Strict, did_you_mean, parse
 
 Kind = Literal["model", "filters", "scores", "selection", "reports"]
-Scope = Literal["row", "group", "reference", "corpus"]
+Scope = Literal["row", "group", "reference", "pairs", "corpus"]
 Severity = Literal["drop", "flag"]
 Applies = Literal["both", "positive", "negative"]
 Style = Literal["react", "native", "any"]
 
 HEADER = re.compile(r"\A\s*/\*(.*?)\*/", re.DOTALL)
 NOISE = re.compile(r"""(?P<kept>'(?:[^']|'')*'|"[^"]*")|(?:--[^\n]*|/\*.*?\*/|\s)+""", re.DOTALL)
+QUOTES = re.compile(r"""(?P<odd>\b[a-zA-Z](?=')|\$\w*\$)|'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 NUMBERED = re.compile(r"(\d{3})_(.+)\Z")
 UNSTABLE = re.compile(r"\bhash\s*\(", re.IGNORECASE)
@@ -125,6 +126,12 @@ class SqlFile:
         engine = [duckdb.__version__] if UNSTABLE.search(self.normalised) else []
         return digest_json([effect, self.normalised, dict(self.parameters), self.model, *engine])
 
+    @cached_property
+    def odd_quote(self) -> str:
+        """The first quote that is none of '…' and "…" (E'…', $$…$$), whose text the version would not see as it is."""
+        found = (match["odd"] for match in QUOTES.finditer(self.body) if match["odd"])
+        return next(found, "")
+
     def reads(self, table: str) -> bool:
         """Whether the SQL mentions a table (or column) of this name, outside of quoted texts."""
         return table in self.words
@@ -162,7 +169,7 @@ class Filter(SqlFile):
 
     @property
     def scope(self) -> Scope:
-        """What a verdict depends on: the row, its question's rows, the evaluation questions, or the rows that resemble it."""
+        """What a verdict depends on: the row, its question's rows, the evaluation questions, rows that resemble it, or all."""
         return self.header.scope
 
     @property

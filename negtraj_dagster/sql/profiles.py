@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from negtraj_dagster.sql.files import Filter, Severity
 from negtraj_dagster.sql.registry import Registry
 
 DEFAULT_FLAG_PENALTY = 0.8
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _ProfileFile(Strict):
@@ -23,7 +25,7 @@ class _ProfileFile(Strict):
     without: tuple[str, ...] = ()
     severity: Mapping[str, Severity] = {}
     params: Mapping[str, Mapping[str, int | float | bool | str | list[str]]] = {}
-    weights: Mapping[str, float] = {}
+    weights: Mapping[str, Weight] = {}
     flag_penalty: float = Field(DEFAULT_FLAG_PENALTY, gt=0, le=1)
 
 

@@ -12,6 +12,8 @@ from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.sql.files import NUMBERED, Filter, Kind, Score, SqlFile, load_file
 
 FOLDERS: tuple[Kind, ...] = ("model", "filters", "scores", "selection", "reports")
+OWN_VERDICTS = ("unknown_question", "evaluation_question", "override")
+"""Names of verdicts that no SQL file gives."""
 MODEL_ORDER = ("turns", "steps", "actions", "observations", "outcomes", "texts", "signatures")
 """Model files in the order they are made; a later one may read the earlier ones."""
 
@@ -40,6 +42,11 @@ class Registry:
         """In funnel order."""
         found = [file for file in self.files["filters"].values() if isinstance(file, Filter)]
         made = sorted((replace(file, model=self._model_of(file)) for file in found), key=lambda each: each.number)
+        for each in made:
+            if each.name in OWN_VERDICTS:
+                raise SqlContractError(
+                    f"{each.path}: {each.name} is a verdict of the pipeline's own; give the filter another name"
+                )
         for noun, of in (("number", lambda each: each.number), ("reason", lambda each: each.header.reason)):
             _check_unique(made, noun, of)
         return tuple(made)

@@ -97,14 +97,12 @@ class Session:
         """Make a table of a model file's answer."""
         if file.parameters:
             raise SqlContractError(f"{file.path}: a model file has no parameters; write the values into the SQL")
-        try:
-            self.execute(f"create or replace table {table} as {file.body}")
-        except SqlContractError as error:
-            self._setup.pop()
-            raise SqlContractError(f"{file.path}: {error}") from None
+        request = {"do": "execute", "sql": f"create or replace table {table} as {file.body}"}
+        self._ask(file, request)
+        self._setup.append(_Request(request))
 
     def lock(self) -> None:
-        """No files, no network, no settings from here on: what runs next may be a user's SQL."""
+        """No files, no network, no settings from here on: what runs next may be a user's SQL. Tables can still be made."""
         self._do(_Request({"do": "lock"}))
 
     def mark(self) -> int:
@@ -164,7 +162,7 @@ class Session:
                 f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({_first_line(error)}); {LESS}"
             ) from None
         except SqlContractError as error:
-            line = LINE.search(str(error))
+            line = LINE.search(str(error)) if request["do"] == "check" else None  # elsewhere the engine counts other lines
             raise SqlContractError(f"{file.path}{f', line {line[1]}' if line else ''}: {error}") from None
 
     def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:

@@ -5,8 +5,10 @@
 It holds no rows. A run that makes new objects leaves it as it is; written anew, it names the new ones.
 """
 
+import logging
 import os
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from negtraj_dagster.trajectories.catalog_tables import STORED_AS, VIEWS, View
 from negtraj_dagster.trajectories.contract import check_file, declare
 from negtraj_dagster.trajectories.loading import TURNS_JSON
 
+LOG = logging.getLogger(__name__)
 CATALOG = "catalog.duckdb"
 HELD_BY: Mapping[str, tuple[str, ...]] = {
     "question_sets": ("questions",),
@@ -45,7 +48,7 @@ class _Source:
 
 
 def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
-    """Write the catalogue of the home's present objects; what was not materialized yet has no view.
+    """Write the catalogue of the home's present objects; what was not materialized yet has no view, nor do broken queries.
 
     Built aside and put in place in one step: an open reader keeps what it has, a killed build leaves the old one. Paths are
     absolute, so a home that was moved wants a new one.
@@ -56,10 +59,13 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
 
     Raises:
         StoreError: a present object is damaged.
-        SqlContractError: a ready query breaks its contract.
     """
     registry = registry or sql.load_registry()
-    needs = check_reports(registry)
+    try:
+        needs = check_reports(registry)
+    except SqlContractError as error:  # a broken query must not keep the tables from view; `negtraj query` refuses it
+        LOG.warning("%s; the catalogue is written without ready queries", error)
+        needs = {}
     target = store.home / CATALOG
     with store.in_use(), store.lock("catalog"), store.scratch() as folder:
         made = folder / CATALOG
@@ -72,7 +78,7 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
     return target
 
 
-def run_report(store: Store, registry: sql.Registry, name: str) -> pl.DataFrame:
+def run_report(store: Store, registry: sql.Registry, name: str, limits: sql.Limits | None = None) -> pl.DataFrame:
     """What a ready query says of the present objects; the catalogue's file is neither read nor written.
 
     Raises:
@@ -90,7 +96,15 @@ def run_report(store: Store, registry: sql.Registry, name: str) -> pl.DataFrame:
                 f"{name} reads {listed(missing, 'and')}, of which nothing was materialized in {store.home} yet; run "
                 f"`dagster asset materialize -m negtraj_dagster.definitions --select '*'` first"
             )
-        return pl.DataFrame(connection.sql(f"from {name}").to_arrow_table())
+        deadline_s = (limits or sql.Limits()).deadline_s
+        timer = threading.Timer(deadline_s, connection.interrupt)
+        timer.start()
+        try:
+            return pl.DataFrame(connection.sql(f"from {name}").to_arrow_table())
+        except duckdb.InterruptException:
+            raise SqlContractError(f"{reports[name].path}: stopped after its deadline of {deadline_s:g} s") from None
+        finally:
+            timer.cancel()
 
 
 def check_reports(registry: sql.Registry, limits: sql.Limits | None = None) -> dict[str, list[str]]:
@@ -139,7 +153,7 @@ def _fill(
         made.add(name)
     _lock(connection, store)
     for name, file in registry.files["reports"].items():
-        if made.issuperset(needs[name]):  # of views; a query is over no other query
+        if name in needs and made.issuperset(needs[name]):  # of views; a query is over no other query
             connection.execute(f"create view {name} as {file.body.rstrip().rstrip(';')}")
             connection.execute(f"comment on view {name} is {_text(_in_one_line(file.header.doc))}")
             made.add(name)

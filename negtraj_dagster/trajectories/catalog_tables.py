@@ -128,6 +128,7 @@ WORDS: Mapping[str, str] = {
     "gold": "the right answer as the record has it",
     "ingest_seq": "order of arrival, from 0; duplicates are judged against earlier rows",
     "is_earlier": "true: other_key arrived before rollout_key. Filter on it to see every pair once",
+    "truth": "JSON text of the right answer: the question set's, or else the record's",
     "is_valid_answer": "whether the answer is of the kind that the task asks for",
     "label": "positive, negative, or unknown where nobody knows the outcome",
     "licence": "of the record, where it says so",

@@ -75,6 +75,7 @@ PROFILE_TABLES: Mapping[str, Mapping[str, str]] = {
 TABLES_OF_SCOPE: Mapping[str, Sequence[str]] = {
     "group": ("rollouts", "signatures", "tasks", "questions"),
     "reference": ("rollouts", "signatures", "quotes", "tasks", "questions"),
+    "pairs": ("rollouts", "signatures", "pairs", "tasks", "questions"),
     "corpus": ("rollouts", "signatures", "pairs", "tasks", "questions"),
 }
 FILTER_COLUMNS = {"rollout_key": "VARCHAR", "step": "INTEGER", "detail": "VARCHAR"}
@@ -110,7 +111,7 @@ UNSTABLE = frozenset(
         "get_current_time",
     }
     | {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "transaction_timestamp", "nextval"}
-    | {"txid_current", "using_sample", "tablesample"}
+    | {"txid_current", "sample", "tablesample", "current_localtimestamp", "current_localtime", "age", "gen_random_uuid"}
 )
 FORBIDDEN_BY_SCOPE = ("row", "reference")
 """Scopes whose verdicts may not depend on the order of arrival, which other rows change."""
@@ -148,12 +149,12 @@ def check_registry(registry: sql.Registry, session: sql.Session) -> int:
 def _check_rows(registry: sql.Registry, session: sql.Session) -> None:
     session.reset()
     declare(session, ROW_TABLES)
+    session.lock()
     tables = [*ROW_TABLES, *sql.MODEL_ORDER]
     for name in sql.MODEL_ORDER:
         file = registry.model(name)
         check_file(session, file, MODEL_COLUMNS.get(name), tables)
         session.create(name, file)
-    session.lock()
     for each in registry.filters:
         if each.is_of_rows:
             check_file(session, each, FILTER_COLUMNS, tables)
@@ -172,7 +173,7 @@ def _check_sets(registry: sql.Registry, session: sql.Session) -> None:
 
 def columns_of(filter_: sql.Filter) -> Mapping[str, str]:
     """What a filter must return."""
-    return SET_FILTER_COLUMNS if filter_.scope in ("group", "corpus") else FILTER_COLUMNS
+    return SET_FILTER_COLUMNS if filter_.scope in ("group", "pairs", "corpus") else FILTER_COLUMNS
 
 
 def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | None = None) -> None:
@@ -184,15 +185,15 @@ def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | 
     with sql.Session(limits) as session:
         if file.is_of_rows:
             declare(session, ROW_TABLES)
+            session.lock()
             for name in sql.MODEL_ORDER:
                 session.create(name, registry.model(name))
-            tables, columns = [*ROW_TABLES, *sql.MODEL_ORDER], FILTER_COLUMNS
+            tables = [*ROW_TABLES, *sql.MODEL_ORDER]
         else:
             declare(session, SET_TABLES)
             tables = list(TABLES_OF_SCOPE[file.scope])
-            columns = FILTER_COLUMNS if file.scope == "reference" else SET_FILTER_COLUMNS
         session.lock()
-        check_file(session, file, columns, tables)
+        check_file(session, file, columns_of(file), tables)
 
 
 def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> None:
@@ -213,6 +214,10 @@ def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str
     Raises:
         SqlContractError: names the file, what was found and what was expected.
     """
+    if file.odd_quote:
+        raise SqlContractError(
+            f"{file.path}: quotes a text with {file.odd_quote}; write it in plain quotes, '…', and chr(10) for a newline"
+        )
     found = session.check(file)
     if found["statements"] != ["SELECT"]:
         said = f"{len(found['statements'])} statements ({listed(found['statements'] or ['none'], 'and')})"

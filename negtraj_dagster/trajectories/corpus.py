@@ -8,13 +8,13 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import iter_conversations, read_conversations, read_index
-from negtraj_dagster.errors import StoreError
+from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, Judge, Judged, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judge import N_VERIFIED, VERDICT_SCHEMA, Job, Judge, Judged, filter_jobs, verdict_rows
 from negtraj_dagster.trajectories.loading import load_set_tables, show_only
 from negtraj_dagster.trajectories.quality import profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
@@ -249,11 +249,33 @@ class _Corpus:
                     shown = seen[job.name]
                     show_only(session, ("rollouts", "signatures", "pairs", "quotes"), shown["rollout_key"])
                 judge.ask(session, job, missing[job.name])
+            self._verify(session, judge, [(job, missing[job.name]) for job in jobs], mark, rollouts, pairs)
         judged = judge.finish(jobs)
+        for job in jobs:
+            _check_earlier(job.file, judged.answers[job.name], rollouts)
         verdicts = [
             verdict_rows(job.file, judged.answers[job.name], rollouts) for job in jobs if isinstance(job.file, sql.Filter)
         ]
         return judged, verdicts
+
+    def _verify(
+        self,
+        session: sql.Session,
+        judge: Judge,
+        asked: Sequence[tuple[Job, pl.DataFrame]],
+        mark: int,
+        rollouts: pl.DataFrame,
+        pairs: pl.DataFrame,
+    ) -> None:
+        """Ask every file a second time about a few rollouts, showing what its scope allows and nothing else."""
+        for job, mine in asked:
+            if mine.height <= N_VERIFIED or job.scope == "corpus":
+                continue
+            sample = mine.sort("rollout_key").head(N_VERIFIED)
+            session.rewind(mark)
+            seen = _visible(job.scope, sample, rollouts, pairs)
+            show_only(session, ("rollouts", "signatures", "pairs", "quotes"), seen["rollout_key"])
+            judge.verify(session, job, sample["rollout_key"])
 
     def _load_sets(
         self, session: sql.Session, seen: pl.DataFrame, rollouts: pl.DataFrame, pairs: pl.DataFrame, quotes: pl.DataFrame
@@ -331,9 +353,24 @@ def _visible(scope: str, missing: pl.DataFrame, rollouts: pl.DataFrame, pairs: p
         asked = rollouts.join(mine, on="rollout_key", how="semi").select("task", "question_id").unique()
         mine = rollouts.join(asked, on=["task", "question_id"], how="semi").select("rollout_key")
     elif scope == "corpus":
+        mine = rollouts.select("rollout_key")
+    elif scope == "pairs":
         near = pairs.join(mine, on="rollout_key", how="semi").select(rollout_key="other_key")
         mine = pl.concat([mine, near]).unique()
     return mine.sort("rollout_key")
+
+
+def _check_earlier(file: sql.SqlFile, hits: pl.DataFrame, rollouts: pl.DataFrame) -> None:
+    """Refuse an `earlier_key` that is no earlier rollout: it would drop nothing, or the rows that it should re-admit."""
+    order = rollouts.select("rollout_key", "ingest_seq")
+    named = hits.drop_nulls("earlier_key").join(order, on="rollout_key", how="inner")
+    named = named.join(order.rename({"rollout_key": "earlier_key", "ingest_seq": "earlier_seq"}), on="earlier_key", how="left")
+    wrong = named.filter(~(pl.col("earlier_seq") < pl.col("ingest_seq")).fill_null(value=False))
+    if wrong.height:
+        raise SqlContractError(
+            f"{file.path}: names {wrong['earlier_key'][0]!r} as the earlier twin of {wrong['rollout_key'][0]}; none of the "
+            f"task's rollouts that came earlier has this key: compare ingest_seq"
+        )
 
 
 def _words(conversations: pl.Series) -> pl.Series:

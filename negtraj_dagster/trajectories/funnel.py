@@ -8,6 +8,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.trajectories.judge import applicable
 
 MAX_ANSWER_CHARS = 80
+MAX_SOURCES = 30
 MIN_CLASS_ROWS = 20
 CLASSES = ("positive", "negative", "unknown")
 
@@ -61,6 +62,11 @@ def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profil
     drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first")
     rows = corpus.select("rollout_key", "source", "label", "quality")
     joined = rows.join(drops.select("rollout_key", "filter"), on="rollout_key", how="left")
+    sizes = rows["source"].value_counts(sort=True)
+    if sizes.height > MAX_SOURCES:
+        named = sizes.sort(["count", "source"], descending=[True, False]).head(MAX_SOURCES - 1)["source"]
+        others = pl.lit(f"({sizes.height - len(named)} others)")
+        joined = joined.with_columns(source=pl.when(pl.col("source").is_in(named.implode())).then("source").otherwise(others))
     made = []
     for (source, label), group in sorted(joined.group_by("source", "label"), key=lambda pair: tuple(map(str, pair[0]))):
         n_rollouts, dropped = group["rollout_key"].n_unique(), group.drop_nulls("filter")

@@ -38,6 +38,16 @@ VERDICT_SCHEMA = pl.Schema(
 )
 MAX_DETAIL_CHARS = 500
 
+ALLOWED = {
+    "row": "the rollout alone",
+    "group": "the rollouts of its question",
+    "reference": "the rollout and the evaluation questions",
+    "pairs": "the rollout and those it is paired with",
+    "corpus": "everything",
+}
+N_VERIFIED = 40
+"""Rollouts that every file is asked about a second time in a run, alone."""
+
 Kind = Literal["verdicts", "scores"]
 SCHEMAS: dict[Kind, pl.Schema] = {"verdicts": HIT_SCHEMA, "scores": SCORE_SCHEMA}
 COUNTS: dict[Kind, str] = {"verdicts": "judged", "scores": "scored"}
@@ -109,11 +119,44 @@ class Judge:
         try:
             rows = answer(session, job.file, job.kind)
         except SqlContractError as error:
-            self.failures[job.name] = error
+            self._fail(job, error)
             return
         rows = rows.join(missing.select("rollout_key", "unit_key"), on="rollout_key", how="inner", maintain_order="left")
         self._asked.setdefault(job.name, []).append(missing.select("unit_key"))
         self._said.setdefault(job.name, []).append(rows.select(SCHEMAS[job.kind].names()).cast(SCHEMAS[job.kind]))  # type: ignore[arg-type]
+
+    def verify(self, session: sql.Session, job: Job, sample: pl.Series) -> None:
+        """Ask a job again about a few rollouts, the session showing what their verdicts may depend on and nothing else.
+
+        A file that now says otherwise looks at rows it may not: its answers would change with the batches rollouts arrive in.
+        """
+        if job.name in self.failures or not self._said.get(job.name):
+            return
+        names = [name for name in SCHEMAS[job.kind].names() if name != "unit_key"]
+        before = self._said[job.name][-1].filter(pl.col("rollout_key").is_in(sample.implode())).select(names).sort(names)
+        try:
+            again = answer(session, job.file, job.kind)
+        except SqlContractError as error:
+            self._fail(job, error)
+            return
+        after = again.filter(pl.col("rollout_key").is_in(sample.implode())).select(names)
+        after = after.cast(dict(before.schema)).sort(names)  # type: ignore[arg-type]
+        if not _is_close(before, after):
+            unlike = pl.concat([before, after]).filter(~pl.struct(names).is_duplicated())["rollout_key"]
+            key = unlike[0] if len(unlike) else sample[0]
+            self._fail(
+                job,
+                SqlContractError(
+                    f"{job.file.path}: what it says of rollout {key} changes with the other rollouts it sees; scope "
+                    f"{job.scope} allows {ALLOWED[job.scope]}. Look at no more, or declare scope corpus"
+                ),
+            )
+
+    def _fail(self, job: Job, error: SqlContractError) -> None:
+        """Forget what a job said in this run."""
+        self.failures[job.name] = error
+        self._asked.pop(job.name, None)
+        self._said.pop(job.name, None)
 
     def finish(self, jobs: Sequence[Job]) -> Judged:
         """Keep everything that was said, then all answers of the jobs.
@@ -159,6 +202,14 @@ def _keep_present(answers: dict[str, pl.DataFrame], jobs: Sequence[Job]) -> None
                 answers[name] = answers[name].clear() if found is None else found.drop("job")
 
 
+def _is_close(before: pl.DataFrame, after: pl.DataFrame) -> bool:
+    """Equal rows; scores up to the order in which floats were added."""
+    if before.height != after.height or "score" not in before.columns:
+        return before.equals(after)
+    same = before.drop("score").equals(after.drop("score"))
+    return same and bool(((before["score"] - after["score"]).abs() < 1e-9).all())
+
+
 def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
     """What a file says of the rows in the session, in the columns of its kind.
 
@@ -184,7 +235,11 @@ def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
         raise SqlContractError(f"{file.path}: returns a row without rollout_key; name the rollout that is rejected")
     if "earlier_key" not in rows.columns:
         rows = rows.with_columns(earlier_key=pl.lit(None, dtype=pl.String))
-    return rows.with_columns(detail=pl.col("detail").cast(pl.String).str.slice(0, MAX_DETAIL_CHARS))
+    try:
+        typed = rows.cast({"rollout_key": pl.String, "step": pl.Int32, "detail": pl.String, "earlier_key": pl.String})
+    except pl.exceptions.PolarsError as error:
+        raise SqlContractError(f"{file.path}: a verdict does not fit its columns ({str(error).splitlines()[0]})") from None
+    return typed.with_columns(pl.col("detail").str.slice(0, MAX_DETAIL_CHARS))
 
 
 def filter_jobs(filters: Iterable[sql.Filter], units_of: Callable[[sql.Filter], Units]) -> list[Job]:

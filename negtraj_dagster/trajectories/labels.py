@@ -25,6 +25,7 @@ LABEL_SCHEMA = pl.Schema(
         "task_lenient": pl.Boolean,
         "is_valid_answer": pl.Boolean,
         "answer": pl.String,
+        "truth": pl.String,
         "by": pl.String,
         "why": pl.String,
         "style": pl.String,

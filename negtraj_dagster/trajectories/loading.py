@@ -12,12 +12,12 @@ TURNS_JSON = (
     '[{"role":"VARCHAR","content":"VARCHAR","reasoning":"VARCHAR",'
     '"tool_calls":[{"id":"VARCHAR","name":"VARCHAR","arguments":"VARCHAR"}],"tool_call_id":"VARCHAR"}]'
 )
-RENAMED = {"is_strictly_right": "task_strict", "is_leniently_right": "task_lenient"}
+RENAMED = {"is_strictly_right": "task_strict", "is_leniently_right": "task_lenient", "gold": "truth"}
 FACT_MODELS = ("turns", "steps", "actions", "observations", "outcomes", "texts", "signatures")
 
 
 def load_conversations(session: sql.Session, rollouts: pl.DataFrame, rules: Iterable[TaskRule]) -> None:
-    """Start a session over some rollouts: the table `rollouts` without what is said of them, and `tasks`.
+    """Start a session over some rollouts: the table `rollouts` without what is said of them, and `tasks`; then lock it.
 
     Args:
         session: emptied first.
@@ -32,6 +32,7 @@ def load_conversations(session: sql.Session, rollouts: pl.DataFrame, rules: Iter
     )
     session.load("tasks", task_table(rules))
     session.execute("create view rollouts as select * from spoken")
+    session.lock()
 
 
 def make_model(session: sql.Session, files: Iterable[sql.SqlFile]) -> None:
@@ -42,7 +43,7 @@ def make_model(session: sql.Session, files: Iterable[sql.SqlFile]) -> None:
 
 
 def load_row_tables(session: sql.Session, labelled: pl.DataFrame, judgements: pl.DataFrame) -> None:
-    """Give `rollouts` what labels and questions say of them, and lock the session.
+    """Give `rollouts` what labels and questions say of them.
 
     Args:
         session: with conversations and the model's tables.
@@ -60,7 +61,6 @@ def load_row_tables(session: sql.Session, labelled: pl.DataFrame, judgements: pl
     session.execute("create or replace view rollouts as select * from all_rollouts")
     session.execute("create view judgements as select * from all_judgements")
     session.execute("create table wanted (rollout_key varchar)")
-    session.lock()
 
 
 def load_set_tables(

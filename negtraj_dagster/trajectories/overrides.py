@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +57,13 @@ class Said:
         return pl.DataFrame(rows, schema=DECISION_SCHEMA, orient="row")
 
 
-def read_said(store: Store, rollout_keys: pl.Series) -> Said:
+def read_said(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | None = None) -> Said:
     """Both files, their keys made whole.
 
     Args:
         store: its home holds the files; either may be absent.
         rollout_keys: of all rollouts there are.
+        filters: names of those there are, which `keep` may set aside; None: not checked.
 
     Raises:
         SettingsError: a line is not what it must be, two lines contradict each other, or a key fits several rollouts;
@@ -71,7 +72,10 @@ def read_said(store: Store, rollout_keys: pl.Series) -> Said:
     sorted_keys = rollout_keys.sort()
     unmatched: list[str] = []
     overrides: dict[tuple[str, str, str], Override] = {}
+    known_filters = None if filters is None else sorted(filters)
     for each in _overrides(store):
+        if known_filters is not None and each.field == "keep" and each.value not in known_filters:
+            raise SettingsError(f"{each.place}: keep = {each.value!r}: unknown filter{did_you_mean(each.value, known_filters)}")
         if not (whole := _whole(each.key, sorted_keys, each.place)):
             unmatched.append(f"{each.place}: no rollout {each.key}")
             continue
@@ -120,10 +124,10 @@ def _rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[str
         return
     file: Path = store.place(name)
     reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
-    head = next(reader, [])
-    if head != list(columns):
-        raise SettingsError(f"{file}, line 1: found the columns {', '.join(head) or 'none'}; expected {','.join(columns)}")
     try:
+        head = next(reader, [])
+        if head != list(columns):
+            raise SettingsError(f"{file}, line 1: found the columns {', '.join(head) or 'none'}; expected {','.join(columns)}")
         for cells in reader:
             place = f"{file}, line {reader.line_num}"
             if not cells:

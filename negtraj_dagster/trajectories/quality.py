@@ -50,7 +50,7 @@ def profile_verdicts(verdicts: pl.DataFrame, profile: Acting) -> pl.DataFrame:
 
 
 def why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, profile: Acting, *, also: pl.Expr | None = None) -> pl.DataFrame:
-    """Rows in order of arrival with `why`: the first reason each is dropped, empty where it survives.
+    """Rows in order of arrival with `why`: the first reason of the funnel each is dropped for, empty where it survives.
 
     A duplicate is dropped only while an earlier twin survives.
 
@@ -61,7 +61,10 @@ def why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, profile: Acting, *, 
         also: a further reason per row, empty for none.
     """
     hits = profile_verdicts(verdicts, profile).filter(pl.col("severity") == "drop")
-    alone = hits.filter(pl.col("earlier_key").is_null()).unique("rollout_key", keep="last", maintain_order=True)
+    place = {each.name: number for number, each in enumerate(profile.filters, 1)}
+    in_order = pl.col("filter").replace_strict(place, default=0, return_dtype=pl.Int32)
+    alone = hits.filter(pl.col("earlier_key").is_null()).sort(in_order, maintain_order=True)
+    alone = alone.unique("rollout_key", keep="first", maintain_order=True)
     named = alone.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
     judged = rows.join(named, on="rollout_key", how="left", maintain_order="left")
     judged = judged.with_columns(why=pl.coalesce("why", pl.lit("") if also is None else also)).sort("ingest_seq")

@@ -1,16 +1,16 @@
 """Rejected rollouts for people to look at, as Markdown: five a reason, the step that gave the reason marked."""
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
 
+from negtraj_dagster.printable import markdown_text
+
 MAX_TURN_CHARS = 200
 MAX_TURNS = 8
 MAX_REASONS_BYTES = 120_000
-UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
 def samples_in_markdown(samples: pl.DataFrame) -> str:
@@ -61,7 +61,4 @@ def _call(call: dict[str, Any]) -> str:
 
 
 def _shown(text: str) -> str:
-    """A text within a line of Markdown: cut, nothing of it read as Markdown or HTML."""
-    cut = f"{text[:MAX_TURN_CHARS]}…" if len(text) > MAX_TURN_CHARS else text
-    plain = UNSEEN.sub(lambda match: "⏎" if match[0] == "\n" else "·", cut)
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", plain)
+    return markdown_text(f"{text[:MAX_TURN_CHARS]}…" if len(text) > MAX_TURN_CHARS else text)

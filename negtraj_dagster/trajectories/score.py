@@ -16,7 +16,7 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.contract import check_registry
-from negtraj_dagster.trajectories.judge import Job, Judge, Judged, applicable, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judge import N_VERIFIED, Job, Judge, Judged, applicable, filter_jobs, verdict_rows
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
 from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_all, show_only
 from negtraj_dagster.trajectories.overrides import Said, read_said
@@ -89,7 +89,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         SqlContractError: a SQL file breaks its contract, or fails; what the others said is kept.
         SettingsError: a line of overrides.csv or judgements.csv is wrong.
     """
-    said = read_said(store, read_index(store, raw)["rollout_key"])
+    said = read_said(store, read_index(store, raw)["rollout_key"], (each.name for each in scoring.registry.filters))
     labeller = Labeller(tuple(scoring.scorers), scoring.tasks, said.labels(), said.judgements)
     files = (*scoring.filters, *scoring.registry.scores)
     asked = {name: task["asked"] for name, task in questions.content["tasks"].items()}
@@ -137,6 +137,7 @@ class _Stage:
         self.facts = RowCache(store, scoring.fact_table(), "fact_key", FACT_SCHEMA)
         self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
         self.judge = Judge(store)
+        self.is_verified = False
 
     def write(self, folder: Path) -> Built:
         facts = self.facts.rows(self.index)
@@ -213,6 +214,7 @@ class _Stage:
         load_row_tables(session, labelled, self.said.judgements)
         tables = ["rollouts", "judgements", *(each.name for each in wanted)]
         shown: pl.DataFrame | None = None
+        asked: list[tuple[Job, pl.DataFrame]] = []
         mark = session.mark()
         for job in self._jobs(row_units(labelled)):
             mine = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
@@ -225,7 +227,23 @@ class _Stage:
                 show_all(session, tables) if is_all else show_only(session, tables, present["rollout_key"])
                 shown = present
             self.judge.ask(session, job, mine)
+            asked.append((job, mine))
+        if asked and not self.is_verified:
+            self._verify(session, asked, tables, mark)
         return labelled, (facts, sketches)
+
+    def _verify(
+        self, session: sql.Session, asked: Sequence[tuple[Job, pl.DataFrame]], tables: Sequence[str], mark: int
+    ) -> None:
+        """Ask every file a second time about a few rollouts alone: a row file sees no other row."""
+        self.is_verified = True
+        widest = max((mine for _, mine in asked), key=lambda each: each.height)
+        sample = widest["rollout_key"].sort().head(N_VERIFIED)
+        session.rewind(mark)
+        show_only(session, tables, sample)
+        for job, mine in asked:
+            if mine.height > len(sample):
+                self.judge.verify(session, job, sample.filter(sample.is_in(mine["rollout_key"].implode())))
 
     def _models(self, *, has_new: bool) -> list[sql.SqlFile]:
         registry = self.scoring.registry

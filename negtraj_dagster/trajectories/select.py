@@ -156,11 +156,12 @@ CONTAMINATION = ("evaluation_question", "decontaminate", "quotes_evaluation")
 """Filters whose verdict says that training on the row shows the model an evaluation question."""
 
 
-def count_contaminated(store: Store, selection: Published, corpus: Published) -> dict[str, int]:
-    """How many selected rollouts each of `CONTAMINATION` has a verdict on, whatever the profile made of it."""
+def count_contaminated(store: Store, selection: Published, corpus: Published, registry: sql.Registry) -> dict[str, int]:
+    """How many selected rollouts each of `CONTAMINATION` hits with its header's parameters, whatever the profile says."""
     chosen = pl.read_parquet(store.file(selection.folder, "selection.parquet"), glob=False).filter("selected")
     verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
-    found = verdicts.join(chosen.select("rollout_key"), on="rollout_key", how="semi")
+    versions = ["1", *(each.version for each in registry.filters)]
+    found = verdicts.filter(pl.col("version").is_in(versions)).join(chosen.select("rollout_key"), on="rollout_key", how="semi")
     return {name: found.filter(pl.col("filter") == name)["rollout_key"].n_unique() for name in CONTAMINATION}
 
 

@@ -28,8 +28,9 @@ def set_units(
 ) -> dict[str, Units]:
     """Units of set-level filters by scope.
 
-    group: the row and the earlier rows of its question, so that a later row is a unit of its own and changes no other.
-    reference: the row, and what it holds of the gate and test questions. corpus: the row and the rows that resemble it.
+    group: the row and all rows of its question, so that a later row asks about those again, and of no others.
+    reference: the row, and what it holds of the gate and test questions. pairs: the row and the rows that resemble it.
+    corpus: all rows, so that any change asks about all of them.
 
     Args:
         scopes: those in use.
@@ -44,11 +45,13 @@ def set_units(
     if "reference" in wanted:
         made["reference"] = Units(_keyed(labelled, _beside(labelled, quotes, "quotes")), held_out)
     if "group" in wanted:
-        made["group"] = Units(_keyed(labelled, _chained(labelled, row)))
+        made["group"] = Units(_keyed(labelled, _of_groups(labelled)))
     if "corpus" in wanted:
+        made["corpus"] = Units(_keyed(labelled, row), digest("\n".join(row)))
+    if "pairs" in wanted:
         others = labelled.select(other_key="rollout_key", other_unit="row_unit")
         joined = pairs.join(others, on="other_key", how="left", maintain_order="left").drop("other_key")
-        made["corpus"] = Units(_keyed(labelled, _beside(labelled, joined, "pairs")))
+        made["pairs"] = Units(_keyed(labelled, _beside(labelled, joined, "pairs")))
     return made
 
 
@@ -56,16 +59,14 @@ def _keyed(labelled: pl.DataFrame, unit_key: pl.Series) -> pl.DataFrame:
     return labelled.select("rollout_key").with_columns(unit_key.alias("unit_key"))
 
 
-def _chained(labelled: pl.DataFrame, row: pl.Series) -> pl.Series:
-    """Per row the digest of its question's rows up to it."""
-    groups = labelled.select(pl.struct("task", "question_id").rank("dense")).to_series().to_list()
-    last: dict[int, str] = {}
-    made = []
-    for group, unit in zip(groups, row.to_list(), strict=True):
-        chain = hashlib.sha256((last.get(group, "") + unit).encode()).hexdigest()
-        last[group] = chain
-        made.append(chain)
-    return pl.Series("chain", made, dtype=pl.String)
+def _of_groups(labelled: pl.DataFrame) -> pl.Series:
+    """Per row the digest of it and of its question's rows in order of arrival."""
+    asked = labelled.group_by("task", "question_id", maintain_order=True).agg(units=pl.col("row_unit").str.join("\n"))
+    groups = asked.with_columns(
+        pl.Series("group", [hashlib.sha256(text.encode()).hexdigest() for text in asked["units"]], dtype=pl.String)
+    )
+    joined = labelled.join(groups, on=["task", "question_id"], how="left", maintain_order="left", nulls_equal=True)
+    return digest_rows(joined.select("row_unit", "group"), prefix="group")
 
 
 def _beside(labelled: pl.DataFrame, more: pl.DataFrame, prefix: str) -> pl.Series:

@@ -16,11 +16,13 @@ select
     case
         when n_action_markers > 1 then 'several Action: markers'
         when text_after_action is not null then 'text after the action: ' || left(text_after_action, 60)
+        when regexp_matches(action_arg, '^[^\[]*\]') then 'text after the action: ' || left(action_arg, 60)
         else 'an Observation: written by the agent'
     end as detail
 from steps
 where
     n_action_markers > 1
     or text_after_action is not null
+    or regexp_matches(action_arg, '^[^\[]*\]')
     or (contains(content, 'Observation:') and regexp_matches(content, '(^|\n)Observation:'))
 order by rollout_key, step

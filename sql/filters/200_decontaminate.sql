@@ -20,7 +20,7 @@ with words as (
         task,
         question_id,
         split,
-        regexp_extract_all(lower(question), '[a-z0-9]+') as word_list
+        regexp_extract_all(lower(question), '[\p{L}\p{N}]+') as word_list
     from questions
 ),
 

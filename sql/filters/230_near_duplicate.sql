@@ -1,7 +1,7 @@
 /*
 name = "near_duplicate"
 reason = "nearly the same as an earlier rollout"
-scope = "corpus"
+scope = "pairs"
 severity = "drop"
 applies_to = "both"
 style = "any"

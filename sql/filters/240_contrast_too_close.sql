@@ -1,7 +1,7 @@
 /*
 name = "contrast_too_close"
 reason = "a failure that reads like a success"
-scope = "corpus"
+scope = "pairs"
 severity = "flag"
 applies_to = "negative"
 style = "any"

@@ -1,14 +1,14 @@
 /*
 name = "texts"
 doc = """
-What the agent said: the text and the calls of all its turns, one after another. Near duplicates are found by it. Rollouts
+What the agent said: reasoning, text and calls of all its turns, one after another. Near duplicates are found by it. Rollouts
 without assistant turns have no row here.
 """
 */
 select
     rollout_key,
     string_agg(
-        case
+        coalesce(reasoning || chr(31), '') || case
             when len(tool_calls) > 0
                 then concat_ws(
                     chr(31),

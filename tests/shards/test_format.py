@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_base_model("bytes", folder / "model", texts=[], format_strings=[])
     root = dep.make_deployment(folder / "d", folder / "model")
     recipe = dep.RECIPE.format(name="fewer rows", seed=0)
-    (root / "recipes" / "tiny_few.toml").write_text(recipe + FEW)
+    (root / "recipes" / "tiny_few.toml").write_text(recipe.replace("[selection]\n", FEW))
     (root / "recipes" / "tiny_short.toml").write_text(recipe.replace("max_tokens = 2048", f"max_tokens = {SHORT}"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in dep.environment(root).items():

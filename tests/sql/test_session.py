@@ -89,6 +89,9 @@ REFUSED: dict[str, tuple[str, str]] = {
         "select * from query('select 1 as rollout_key, 1 as step, 2 as detail')",
         "reads query, which is DuckDB",
     ),
+    "a sample": (FINE + " using sample 50% (bernoulli)", "sample says another thing"),
+    "an escaped quote": (FINE.replace("'x'", "E'\\'' || 'x'"), "quotes a text with E; write it in plain quotes"),
+    "a dollar quote": (FINE.replace("'x'", "$$x$$"), r"quotes a text with \$\$; write it in plain quotes"),
     "order of arrival": (FINE + " order by ingest_seq", "ingest_seq"),
 }
 STOPPED: dict[str, tuple[str, str]] = {

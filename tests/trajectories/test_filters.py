@@ -9,7 +9,7 @@ import pytest
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import INDEX_SCHEMA
-from negtraj_dagster.errors import StoreError
+from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import Settings, WordtrapsSettings
@@ -20,6 +20,7 @@ from negtraj_dagster.trajectories.judge import answer, verdict_rows
 from negtraj_dagster.trajectories.labels import Labeller
 from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, load_set_tables, make_model
 from negtraj_dagster.trajectories.overrides import JUDGEMENT_SCHEMA
+from negtraj_dagster.trajectories.quality import why_dropped
 from negtraj_dagster.trajectories.rules import TaskRule
 from negtraj_dagster.trajectories.signatures import find_pairs, find_quotes, sketch
 
@@ -461,3 +462,141 @@ def test_rollouts_of_held_out_and_of_unknown_questions_are_dropped_with_a_reason
     for profile in lineage.trajectory_corpus("strategyqa").details["profiles"].values():
         found = {row["filter"]: row["n_positive"] for row in profile["funnel"]}
         assert (found["unknown_question"], found["evaluation_question"]) == (1, 1)
+
+
+def test_a_filter_that_fails_on_the_data_leaves_the_others_verdicts_standing(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False)})
+    land(settings, "a.jsonl", "q1", "q2", "q3")
+    mine = tmp_path / "sql" / "filters" / "900_counts.sql"
+    mine.parent.mkdir(parents=True)
+    header = (
+        '/*\nname = "counts"\nreason = "r"\nscope = "row"\nseverity = "flag"\napplies_to = "both"\nstyle = "any"\ndoc = "d"\n'
+    )
+    header += "*/\n"
+    mine.write_text(f"{header}select rollout_key, cast(content as integer) as step, 'x' as detail from steps")
+    settings = settings.model_copy(update={"sql_dirs": (mine.parent.parent,)})
+    with pytest.raises(SqlContractError, match=r"900_counts\.sql.*Could not convert string"):
+        scored_work(store, settings)
+    mine.write_text(f"{header}select rollout_key, 1 as step, 'x' as detail from steps")
+    work = scored_work(store, settings)
+    assert {name: n for name, n in work.items() if n} == {"judged_counts": 3, "conversations_read": 3}
+
+
+def filter_file(folder: Path, body: str, *, scope: str = "row", name: str = "mine", number: int = 900) -> Path:
+    path = folder / "sql" / "filters" / f"{number}_{name}.sql"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = f'name = "{name}"\nreason = "{name}"\nscope = "{scope}"\nseverity = "drop"\napplies_to = "both"\n'
+    header += 'style = "any"\ndoc = "d"\n'
+    path.write_text(f"/*\n{header}*/\n{body}")
+    return path.parent.parent
+
+
+BEYOND = {
+    "a row filter with an average of all": (
+        "row",
+        "select rollout_key, 1 as step, 'x' as detail from texts qualify length(said) >= max(length(said)) over ()",
+    ),
+    "a row filter that counts": ("row", "select rollout_key, count(*) over () as step, 'x' as detail from rollouts"),
+    "a group filter that counts all": (
+        "group",
+        "select rollout_key, count(*) over () as step, 'x' as detail, null::varchar as earlier_key from rollouts",
+    ),
+    "a pairs filter that counts all": (
+        "pairs",
+        "select rollout_key, count(*) over () as step, 'x' as detail, null::varchar as earlier_key from rollouts",
+    ),
+}
+
+
+def land_many(settings: Settings, n_rows: int) -> None:
+    folder = settings.landing / "strategyqa" / "negtraj"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(n_rows):
+        said = f"Thought: {'so ' * (number % 17)}it is {number}.\nAction: finish[Yes]"
+        row = {"question_id": f"q{number // 2}", "messages": [{"role": "assistant", "content": said}], "reward": True}
+        (folder / f"n{number:03}.jsonl").write_text(json.dumps(row) + "\n")
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_a_filter_that_looks_beyond_its_scope_is_refused(store: Store, settings: Settings, tmp_path: Path, name: str) -> None:
+    scope, body = BEYOND[name]
+    folder = filter_file(tmp_path, body, scope=scope)
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False), "sql_dirs": (folder,)})
+    land_many(settings, 90)
+    with pytest.raises(SqlContractError, match=rf"900_mine\.sql: what it says of rollout .* changes .* scope {scope} allows"):
+        corpus_of(store, settings)
+
+
+def test_a_corpus_filter_sees_everything_and_is_asked_about_all_again(store: Store, settings: Settings, tmp_path: Path) -> None:
+    body = "select rollout_key, count(*) over () as step, 'x' as detail, null::varchar as earlier_key from rollouts"
+    folder = filter_file(tmp_path, body, scope="corpus")
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False), "sql_dirs": (folder,)})
+    for n_rows in (50, 60):
+        land_many(settings, n_rows)
+        corpus = corpus_of(store, settings)
+        verdicts = pl.read_parquet(corpus.folder / "verdicts.parquet").filter(pl.col("filter") == "mine")
+        assert (verdicts.height, verdicts["step"].unique().to_list()) == (n_rows, [n_rows])
+        assert corpus.work["judged_mine"] == n_rows
+
+
+@pytest.mark.parametrize("key", ["'nonsense'", "rollout_key"], ids=["unknown", "itself"])
+def test_a_twin_that_did_not_come_earlier_is_refused(store: Store, settings: Settings, tmp_path: Path, key: str) -> None:
+    folder = filter_file(
+        tmp_path, f"select rollout_key, 1 as step, 'x' as detail, {key} as earlier_key from rollouts", scope="group"
+    )
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False), "sql_dirs": (folder,)})
+    land(settings, "a.jsonl", "q1")
+    with pytest.raises(SqlContractError, match=r"900_mine\.sql: names .* as the earlier twin of"):
+        corpus_of(store, settings)
+
+
+def test_a_verdict_that_does_not_fit_is_refused_by_name_and_the_others_stand(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    folder = filter_file(tmp_path, "select rollout_key, 3000000000::bigint as step, 'x' as detail from rollouts")
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False)})
+    land(settings, "a.jsonl", "q1", "q2")
+    with pytest.raises(SqlContractError, match=r"900_mine\.sql: a verdict does not fit"):
+        scored_work(store, settings.model_copy(update={"sql_dirs": (folder,)}))
+    work = scored_work(store, settings)
+    assert not any(n for name, n in work.items() if name.startswith("judged_"))
+
+
+def test_a_users_model_file_reads_no_file(store: Store, settings: Settings, tmp_path: Path) -> None:
+    shipped = REGISTRY.files["model"]["texts"].path.read_text()
+    path = tmp_path / "sql" / "model" / "texts.sql"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        shipped.replace(
+            "    rollout_key,\n", "    rollout_key || (select content from read_text('/etc/hostname')) as rollout_key,\n", 1
+        )
+    )
+    settings = settings.model_copy(update={"sql_dirs": (path.parent.parent,)})
+    land(settings, "a.jsonl", "q1")
+    with pytest.raises(SqlContractError, match=r"texts\.sql.*disabled"):
+        scored_work(store, settings)
+
+
+def test_the_first_reason_of_the_funnel_is_the_one_that_is_told(nat_dir: Path, store: Store, settings: Settings) -> None:
+    settings = settings.model_copy(update={"nat_dir": nat_dir, "wordtraps": WordtrapsSettings(enabled=False)})
+    corpus = corpus_of(store, settings)
+    rows, verdicts = (pl.read_parquet(corpus.folder / f"{name}.parquet") for name in ("corpus", "verdicts"))
+    profile = sql.find_profile(REGISTRY, "strict")
+    told = dict(why_dropped(rows, verdicts, profile)["why"].value_counts().rows())
+    left = 2333
+    for row in corpus.details["profiles"]["strict"]["funnel"]:
+        if row["severity"] == "drop" and row["filter"] not in ("exact_duplicate", "same_actions", "near_duplicate"):
+            n_here = left - row["left_positive"] - row["left_negative"]
+            assert told.get(f"filter {row['filter']}", 0) == n_here
+            left -= n_here
+
+
+@pytest.mark.parametrize("text", ["天空今天在我们头顶上是蓝色的吗", "Ist der Himmel über Zürich heute blau?"])
+def test_a_copied_question_in_any_script_is_contaminated(text: str) -> None:
+    questions = [
+        ("strategyqa", "q1", "train", text, "true", [], "h1"),
+        ("strategyqa", "q2", "test", f"{text}?", "true", [], "h2"),
+    ]
+    assert run("decontaminate", rows(mine=[FINISH]), questions).height == 1
