@@ -113,7 +113,8 @@ def _leave_with(parent: int) -> None:
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
-    is_memory = isinstance(error, (MemoryError, duckdb.OutOfMemoryException)) or "bad allocation" in str(error)
+    is_memory = isinstance(error, (MemoryError, duckdb.OutOfMemoryException))
+    is_memory = is_memory or "bad allocation" in str(error) or "Out of Memory" in str(error)
     return {"error": str(error) or type(error).__name__, "is_memory": is_memory}
 
 

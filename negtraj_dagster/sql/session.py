@@ -1,5 +1,6 @@
 """Runs SQL files over tables, in a process that is killed when a query exceeds its deadline or its memory."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -8,6 +9,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from negtraj_dagster.sql.files import SqlFile
 DEADLINE_S = 300.0
 MEMORY_MB = 2048
 SETUP_DEADLINE_S = 3600.0
+CLOSE_DEADLINE_S = 10.0
 LESS = "make it hold less, or raise sql.memory_mb in negtraj.toml"
 LINE = re.compile(r"\bLINE (\d+):")
 
@@ -39,6 +42,59 @@ class Limits:
 
 class _DiedError(Exception):
     """The process ended, or had to be ended."""
+
+
+@dataclass
+class _Worker:
+    """A running process, the empty folder it runs in, and whose child it is."""
+
+    process: subprocess.Popen[bytes]
+    folder: tempfile.TemporaryDirectory[str]
+    memory_mb: int
+    parent: int
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.process.wait()
+        self.folder.cleanup()
+
+
+_IDLE: list[_Worker] = []
+"""At most one process that no session uses: a run has many stages, and a start costs a third of a second."""
+_IDLE_LOCK = threading.Lock()
+
+
+def _take_idle(memory_mb: int) -> _Worker | None:
+    with _IDLE_LOCK:
+        worker = _IDLE.pop() if _IDLE else None
+    if worker is None or worker.parent != os.getpid():
+        return None
+    if worker.memory_mb == memory_mb and worker.process.poll() is None:
+        return worker
+    worker.kill()
+    return None
+
+
+def _give_idle(worker: _Worker) -> None:
+    with _IDLE_LOCK:
+        if not _IDLE:
+            _IDLE.append(worker)
+            return
+    worker.kill()
+
+
+@atexit.register
+def _end_idle() -> None:
+    with _IDLE_LOCK:
+        while _IDLE:
+            worker = _IDLE.pop()
+            if worker.parent == os.getpid():
+                worker.kill()
 
 
 @dataclass(frozen=True)
@@ -56,9 +112,8 @@ class Session:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._worker: _Worker | None = None
         self._setup: list[_Request] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="negtraj-sql-")
         self.reset()
 
     def __enter__(self) -> "Session":
@@ -68,9 +123,13 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        self._kill()
-        self._folder.cleanup()
+        """Give the process back, without what it held."""
+        if self._worker is not None:
+            with contextlib.suppress(_DiedError, TimeoutError, SqlContractError, MemoryError):
+                self._exchange(_Request({"do": "reset"}), CLOSE_DEADLINE_S)
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            _give_idle(worker)
 
     def reset(self) -> None:
         """Forget all tables."""
@@ -167,12 +226,12 @@ class Session:
 
     def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:
         """An answer from a process that holds the tables."""
-        if self._process is None:
+        if self._worker is None:
             self._restart()
         return self._exchange(_Request(request), deadline_s)
 
     def _do(self, request: _Request) -> None:
-        if self._process is None:
+        if self._worker is None:
             self._restart()
         self._setup.append(request)
         try:
@@ -184,21 +243,13 @@ class Session:
             ) from None
 
     def _restart(self) -> None:
-        command = [sys.executable, "-m", "negtraj_dagster.sql_worker", str(self.limits.memory_mb), str(os.getpid())]
-        path = os.pathsep.join([str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=self._folder.name,
-            env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
-        )
+        self._worker = _take_idle(self.limits.memory_mb) or _start(self.limits.memory_mb)
         for request in self._setup:
             self._exchange(request, SETUP_DEADLINE_S)
 
     def _exchange(self, request: _Request, deadline_s: float) -> tuple[dict[str, Any], bytes]:
         """Send a request and read its answer; the process is gone afterwards unless it answered."""
-        assert self._process is not None
+        assert self._worker is not None
         is_answered = False
         try:
             self._send(request)
@@ -214,20 +265,20 @@ class Session:
         return head, body
 
     def _send(self, request: _Request) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
+        assert self._worker is not None
+        assert self._worker.process.stdin is not None
         try:
             head = {**request.head, "n_bytes": len(request.payload)}
-            self._process.stdin.write(json.dumps(head).encode() + b"\n")
-            self._process.stdin.write(request.payload)
-            self._process.stdin.flush()
+            self._worker.process.stdin.write(json.dumps(head).encode() + b"\n")
+            self._worker.process.stdin.write(request.payload)
+            self._worker.process.stdin.flush()
         except OSError:
             raise _DiedError("its process ended") from None
 
     def _read(self, until: float, is_done: Callable[[bytearray], bool], n_bytes: int | None = None) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        got, place = bytearray(), self._process.stdout.fileno()
+        assert self._worker is not None
+        assert self._worker.process.stdout is not None
+        got, place = bytearray(), self._worker.process.stdout.fileno()
         while not is_done(got):
             left = until - time.monotonic()
             if left <= 0 or not select.select([place], [], [], left)[0]:
@@ -239,15 +290,23 @@ class Session:
         return bytes(got)
 
     def _kill(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        process.wait()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.kill()
+
+
+def _start(memory_mb: int) -> _Worker:
+    folder = tempfile.TemporaryDirectory(prefix="negtraj-sql-")
+    command = [sys.executable, "-m", "negtraj_dagster.sql_worker", str(memory_mb), str(os.getpid())]
+    path = os.pathsep.join([str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=folder.name,
+        env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"},
+    )
+    return _Worker(process, folder, memory_mb, os.getpid())
 
 
 def _first_line(error: BaseException) -> str:
