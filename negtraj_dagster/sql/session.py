@@ -52,6 +52,7 @@ class _Worker:
     folder: tempfile.TemporaryDirectory[str]
     memory_mb: int
     parent: int
+    is_used: bool = False
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -75,6 +76,7 @@ def _take_idle(memory_mb: int) -> _Worker | None:
     if worker is None or worker.parent != os.getpid():
         return None
     if worker.memory_mb == memory_mb and worker.process.poll() is None:
+        worker.is_used = True
         return worker
     worker.kill()
     return None
@@ -226,21 +228,40 @@ class Session:
 
     def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:
         """An answer from a process that holds the tables."""
+        until = time.monotonic() + deadline_s
         if self._worker is None:
             self._restart()
-        return self._exchange(_Request(request), deadline_s)
+        try:
+            return self._exchange(_Request(request), deadline_s)
+        except MemoryError:
+            if not self._was_used():
+                raise
+        self._restart()
+        return self._exchange(_Request(request), until - time.monotonic())
 
     def _do(self, request: _Request) -> None:
+        """Do a part of the set-up, which a process that has to be started later does again."""
         if self._worker is None:
             self._restart()
-        self._setup.append(request)
         try:
-            self._exchange(request, SETUP_DEADLINE_S)
+            try:
+                self._exchange(request, SETUP_DEADLINE_S)
+            except MemoryError:
+                if not self._was_used():
+                    raise
+                self._restart()
+                self._exchange(request, SETUP_DEADLINE_S)
         except (_DiedError, MemoryError) as error:
-            self._setup.pop()
             raise SqlContractError(
                 f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
             ) from None
+        self._setup.append(request)
+
+    def _was_used(self) -> bool:
+        """Whether the process, out of memory and now ended, held another session's tables before: a new one may do."""
+        was_used = self._worker is not None and self._worker.is_used
+        self._kill()
+        return was_used
 
     def _restart(self) -> None:
         self._worker = _take_idle(self.limits.memory_mb) or _start(self.limits.memory_mb)
