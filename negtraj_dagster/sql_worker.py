@@ -77,8 +77,28 @@ class _Worker:
             with self.connection.cursor() as cursor:  # of its own: an unfinished result would block the connection
                 described = cursor.execute(request["sql"], params or None).description or []
             found["columns"] = [[str(column[0]), str(column[1])] for column in described]
-            found["tables"] = sorted(self.connection.get_table_names(PARAMETER.sub("null", request["sql"])))
+            found["tables"] = self._tables(statements[0].query)
         return found, b""
+
+    def _tables(self, statement: str) -> list[str]:
+        """Names of the tables that a SELECT reads, its own CTEs left out."""
+        row = self.connection.execute("select json_serialize_sql($text)", {"text": statement}).fetchall()[0]
+        tree = json.loads(row[0])
+        if tree.get("error"):
+            raise duckdb.ParserException(str(tree.get("error_message")))
+        tables: set[str] = set()
+        own: set[str] = set()
+        waiting: list[Any] = [tree]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, list):
+                waiting += node
+            elif isinstance(node, dict):
+                if node.get("type") == "BASE_TABLE":
+                    tables.add(node["table_name"])
+                own |= {each["key"] for each in node.get("cte_map", {}).get("map", ())}
+                waiting += node.values()
+        return sorted(tables - own)
 
     def _explain(self, statement: str) -> None:
         """Raise what is wrong with a statement's names, with its line: an execution's error counts lines otherwise, or not."""

@@ -12,8 +12,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.schema import digest
-from negtraj_dagster.store import Built, Store, load_manifest
+from negtraj_dagster.store import Built, Store, load_manifest, set_aside
 
 LOG = logging.getLogger(__name__)
 MAX_SEGMENTS = 48
@@ -169,7 +170,16 @@ class VerdictCache(RowCache):
         return pl.concat(frames).rename({"key": self.key}) if frames else pl.DataFrame(schema={self.key: pl.String})
 
     def _has_keys(self, folder: Path) -> bool:
-        return self.store.has(dict(load_manifest(folder, f"segments/{self.table}", folder.name)["refers"]))
+        """Whether a segment's list of keys is there, unaltered; without it nobody knows what the segment answered."""
+        try:
+            self.store.file(self.store.folder(str(self._content(folder)["keys"])), "keys.parquet")
+        except StoreError as error:
+            LOG.warning("%s: %s; its keys are asked again", folder, error)
+            self.store.segments(self.LISTS, check=("keys.parquet",))  # sets a damaged list aside, so that it can be made again
+            if folder.is_relative_to(self.store.home):
+                set_aside(self.store.home, self.store.name(folder))
+            return False
+        return True
 
     def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
         name = digest("\n".join(keys))

@@ -90,6 +90,18 @@ def _give_idle(worker: _Worker) -> None:
     worker.kill()
 
 
+def _forget_idle() -> None:
+    """In a forked child: the process and its folder are the parent's."""
+    global _IDLE_LOCK
+    _IDLE_LOCK = threading.Lock()
+    for worker in _IDLE:
+        worker.folder._finalizer.detach()  # type: ignore[attr-defined]
+    _IDLE.clear()
+
+
+os.register_at_fork(after_in_child=_forget_idle)
+
+
 @atexit.register
 def _end_idle() -> None:
     with _IDLE_LOCK:
@@ -201,7 +213,10 @@ class Session:
 
     def query(self, statement: str) -> pl.DataFrame:
         """Run one of our own SELECTs."""
-        _, body = self._answered({"do": "select", "sql": statement, "params": {}}, self.limits.deadline_s)
+        try:
+            _, body = self._answered({"do": "select", "sql": statement, "params": {}}, self.limits.deadline_s)
+        except (_DiedError, TimeoutError, MemoryError) as error:
+            raise SqlContractError(f"the SQL process stopped ({_first_line(error) or 'deadline'}): {statement[:80]}") from None
         with pa.ipc.open_stream(body) as reader:
             return pl.DataFrame(reader.read_all())
 
@@ -231,10 +246,13 @@ class Session:
         until = time.monotonic() + deadline_s
         if self._worker is None:
             self._restart()
+        assert self._worker is not None
+        is_used = self._worker.is_used
         try:
             return self._exchange(_Request(request), deadline_s)
-        except MemoryError:
-            if not self._was_used():
+        except (MemoryError, _DiedError):
+            self._kill()  # what is out of memory may have been so before it held our tables
+            if not is_used:
                 raise
         self._restart()
         return self._exchange(_Request(request), until - time.monotonic())
@@ -243,11 +261,14 @@ class Session:
         """Do a part of the set-up, which a process that has to be started later does again."""
         if self._worker is None:
             self._restart()
+        assert self._worker is not None
+        is_used = self._worker.is_used
         try:
             try:
                 self._exchange(request, SETUP_DEADLINE_S)
-            except MemoryError:
-                if not self._was_used():
+            except (MemoryError, _DiedError):
+                self._kill()
+                if not is_used:
                     raise
                 self._restart()
                 self._exchange(request, SETUP_DEADLINE_S)
@@ -256,12 +277,6 @@ class Session:
                 f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
             ) from None
         self._setup.append(request)
-
-    def _was_used(self) -> bool:
-        """Whether the process, out of memory and now ended, held another session's tables before: a new one may do."""
-        was_used = self._worker is not None and self._worker.is_used
-        self._kill()
-        return was_used
 
     def _restart(self) -> None:
         self._worker = _take_idle(self.limits.memory_mb) or _start(self.limits.memory_mb)

@@ -61,11 +61,10 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
         StoreError: a present object is damaged.
     """
     registry = registry or sql.load_registry()
-    try:
-        needs = check_reports(registry)
-    except SqlContractError as error:  # a broken query must not keep the tables from view; `negtraj query` refuses it
-        LOG.warning("%s; the catalogue is written without ready queries", error)
-        needs = {}
+    faults: dict[str, SqlContractError] = {}
+    needs = check_reports(registry, faults=faults)
+    for name, error in faults.items():  # a broken query must not keep the tables from view; `negtraj query` refuses it
+        LOG.warning("%s; the catalogue is written without the view %s", error, name)
     target = store.home / CATALOG
     with store.in_use(), store.lock("catalog"), store.scratch() as folder:
         made = folder / CATALOG
@@ -88,7 +87,10 @@ def run_report(store: Store, registry: sql.Registry, name: str, limits: sql.Limi
     reports = registry.files["reports"]
     if name not in reports:
         raise SettingsError(f"no ready query {name!r}{did_you_mean(name, reports)}")
-    needs = check_reports(registry)
+    faults: dict[str, SqlContractError] = {}
+    needs = check_reports(registry, faults=faults)
+    if name in faults:
+        raise faults[name]
     with store.in_use(), duckdb.connect(":memory:") as connection:
         views = _fill(connection, store, registry, needs)
         if missing := [each for each in needs[name] if each not in views]:
@@ -107,8 +109,15 @@ def run_report(store: Store, registry: sql.Registry, name: str, limits: sql.Limi
             timer.cancel()
 
 
-def check_reports(registry: sql.Registry, limits: sql.Limits | None = None) -> dict[str, list[str]]:
+def check_reports(
+    registry: sql.Registry, limits: sql.Limits | None = None, *, faults: dict[str, SqlContractError] | None = None
+) -> dict[str, list[str]]:
     """Hold every ready query against its contract over empty tables; which views each reads.
+
+    Args:
+        registry: has the queries.
+        limits: of one query.
+        faults: takes the faults of those that break it, by name; without it the first is raised.
 
     Raises:
         SqlContractError: it is not one SELECT without parameters over the catalogue's views, or has the name of one.
@@ -118,13 +127,22 @@ def check_reports(registry: sql.Registry, limits: sql.Limits | None = None) -> d
         declare(session, {name: {_quoted(each): type_ for each, type_ in view.columns.items()} for name, view in VIEWS.items()})
         session.lock()
         for name, file in registry.files["reports"].items():
-            if name in VIEWS:
-                raise SqlContractError(f"{file.path}: {name} is a view of {CATALOG} already; rename the query")
-            if file.parameters:
-                raise SqlContractError(f"{file.path}: a ready query has no parameters; write the values into the SQL")
-            check_file(session, file, None, tuple(VIEWS))
-            needs[name] = [each.lower() for each in session.check(file)["tables"]]
+            try:
+                needs[name] = _needed_views(session, file)
+            except SqlContractError as error:
+                if faults is None:
+                    raise
+                faults[name] = error
     return needs
+
+
+def _needed_views(session: sql.Session, file: sql.SqlFile) -> list[str]:
+    if file.name in VIEWS:
+        raise SqlContractError(f"{file.path}: {file.name} is a view of {CATALOG} already; rename the query")
+    if file.parameters:
+        raise SqlContractError(f"{file.path}: a ready query has no parameters; write the values into the SQL")
+    check_file(session, file, None, tuple(VIEWS))
+    return [each.lower() for each in session.check(file)["tables"]]
 
 
 def catalog_lines(catalog: Path, registry: sql.Registry) -> Iterator[str]:

@@ -15,7 +15,7 @@ from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import N_VERIFIED, VERDICT_SCHEMA, Job, Judge, Judged, filter_jobs, verdict_rows
-from negtraj_dagster.trajectories.loading import load_set_tables, show_only
+from negtraj_dagster.trajectories.loading import SHOWN, load_set_tables, show_only, show_questions
 from negtraj_dagster.trajectories.quality import profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.score import Scoring, said_of
@@ -247,7 +247,8 @@ class _Corpus:
                 if missing[job.name].height and (shown is None or not shown.equals(seen[job.name])):
                     session.rewind(mark)
                     shown = seen[job.name]
-                    show_only(session, ("rollouts", "signatures", "pairs", "quotes"), shown["rollout_key"])
+                    show_only(session, SHOWN, shown["rollout_key"])
+                show_questions(session, has_held_out=job.scope == "reference")
                 judge.ask(session, job, missing[job.name])
             self._verify(session, judge, [(job, missing[job.name]) for job in jobs], mark, rollouts, pairs)
         judged = judge.finish(jobs)
@@ -274,7 +275,8 @@ class _Corpus:
             sample = mine.sort("rollout_key").head(N_VERIFIED)
             session.rewind(mark)
             seen = _visible(job.scope, sample, rollouts, pairs)
-            show_only(session, ("rollouts", "signatures", "pairs", "quotes"), seen["rollout_key"])
+            show_only(session, SHOWN, seen["rollout_key"])
+            show_questions(session, has_held_out=job.scope == "reference")
             judge.verify(session, job, sample["rollout_key"])
 
     def _load_sets(

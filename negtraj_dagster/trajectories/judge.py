@@ -148,7 +148,7 @@ class Judge:
                 job,
                 SqlContractError(
                     f"{job.file.path}: what it says of rollout {key} changes with the other rollouts it sees; scope "
-                    f"{job.scope} allows {ALLOWED[job.scope]}. Look at no more, or declare scope corpus"
+                    f"{job.scope} allows {ALLOWED[job.scope]}. Look at no more, order ties, or declare scope corpus"
                 ),
             )
 
@@ -170,7 +170,8 @@ class Judge:
             if asked:
                 keys = pl.concat(asked)["unit_key"]
                 job.cache(self.store).add(keys, pl.concat(self._said[job.name]))
-            judged.work[f"{COUNTS[job.kind]}_{job.file.name}"] = sum(frame.height for frame in asked)
+            count = f"{COUNTS[job.kind]}_{job.file.name}"
+            judged.work[count] = judged.work.get(count, 0) + sum(frame.height for frame in asked)
         if self.failures:
             raise SqlContractError("\n".join(map(str, self.failures.values())))
         for job in jobs:

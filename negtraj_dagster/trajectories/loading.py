@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import polars as pl
 
 from negtraj_dagster import sql
+from negtraj_dagster.schema import EVALUATION_SPLITS
 from negtraj_dagster.trajectories.contract import NARROW, ROW_TABLES, SET_TABLES, TURN
 from negtraj_dagster.trajectories.rules import TaskRule, task_table
 
@@ -12,6 +13,7 @@ TURNS_JSON = (
     '[{"role":"VARCHAR","content":"VARCHAR","reasoning":"VARCHAR",'
     '"tool_calls":[{"id":"VARCHAR","name":"VARCHAR","arguments":"VARCHAR"}],"tool_call_id":"VARCHAR"}]'
 )
+SHOWN = ("rollouts", "signatures", "pairs", "quotes")
 RENAMED = {"is_strictly_right": "task_strict", "is_leniently_right": "task_lenient", "gold": "truth"}
 FACT_MODELS = ("turns", "steps", "actions", "observations", "outcomes", "texts", "signatures")
 
@@ -81,10 +83,19 @@ def load_set_tables(
     session.load("all_pairs", pairs.select(*SET_TABLES["pairs"]))
     session.load("all_quotes", quotes.select(*SET_TABLES["quotes"]))
     session.load("tasks", task_table([rule]))
-    session.load("questions", questions.select(*SET_TABLES["questions"]))
+    session.load("all_questions", questions.select(*SET_TABLES["questions"]))
     session.execute("create table wanted (rollout_key varchar)")
-    show_all(session, ("rollouts", "signatures", "pairs", "quotes"))
+    show_all(session, SHOWN)
+    show_questions(session, has_held_out=True)
     session.lock()
+
+
+def show_questions(session: sql.Session, *, has_held_out: bool) -> None:
+    """Let set-level files see the questions of the rollouts they see; those of scope `reference` all held-out ones, too."""
+    asked = "question_id in (select question_id from rollouts)"
+    held_out = ", ".join(f"'{split}'" for split in EVALUATION_SPLITS)
+    told = f"split in ({held_out}) or {asked}" if has_held_out else f"split not in ({held_out}) and {asked}"
+    session.execute(f"create or replace view questions as select * from all_questions where {told}")
 
 
 def show_all(session: sql.Session, tables: Sequence[str]) -> None:

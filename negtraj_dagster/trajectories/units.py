@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from negtraj_dagster.schema import digest
-from negtraj_dagster.tables import digest_rows
+from negtraj_dagster.tables import digest_rows, frame_digest
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def set_units(
     if "group" in wanted:
         made["group"] = Units(_keyed(labelled, _of_groups(labelled)))
     if "corpus" in wanted:
-        made["corpus"] = Units(_keyed(labelled, row), digest("\n".join(row)))
+        made["corpus"] = Units(_keyed(labelled, row), digest("\n".join(row), frame_digest(pairs)))
     if "pairs" in wanted:
         others = labelled.select(other_key="rollout_key", other_unit="row_unit")
         joined = pairs.join(others, on="other_key", how="left", maintain_order="left").drop("other_key")

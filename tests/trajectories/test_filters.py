@@ -1,6 +1,7 @@
 """Every shipped filter on rows it must and must not catch, and the truths of the real data."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -600,3 +601,36 @@ def test_a_copied_question_in_any_script_is_contaminated(text: str) -> None:
         ("strategyqa", "q2", "test", f"{text}?", "true", [], "h2"),
     ]
     assert run("decontaminate", rows(mine=[FINISH]), questions).height == 1
+
+
+def test_a_join_by_using_is_a_join(store: Store, settings: Settings, tmp_path: Path) -> None:
+    body = (
+        "with mine as (select * from rollouts) select rollout_key, step, 'x' as detail from mine join steps using (rollout_key)"
+    )
+    folder = filter_file(tmp_path, body)
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False), "sql_dirs": (folder,)})
+    land(settings, "a.jsonl", "q1", "q2")
+    assert scored_work(store, settings)["judged_mine"] == 2
+
+
+@pytest.mark.parametrize("damage", ["flipped", "removed"])
+def test_a_damaged_list_of_keys_is_asked_again_and_doubles_nothing(store: Store, settings: Settings, damage: str) -> None:
+    settings = settings.model_copy(update={"wordtraps": WordtrapsSettings(enabled=False)})
+    land(settings, "a.jsonl", "q1", "q2", "q3")
+    corpus_of(store, settings)
+    for path in (settings.home / "segments" / "asked").glob("*/keys.parquet"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        if damage == "removed":
+            shutil.rmtree(path.parent)
+    fresh = Store(settings.home)
+    land(settings, "b.jsonl", "q4")
+    assert scored_work(fresh, settings)["judged_bad_format"] == 4
+    again = corpus_of(Store(settings.home), settings)
+    for name in ("verdicts", "scores"):
+        table = pl.read_parquet(again.folder / f"{name}.parquet")
+        assert table.height == table.unique().height
+    whole = settings.model_copy(update={"home": settings.home.with_name("whole")})
+    shutil.copytree(settings.landing, whole.landing)
+    assert again.version == corpus_of(Store(whole.home), whole).version
