@@ -188,6 +188,10 @@ PLACES = {
 }
 
 
+EVERY_PLACE = [pytest.param(name, marks=pytest.mark.slow) if name in ("asked", "pieces") else name for name in sorted(PLACES)]
+"""Lists of keys and pieces are damaged in `make test-all` only: they heal by the code that the others go through."""
+
+
 @pytest.fixture(scope="module")
 def whole(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     """A built deployment and its fingerprints."""
@@ -215,7 +219,7 @@ def damaged(
     return root, f"{name.rsplit('/', 1)[0]}/{'0' * 64}" if kind == "duplicate" else name, made
 
 
-@pytest.mark.parametrize("place", sorted(PLACES))
+@pytest.mark.parametrize("place", EVERY_PLACE)
 @pytest.mark.parametrize("kind", sorted(DAMAGE))
 def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str, dict[str, object]]) -> None:
     root, name, made = damaged
@@ -226,7 +230,7 @@ def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str, dict[str
     assert verify_home(home).faults == []
 
 
-@pytest.mark.parametrize("place", sorted(PLACES))
+@pytest.mark.parametrize("place", EVERY_PLACE)
 @pytest.mark.parametrize("kind", sorted(DAMAGE))
 def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, str, dict[str, object]]) -> None:
     """Something new makes the run read what was damaged: it is repaired on the way, or the run stops and names it."""
