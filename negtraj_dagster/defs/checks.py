@@ -27,6 +27,11 @@ def few_quarantined(workspace: Workspace) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(passed=share <= limit, metadata={"n_quarantined": n_bad, "share": share, "limit": limit})
 
 
+def _no_data(published: Published) -> dg.AssetCheckResult:
+    """What a check says of an asset that had nothing to work on."""
+    return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": published.content["reason"]})
+
+
 def build_selection_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     """Every class the recipe's strategy trains is there; blocks what follows."""
     key = dg.AssetKey([recipe.name, "training_selection"])
@@ -35,7 +40,7 @@ def build_selection_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def has_every_class(workspace: Workspace) -> dg.AssetCheckResult:
         selection = workspace.store.require(f"{recipe.name}/training_selection")
         if selection.is_empty:
-            return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": selection.content["reason"]})
+            return _no_data(selection)
         counts = selection.details["n_by_class"]
         return dg.AssetCheckResult(passed=all(counts.values()), metadata={f"n_{name}": n for name, n in counts.items()})
 
@@ -52,7 +57,7 @@ def build_shards_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def masks_are_sane(workspace: Workspace) -> dg.AssetCheckResult:
         shards = workspace.store.require(f"{recipe.name}/tokenized_shards")
         if shards.is_empty:
-            return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": shards.content["reason"]})
+            return _no_data(shards)
         details = shards.details
         rejected_share = details["n_rejected"] / (details["n_rejected"] + shards.content["n_rows"])
         passed = 0 < details["trained_share"] < 1 and rejected_share <= 0.1
@@ -75,7 +80,7 @@ def build_proof_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def rows_are_proved(workspace: Workspace) -> dg.AssetCheckResult:
         shards = workspace.store.require(f"{recipe.name}/tokenized_shards")
         if shards.is_empty:
-            return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": shards.content["reason"]})
+            return _no_data(shards)
         failed = {reason: n for reason, n in shards.details["rejected"].items() if reason in UNPROVED}
         share = sum(failed.values()) / (shards.details["n_rejected"] + shards.content["n_rows"])
         look = f"negtraj show --recipe {recipe.name} --rejected"
@@ -95,7 +100,7 @@ def build_corpus_checks(task: str) -> list[dg.AssetChecksDefinition]:
         def check(workspace: Workspace) -> dg.AssetCheckResult:
             corpus = workspace.store.require(f"trajectory_corpus/{task}")
             if corpus.is_empty:
-                return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": corpus.content["reason"]})
+                return _no_data(corpus)
             return judge(workspace, corpus)
 
         return check
@@ -204,7 +209,7 @@ def build_contamination_check(recipe: Recipe) -> dg.AssetChecksDefinition:
     def none_contaminated(workspace: Workspace) -> dg.AssetCheckResult:
         selection = workspace.store.require(f"{recipe.name}/training_selection")
         if selection.is_empty:
-            return dg.AssetCheckResult(passed=True, metadata={"status": "no_data", "reason": selection.content["reason"]})
+            return _no_data(selection)
         corpus = workspace.store.require(f"trajectory_corpus/{recipe.task}")
         counts = count_contaminated(workspace.store, selection, corpus, workspace.lineage().scoring.registry)
         allowed = recipe.selection.allow_contaminated
