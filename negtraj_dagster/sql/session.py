@@ -243,40 +243,33 @@ class Session:
 
     def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:
         """An answer from a process that holds the tables."""
+        return self._exchanged(_Request(request), deadline_s)
+
+    def _do(self, request: _Request) -> None:
+        """Do a part of the set-up, which a process that has to be started later does again."""
+        try:
+            self._exchanged(request, SETUP_DEADLINE_S)
+        except (_DiedError, MemoryError) as error:
+            raise SqlContractError(
+                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
+            ) from None
+        self._setup.append(request)
+
+    def _exchanged(self, request: _Request, deadline_s: float) -> tuple[dict[str, Any], bytes]:
+        """An answer within the deadline, from a fresh process where one that was used before gives none."""
         until = time.monotonic() + deadline_s
         if self._worker is None:
             self._restart()
         assert self._worker is not None
         is_used = self._worker.is_used
         try:
-            return self._exchange(_Request(request), deadline_s)
+            return self._exchange(request, deadline_s)
         except (MemoryError, _DiedError):
             self._kill()  # what is out of memory may have been so before it held our tables
             if not is_used:
                 raise
         self._restart()
-        return self._exchange(_Request(request), until - time.monotonic())
-
-    def _do(self, request: _Request) -> None:
-        """Do a part of the set-up, which a process that has to be started later does again."""
-        if self._worker is None:
-            self._restart()
-        assert self._worker is not None
-        is_used = self._worker.is_used
-        try:
-            try:
-                self._exchange(request, SETUP_DEADLINE_S)
-            except (MemoryError, _DiedError):
-                self._kill()
-                if not is_used:
-                    raise
-                self._restart()
-                self._exchange(request, SETUP_DEADLINE_S)
-        except (_DiedError, MemoryError) as error:
-            raise SqlContractError(
-                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
-            ) from None
-        self._setup.append(request)
+        return self._exchange(request, until - time.monotonic())
 
     def _restart(self) -> None:
         self._worker = _take_idle(self.limits.memory_mb) or _start(self.limits.memory_mb)
