@@ -20,7 +20,7 @@ from negtraj_dagster.trajectories.contract import check_filter
 from negtraj_dagster.trajectories.corpus import OVERRULED, Made, load_task
 from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, answer, applicable, verdict_rows
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
-from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model
+from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_questions
 from negtraj_dagster.trajectories.overrides import read_said
 from negtraj_dagster.trajectories.score import CHUNK_BYTES, Scoring, asked_rollouts
 
@@ -73,7 +73,9 @@ def try_filter(store: Store, path: Path, scoring: Scoring, *, task: str | None =
     if made.scored.details["raw_version"] != made.raw.version:
         raise StoreError("scored_trajectories was made from other rollouts than the present ones; materialize it again first")
     labelled = asked_rollouts(store, made.raw, made.questions, scoring.rules)
-    labels = _read(store, made, "labels").select(*(name for name in LABEL_SCHEMA if name not in ("fact_key", "row_unit")))
+    labels = _read(store, made, "labels").select(
+        *(name for name in LABEL_SCHEMA if name not in ("fact_key", "row_unit", "truth"))
+    )
     labelled = labelled.join(labels, on="rollout_key", how="inner", maintain_order="left")
     if task is not None:
         labelled = labelled.filter(pl.col("task") == task)
@@ -109,6 +111,7 @@ def _ask_sets(store: Store, made: Made, scoring: Scoring, file: sql.Filter, labe
     with sql.Session(scoring.limits) as session:
         for task in labelled["task"].unique().sort():
             load_task(session, store, made, scoring.rules[task], scoring)
+            show_questions(session, has_held_out=file.scope == "reference")
             said.append(_in_order(answer(session, file, "verdicts")))
     return pl.concat(said)
 
