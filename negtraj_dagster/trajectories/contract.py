@@ -98,21 +98,33 @@ ENGINE = re.compile(
     r"(?:duckdb_|pragma_|sqlite_|pg_)\w+\Z|(?:information_schema|query|query_table|getvariable|current_setting)\Z"
 )
 UNSTABLE = frozenset(
-    {
+    [
+        "age",
+        "current_date",
+        "current_localtime",
+        "current_localtimestamp",
+        "current_time",
+        "current_timestamp",
+        "gen_random_uuid",
+        "get_current_time",
+        "get_current_timestamp",
+        "localtime",
+        "localtimestamp",
+        "nextval",
+        "now",
         "random",
+        "sample",
         "setseed",
+        "tablesample",
+        "today",
+        "transaction_timestamp",
+        "txid_current",
         "uuid",
         "uuidv4",
         "uuidv7",
-        "gen_random_uuid",
-        "now",
-        "today",
-        "get_current_timestamp",
-        "get_current_time",
-    }
-    | {"current_timestamp", "current_date", "current_time", "localtimestamp", "localtime", "transaction_timestamp", "nextval"}
-    | {"txid_current", "sample", "tablesample", "current_localtimestamp", "current_localtime", "age", "gen_random_uuid"}
+    ]
 )
+"""Functions and clauses that say another thing every time."""
 FORBIDDEN_BY_SCOPE = ("row", "reference")
 """Scopes whose verdicts may not depend on the order of arrival, which other rows change."""
 
@@ -185,14 +197,14 @@ def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | 
     with sql.Session(limits) as session:
         if file.is_of_rows:
             declare(session, ROW_TABLES)
-            session.lock()
+            session.lock()  # before the model, which may be a user's
             for name in sql.MODEL_ORDER:
                 session.create(name, registry.model(name))
             tables = [*ROW_TABLES, *sql.MODEL_ORDER]
         else:
             declare(session, SET_TABLES)
+            session.lock()
             tables = list(TABLES_OF_SCOPE[file.scope])
-        session.lock()
         check_file(session, file, columns_of(file), tables)
 
 
