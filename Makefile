@@ -5,13 +5,15 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-UV := $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv)
+UV := $(abspath $(shell command -v uv 2>/dev/null || echo $(VENV)-uv/bin/uv))
 PYTHON ?= python3
 export NEGTRAJ_HOME ?= $(CURDIR)/.negtraj
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
-RUST_SOURCES := $(wildcard rust/trajtok/src/*.rs) rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
+RUST_SOURCES := $(shell find rust/trajtok/src -name '*.rs') rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
+# maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
+MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
 
 .PHONY: help setup build check format test test-all bench-trajtok ci-smoke demo ui clean
 
@@ -28,7 +30,7 @@ $(VENV)/.synced: requirements.lock
 
 $(VENV)/.built: $(VENV)/.synced pyproject.toml $(RUST_SOURCES)
 	@command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain (https://rustup.rs), then run make again" >&2; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv --quiet
+	$(MATURIN) --quiet
 	@touch $@
 
 # Into a folder of another name first: a download that fails leaves neither `packages` nor the stamp.
@@ -41,7 +43,7 @@ $(TOKENIZERS)/.installed: requirements-tokenizers.lock | $(VENV)/.synced
 	@touch $@
 
 build: $(VENV)/.synced ## rebuild trajtok and install it into .venv
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin develop --release --locked --uv
+	$(MATURIN)
 	@touch $(VENV)/.built
 
 check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, clippy
