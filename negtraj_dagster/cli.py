@@ -1,6 +1,9 @@
-"""The `negtraj` command: `demo` and `ui` run the lineage, `plan` foresees a run, `show` prints training rows, `why` prints all
-that was decided about a rollout, `try` what a filter would hit, `diff` what flipped between two runs, `catalog` and `query`
-open the data to SQL, `verify` and `gc` look after a home."""
+"""The `negtraj` command: runs lines and recipes, foresees runs, and shows what was decided and made.
+
+`run`, `demo` and `ui` run the lineage, `plan` foresees a run, `list` names rollouts, `show` prints training rows, `why` prints
+all that was decided about a rollout, `try` what a filter would hit, `diff` what flipped between two runs, `catalog` and `query`
+open the data to SQL, `verify` and `gc` look after a home.
+"""
 
 import argparse
 import contextlib
@@ -12,7 +15,8 @@ import threading
 from pathlib import Path
 
 from negtraj_dagster import paths
-from negtraj_dagster.errors import NegtrajError, SettingsError
+from negtraj_dagster.errors import NegtrajError, SettingsError, UsageError
+from negtraj_dagster.exit_codes import FAILED, INTERRUPTED, STALE, SUCCESS, USAGE
 from negtraj_dagster.printable import visible
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.settings import Settings, did_you_mean, load_settings
@@ -30,38 +34,58 @@ load_from:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; a user's mistake ends with a message and exit code 1, never a traceback."""
+    """Run a command; a user's mistake ends with a message, never a traceback. exit_codes.py says how a command ends."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(options.run(options))
+    except UsageError as error:
+        print(f"negtraj: {visible(str(error))}; see `negtraj {options.command} --help`", file=sys.stderr)
+        return USAGE
     except NegtrajError as error:
         print(f"negtraj: {visible(str(error))}", file=sys.stderr)
-        return 1
+        return FAILED
+    except KeyboardInterrupt:
+        print("negtraj: interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `negtraj … | head` has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
+        return SUCCESS
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="negtraj", description=__doc__)
+    parser = argparse.ArgumentParser(prog="negtraj", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="bring a line up to date and print its comparison")
-    demo.add_argument("--line", default="wordtraps", help="which line (default: wordtraps)")
-    demo.set_defaults(run=lambda options: _demo(options.line))
+    run = commands.add_parser("run", help="bring a line, or one recipe, up to date and print how it did")
+    run.add_argument("target", metavar="LINE|RECIPE", help="a line with all its arms, or one recipe up to its report")
+    run.add_argument("--strict-checks", action="store_true", help="end with exit code 4 where any check failed")
+    run.set_defaults(run=lambda options: _run(options.target, has_strict_checks=options.strict_checks))
+    demo = commands.add_parser("demo", help="`run` of the embedded line, wordtraps")
+    demo.add_argument("--line", default="wordtraps", help="another line (default: wordtraps)")
+    demo.set_defaults(run=lambda options: _run(options.line))
     ui = commands.add_parser("ui", help="start the Dagster web UI on 127.0.0.1")
     ui.add_argument("--port", type=int, default=DEFAULT_PORT)
     ui.set_defaults(run=lambda options: _ui(options.port))
     plan = commands.add_parser("plan", help="say what a run would recompute, and why; changes nothing")
     plan.add_argument("recipe", nargs="*", help="recipes to plan")
     plan.add_argument("--all", action="store_true", help="plan every recipe")
-    plan.add_argument("--check", action="store_true", help="end with exit code 3 where anything is stale")
+    plan.add_argument("--line", metavar="L", help="plan every recipe of this line")
+    plan.add_argument("--check", action="store_true", help="end with exit code 3 where anything with data is stale")
     plan.add_argument("--json", action="store_true", help="one JSON object a line")
     plan.set_defaults(run=_plan)
+    _add_list(commands)
     show = commands.add_parser("show", help="print training rows as the trainer reads them, or why rows were rejected")
     show.add_argument("key", nargs="?", metavar="KEY", help="the beginning of a rollout_key or token_key, 6 digits at least")
-    show.add_argument("--recipe", metavar="NAME", help="look in this recipe's shards only")
+    show.add_argument("--recipe", metavar="NAME", help="look in this recipe's shards only; without KEY: its first rows")
     show.add_argument("--no-colour", "--no-color", action="store_true", help="mark trained stretches with ⟦ ⟧ instead")
     show.add_argument("--html", type=Path, metavar="FILE", help="write the rows as a page instead")
     show.add_argument("--rejected", action="store_true", help="which rows were rejected, and why")
     show.add_argument("--reason", metavar="R", help="with --rejected: rows of one reason")
-    show.add_argument("--limit", type=int, default=20, metavar="N", help="with --rejected: rows to print (default: 20)")
+    show.add_argument("--limit", type=int, default=20, metavar="N", help="without KEY: rows to print (default: 20)")
     show.set_defaults(run=_show)
     _add_questions(commands)
     diff = commands.add_parser("diff", help="say which rollouts flipped between two runs' corpora, and why")
@@ -79,6 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     gc.add_argument("--delete", action="store_true", help="drop it; without this nothing is changed")
     gc.set_defaults(run=_gc)
     return parser
+
+
+def _add_list(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`negtraj list`: keys to go on with."""
+    parser = commands.add_parser("list", help="name rollouts: their keys, labels and what dropped them")
+    parser.add_argument("--task", metavar="T", help="of this task only")
+    parser.add_argument("--recipe", metavar="NAME", help="that this recipe selected only")
+    parser.add_argument("--label", choices=("positive", "negative", "unknown"), help="of this label only")
+    parser.add_argument("--source", metavar="S", help="of this source only")
+    parser.add_argument("--dropped-by", metavar="FILTER", help="that this filter drops only")
+    parser.add_argument("--profile", default="strict", metavar="P", help="quality profile (default: strict)")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rollouts to print (default: 20)")
+    parser.set_defaults(run=_list)
 
 
 def _add_questions(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -110,36 +147,59 @@ def _plan(options: argparse.Namespace) -> int:
     for name in options.recipe:
         if name not in recipes:
             raise SettingsError(f"no recipe {name!r}{did_you_mean(name, recipes)}")
-    if not options.recipe and not options.all:
-        raise SettingsError(f"name a recipe, or --all; recipes: {', '.join(recipes)}")
-    chosen = list(recipes.values()) if options.all else [recipes[name] for name in options.recipe]
+    lines = {recipe.line for recipe in recipes.values()}
+    if options.line and options.line not in lines:
+        raise SettingsError(f"no line {options.line!r}{did_you_mean(options.line, lines)}")
+    if not options.recipe and not options.all and not options.line:
+        raise UsageError(f"name a recipe, --line or --all; recipes: {', '.join(recipes)}")
+    names = [name for name, recipe in recipes.items() if options.all or recipe.line == options.line] + options.recipe
+    chosen = [recipes[name] for name in dict.fromkeys(names)]
     planned = plan_recipes(settings, chosen)
+    n_stale = sum(asset.is_stale and asset.has_data for asset in planned)
     if options.json:
         for each in planned:
             print(canonical_json(vars(each)))
     else:
         print(text_table(describe(planned)))
-        print(f"\n{sum(each.is_stale for each in planned)} of {len(planned)} assets are stale; nothing was changed")
-    return 3 if options.check and any(each.is_stale for each in planned) else 0
+        print(f"\n{n_stale} of {len(planned)} assets are stale; nothing was changed")
+    return STALE if options.check and n_stale else SUCCESS
+
+
+def _list(options: argparse.Namespace) -> int:
+    from negtraj_dagster.printable import text_table
+    from negtraj_dagster.trajectories.listing import Wanted, list_rollouts
+    from negtraj_dagster.upkeep import present_lineage
+
+    wanted = Wanted(options.task, options.recipe, options.label, options.source, options.dropped_by, options.profile)
+    with present_lineage(load_settings()) as lineage:
+        if options.recipe is not None and options.recipe not in lineage.recipes:
+            raise SettingsError(f"no recipe {options.recipe!r}{did_you_mean(options.recipe, lineage.recipes)}")
+        listing = list_rollouts(lineage.store, wanted, lineage.scoring.registry, max(options.limit, 0))
+    print(text_table(listing.rows))
+    print(f"\n{len(listing.rows)} of {listing.n_found} rollouts; `negtraj why KEY` tells all that was decided about one")
+    return SUCCESS
 
 
 def _show(options: argparse.Namespace) -> int:
     from negtraj_dagster.shards.page import rows_page
-    from negtraj_dagster.shards.show import find_rejected, find_rows, found_lines, rejected_lines
+    from negtraj_dagster.shards.show import find_rejected, find_rows, first_rows, found_lines, rejected_lines
     from negtraj_dagster.upkeep import present_shards
 
-    if (options.key is None) != options.rejected or (options.rejected and options.html) or (options.reason and options.key):
-        raise SettingsError("expected `negtraj show KEY [--html FILE]` or `negtraj show --rejected [--reason R] [--limit N]`")
+    is_first = options.key is None and not options.rejected and options.recipe is not None
+    if (options.key is None) == (not options.rejected and not is_first) or (options.key and options.rejected):
+        raise UsageError("expected KEY, --recipe NAME, or --rejected [--reason R]")
+    if (options.rejected and options.html) or (options.reason and not options.rejected):
+        raise UsageError("--html goes with KEY or --recipe, --reason with --rejected")
     with present_shards(load_settings(), options.recipe) as opened:
         if options.rejected:
             print("\n".join(rejected_lines(find_rejected(opened, options.reason), max(options.limit, 0))))
-            return 0
-        found = find_rows(opened, options.key)
+            return SUCCESS
+        found = first_rows(opened, max(options.limit, 0)) if is_first else find_rows(opened, options.key)
         if options.html is None:
             print("\n".join(found_lines(found, has_colour=_has_colour() and not options.no_colour)))
-            return 0
-    _write_page(options.html, rows_page(f"Rows of {options.key}", found.rows, found.rejected))
-    return 0
+            return SUCCESS
+    _write_page(options.html, rows_page(f"Rows of {options.key or options.recipe}", found.rows, found.rejected))
+    return SUCCESS
 
 
 def _diff(options: argparse.Namespace) -> int:
@@ -250,7 +310,8 @@ def prepare_dagster_home() -> Path:
             os.environ[name] = str(Path(os.environ[name]).expanduser().resolve())
     if recipes := os.environ.get("NEGTRAJ_RECIPES"):
         os.environ["NEGTRAJ_RECIPES"] = os.pathsep.join(str(Path(part).resolve()) for part in recipes.split(os.pathsep))
-    folder = Path(os.environ.setdefault("DAGSTER_HOME", str(paths.home() / "dagster")))
+    folder = Path(os.environ.get("DAGSTER_HOME") or paths.home() / "dagster").expanduser().absolute()
+    os.environ["DAGSTER_HOME"] = str(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
@@ -260,11 +321,11 @@ def prepare_dagster_home() -> Path:
     return folder
 
 
-def _demo(line: str) -> int:
+def _run(target: str, *, has_strict_checks: bool = False) -> int:
     prepare_dagster_home()
-    from negtraj_dagster.demo import run_line  # late: the Dagster import takes a second that --help should not pay
+    from negtraj_dagster.run import run_target  # late: the Dagster import takes a second that --help should not pay
 
-    return run_line(line)
+    return run_target(target, has_strict_checks=has_strict_checks)
 
 
 def _ui(port: int) -> int:

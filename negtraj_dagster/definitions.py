@@ -1,10 +1,15 @@
 """The code location: the lineage's assets in order, its checks, jobs, schedule and resources."""
 
+import sys
+
 import dagster as dg
 
 from negtraj_dagster.defs.automation import build_jobs, build_schedule
 from negtraj_dagster.defs.checks import build_checks
 from negtraj_dagster.defs.comparison import build_champion_asset, build_comparison_asset
+from negtraj_dagster.defs.console import hide_tracebacks
+from negtraj_dagster.defs.dead_runs import build_dead_runs_sensor
+from negtraj_dagster.defs.empty_selection import refuse_empty_selection
 from negtraj_dagster.defs.recipes import build_recipe_assets
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.rollouts import raw_rollouts
@@ -45,9 +50,12 @@ def build_definitions() -> dg.Definitions:
         asset_checks=build_checks(list(recipes.values())),
         jobs=jobs,
         schedules=[build_schedule(jobs)],
+        sensors=[build_dead_runs_sensor()],
         resources={"workspace": Workspace(), "trainer": TrainerClient()},
         executor=dg.in_process_executor,  # a process per step costs seconds; trainers are child processes anyway
     )
 
 
+hide_tracebacks()
 defs = build_definitions()
+refuse_empty_selection(defs, sys.argv)

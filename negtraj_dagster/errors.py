@@ -5,6 +5,10 @@ class NegtrajError(Exception):
     """Root of every error a user can cause and mend."""
 
 
+class UsageError(NegtrajError):
+    """A command line that says too little, or two things at once."""
+
+
 class SettingsError(NegtrajError):
     """A settings file, a recipe or an environment variable is wrong."""
 

@@ -6,7 +6,7 @@ estimate that drifts from the code. Training and evaluation are not done: where 
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from negtraj_dagster.errors import NegtrajError
@@ -28,7 +28,8 @@ class _WouldRunError(NegtrajError):
 class Planned:
     """What one asset would do: `is_stale` with the reasons, and what would be computed by name.
 
-    `is_run` is False where the work was not done, so that what lies below cannot be known yet.
+    `is_run` is False where the work was not done, so that what lies below cannot be known yet. `has_data` is False where the
+    asset has nothing to work on: a task without files, and all that is made of it.
     """
 
     asset: str
@@ -36,6 +37,7 @@ class Planned:
     why: tuple[str, ...] = ()
     work: dict[str, int] = field(default_factory=dict)
     is_run: bool = True
+    has_data: bool = True
 
 
 def plan_recipes(settings: Settings, recipes: Sequence[Recipe]) -> list[Planned]:
@@ -50,7 +52,13 @@ def plan_recipes(settings: Settings, recipes: Sequence[Recipe]) -> list[Planned]
         planned: dict[str, Planned] = {}
         for asset in lineage_assets(recipes):
             planned[asset] = _plan(lineage, asset, planned)
-        return list(planned.values())
+        with_data = lineage_assets([recipe for recipe in recipes if not _lacks_data(lineage, recipe)])
+        return [replace(asset, has_data=asset.asset in with_data) for asset in planned.values()]
+
+
+def _lacks_data(lineage: Lineage, recipe: Recipe) -> bool:
+    corpus = lineage.store.current(f"trajectory_corpus/{recipe.task}")
+    return corpus is not None and corpus.is_empty
 
 
 def _dry_lineage(settings: Settings, folder: Path) -> Lineage:
@@ -104,7 +112,7 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:
     return [
         {
             "asset": each.asset,
-            "state": "stale" if each.is_stale else "up to date",
+            "state": ("stale" if each.has_data else "no data") if each.is_stale else "up to date",
             "would compute": ", ".join(f"{n} {_words(name)}" for name, n in sorted(_shown(each.work).items())) or "-",
             "why": "; ".join(each.why) or "-",
         }

@@ -57,7 +57,8 @@ class ShardsSettings(Strict):
 
     `chat_template` is a native template, `base_model` (the base model's own) or the path of a .jinja file;
     `template_settings` are further variables that a Jinja template sees, `today` ("2026-01-31") the day it may write.
-    `max_unproved_share` bounds the rows that a failed proof rejected before training is blocked.
+    `max_unproved_share` bounds the rows that a failed proof rejected before training is blocked, `max_rejected_share` those of
+    any class that were rejected for whatever reason.
     """
 
     chat_template: str = "chatml"
@@ -69,6 +70,7 @@ class ShardsSettings(Strict):
     missing_tools: MissingTools = "refuse"
     ids: TokenIds = "retokenize"
     max_unproved_share: float = Field(0.0, ge=0, le=1)
+    max_rejected_share: float = Field(0.1, ge=0, le=1)
     max_tokens: int = Field(512, ge=8)
     over_length: Literal["drop", "cut_at_turn"] = "drop"
 

@@ -26,7 +26,7 @@ def build_recipe_assets(recipe: Recipe, registry: sql.Registry) -> list[dg.Asset
 
 
 def _asset(
-    recipe: Recipe, name: str, *, deps: list[str], version: str, kinds: set[str], description: str, pool: str | None = None
+    recipe: Recipe, name: str, *, deps: list[str], version: str, kinds: set[str], description: str
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset` with what all four assets of a recipe have in common."""
     return dg.asset(
@@ -37,7 +37,6 @@ def _asset(
         tags={"recipe": recipe.name, "line": recipe.line, "role": recipe.role, "stage": name},
         kinds=kinds,
         description=description,
-        pool=pool,
     )
 
 
@@ -125,7 +124,6 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         deps=deps,
         version=version,
         kinds={"deepspeed", "pytorch"},
-        pool="trainer",
         description=f"`{recipe.base_model}` fine-tuned on `{recipe.name}`'s shards with DeepSpeed ZeRO in a child process.",
     )
     def checkpoint(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -149,7 +147,6 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
         deps=deps,
         version=version,
         kinds={"pytorch", "python"},
-        pool="trainer",
         description=f"`{recipe.name}`'s checkpoint as an agent on held-out questions: episodes, metrics with intervals.",
     )
     def evaluation_report(

@@ -1,22 +1,60 @@
 """What asset bodies are given: this deployment's settings and store, and the client that runs trainer children."""
 
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import dagster as dg
 from dagster import PipesTempFileContextInjector, PipesTempFileMessageReader, PreviewWarning, open_pipes_session
 
+from negtraj_dagster.defs.console import speak_plainly
+from negtraj_dagster.defs.dead_runs import end_dead_runs, note_process
+from negtraj_dagster.devices import child_devices, hold_devices
 from negtraj_dagster.errors import ChildRunError
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage, RunChild
 from negtraj_dagster.settings import Settings, load_settings
-from negtraj_dagster.store import Store, machine_lock
+from negtraj_dagster.store import Store
+
+PACKAGE_LOGGER = "negtraj_dagster"
+LOG = logging.getLogger(__name__)
+
+
+class _RunLog(logging.Handler):
+    """Passes what the stages log to the run, where people read it: waits, damaged objects, files passed over."""
+
+    def __init__(self, log: dg.DagsterLogManager) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say it again as an event of the run."""
+        self._log.log(record.levelno, record.getMessage())
 
 
 class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Settings and store of this process, read when a step starts (so a changed negtraj.toml needs no restart)."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Workspace"]:
+        """While a run lasts: its process is noted, killed runs are ended in the books, and the stages' log is the run's."""
+        speak_plainly(context.log)
+        if context.instance is not None and context.run_id is not None:
+            note_process(context.instance, context.run_id)
+            for run_id in end_dead_runs(context.instance):
+                LOG.warning("run %s was killed: marked as failed", run_id)
+        package, handler = logging.getLogger(PACKAGE_LOGGER), _RunLog(context.log) if context.log else logging.NullHandler()
+        package.addHandler(handler)
+        propagates, package.propagate = package.propagate, False  # the run's own console says it once
+        try:
+            yield self
+        finally:
+            package.removeHandler(handler)
+            package.propagate = propagates
 
     @cached_property
     def settings(self) -> Settings:
@@ -59,7 +97,7 @@ class TrainerClient(dg.ConfigurableResource):  # type: ignore[type-arg]
             with open_pipes_session(context, PipesTempFileContextInjector(), PipesTempFileMessageReader()) as session:
                 result_path = Path(json.loads(config.read_text())["out_dir"]) / "result.json"
                 try:
-                    with machine_lock("trainer"):
+                    with hold_devices(child_devices(ranks), module.rpartition(".")[2]):
                         run_child(
                             module,
                             config,

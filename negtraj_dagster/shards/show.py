@@ -111,6 +111,12 @@ def find_rows(opened: Sequence[Shards], key: str) -> Found:
     return Found(tuple(rows), tuple(_rejected(refused)))
 
 
+def first_rows(opened: Sequence[Shards], limit: int) -> Found:
+    """The first rows of the shards, in the order of their index."""
+    frames = {shards: pl.read_parquet(shards.index_path, glob=False).head(limit) for shards in opened}
+    return Found(tuple(row for shards, frame in frames.items() for row in _rows(shards, frame)), ())
+
+
 def find_rejected(opened: Sequence[Shards], reason: str | None = None) -> list[RejectedRow]:
     """All rejected rows, or those of one reason.
 

@@ -14,7 +14,6 @@ from negtraj_dagster.store.core import Published, Store, set_aside
 from negtraj_dagster.store.files import (
     file_lock,
     file_sha256,
-    machine_lock,
     read_json_lines,
     replace_text,
     write_text_durably,
@@ -32,7 +31,6 @@ __all__ = [
     "file_sha256",
     "find_faults",
     "load_manifest",
-    "machine_lock",
     "object_key",
     "read_json_lines",
     "replace_text",

@@ -206,8 +206,8 @@ class Store:
         published = self.current(asset)
         if published is None:
             raise StoreError(
-                f"{asset} has not been materialized in {self.home}; run "
-                f"`dagster asset materialize -m negtraj_dagster.definitions --select {asset}` first"
+                f"{asset} has not been materialized in {self._roots()[-1]}; `negtraj run LINE|RECIPE` makes all that is "
+                f"missing, `dagster asset materialize -m negtraj_dagster.definitions --select {asset}` this alone"
             )
         return published
 

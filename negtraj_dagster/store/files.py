@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -93,15 +92,6 @@ def file_lock(path: Path, *, shared: bool = False, wait: bool = True, waiting_fo
             if waiting_for:
                 LOG.warning("waiting for %s (lock %s)", waiting_for, path)
             fcntl.flock(handle, mode)
-        yield
-
-
-@contextmanager
-def machine_lock(name: str) -> Iterator[None]:
-    """An OS file lock of this user on this machine, whatever the home: one trainer at a time on its cores and GPUs."""
-    root = Path("/tmp")  # not TMPDIR: two runs with different ones share the machine all the same
-    folder = root if os.access(root, os.W_OK) else Path(tempfile.gettempdir())
-    with file_lock(folder / f"negtraj-{os.getuid()}-{name}.lock", waiting_for=f"another {name} on this machine"):
         yield
 
 

@@ -1,5 +1,6 @@
-"""Runs one line in this process with live progress, then prints what was computed and how the arms compare."""
+"""Runs one line or one recipe in this process with live progress, then prints what was computed and how it did."""
 
+import logging
 import os
 import resource
 import sys
@@ -8,17 +9,23 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from negtraj_dagster.definitions import build_definitions
+from negtraj_dagster.defs.console import check_text, failure_text
 from negtraj_dagster.errors import SettingsError
-from negtraj_dagster.printable import text_table
+from negtraj_dagster.exit_codes import CHECK_FAILED, FAILED, SUCCESS
+from negtraj_dagster.lineage import STAGES, upstream_assets
+from negtraj_dagster.printable import text_table, visible
 from negtraj_dagster.progress import clock_text
+from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.reports.summarize import format_arm, format_pair
-from negtraj_dagster.settings import did_you_mean, load_settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.settings import Settings, did_you_mean, load_settings
+from negtraj_dagster.store import Published, Store
 
 POLL_S = 0.25
 INDENT = " " * 18
@@ -29,23 +36,49 @@ HEADLINE_WORK = {
 }
 
 
-def run_line(line: str) -> int:
-    """Bring a line up to date and print its comparison.
+@dataclass(frozen=True)
+class Target:
+    """What a run brings up to date: a whole line, or one recipe up to its report; `result` is the asset it is all for."""
 
-    Returns:
-        0 when the run succeeded, even where a check that blocks nothing failed (it is printed); 1 otherwise.
+    name: str
+    result: str
+    assets: tuple[str, ...]
+
+
+def find_target(name: str, settings: Settings) -> Target:
+    """A line of this name, else a recipe.
 
     Raises:
-        SettingsError: there is no such line.
+        SettingsError: there is neither; names the nearest.
+    """
+    recipes = load_recipes(settings)
+    lines = {recipe.line for recipe in recipes.values()}
+    if name in lines:
+        return Target(name, f"recipe_comparison/{name}", ())
+    if name in recipes:
+        stages = [f"{name}/{stage}" for stage in STAGES]
+        return Target(name, stages[-1], (*upstream_assets(recipes[name]), *stages))
+    raise SettingsError(f"no line or recipe {name!r}{did_you_mean(name, {*lines, *recipes})}")
+
+
+def run_target(name: str, *, has_strict_checks: bool = False) -> int:
+    """Bring a line or a recipe up to date, with all that it needs, and print how it did.
+
+    Args:
+        name: a line, else a recipe.
+        has_strict_checks: a failed check that blocks nothing counts, too.
+
+    Returns:
+        SUCCESS when everything is up to date, even where a check that blocks nothing failed (it is printed); CHECK_FAILED in
+        that case with `has_strict_checks`; FAILED otherwise.
+
+    Raises:
+        SettingsError: there is no such line or recipe.
     """
     started = time.monotonic()
-    definitions = build_definitions()
-    names = {job.name for job in definitions.jobs or ()}
-    if f"line_{line}" not in names:
-        lines = [name.removeprefix("line_") for name in names if name.startswith("line_")]
-        raise SettingsError(f"unknown line {line!r}{did_you_mean(line, lines)}")
+    target = find_target(name, load_settings())
     os.environ["NEGTRAJ_PROGRESS"] = "1"
-    job = definitions.resolve_job_def(f"line_{line}")
+    job = _job(target)
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     assets = {"__".join(key.path): key.to_user_string() for key in job.asset_layer.selected_asset_keys}
     with dg.DagsterInstance.get() as instance, _Progress(instance, assets) as progress:
@@ -53,11 +86,20 @@ def run_line(line: str) -> int:
     if not outcome.success:
         failed = ", ".join(dict.fromkeys(progress.failed)) or "see the lines above"
         print(f"\nThe run failed: {failed}. Mend it and run the same command again: finished steps are kept.", file=sys.stderr)
-        return 1
-    _print_result(line, _count_work(outcome), time.monotonic() - started)
+        return FAILED
+    _print_result(target, _count_work(outcome), time.monotonic() - started)
     for text in progress.failed_checks:
         print(f"\nFailed check, though the run went on: {text}")
-    return 0
+    return CHECK_FAILED if has_strict_checks and progress.failed_checks else SUCCESS
+
+
+def _job(target: Target) -> dg.JobDefinition:
+    definitions = build_definitions()
+    if not target.assets:
+        return definitions.resolve_job_def(f"line_{target.name}")
+    selection = dg.AssetSelection.assets(*(key.split("/") for key in target.assets))
+    job = dg.define_asset_job(f"recipe_{target.name}", selection=selection)
+    return dg.Definitions.merge(definitions, dg.Definitions(jobs=[job])).resolve_job_def(job.name)
 
 
 class _Progress:
@@ -103,6 +145,8 @@ class _Progress:
         for record in connection.records:
             entry = record.event_log_entry
             event = entry.dagster_event
+            if event is None and int(entry.level) >= logging.WARNING:
+                self._out.write(f"{INDENT}{visible(entry.user_message)}\n")
             if event is None or event.step_key is None:
                 continue
             if event.event_type_value == "STEP_START" and event.step_key in self._assets:
@@ -130,14 +174,8 @@ class _Progress:
         if cause and cause.cls_name == "DagsterAssetCheckFailedError":
             return  # the check's own event has said it
         self.failed.append(self._assets.get(event.step_key, event.step_key))
-        self._out.write(f"{INDENT}failed: {cause.message.strip() if cause else event.message}\n")
-
-
-def check_text(check: dg.AssetCheckEvaluation) -> str:
-    """`few_quarantined of raw_rollouts (n_quarantined = 3, share = 0.06, limit = 0.05)`."""
-    values = ((name, value.value) for name, value in check.metadata.items())
-    facts = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in values)
-    return f"{check.check_name} of {check.asset_key.to_user_string()} ({facts or 'no metadata'})"
+        text = failure_text(event) or visible(error.to_string() if error else event.message)  # not ours: with its stack
+        self._out.write(f"{INDENT}failed: {text}\n")
 
 
 def _count_work(outcome: dg.ExecuteInProcessResult) -> Counter[str]:
@@ -149,8 +187,8 @@ def _count_work(outcome: dg.ExecuteInProcessResult) -> Counter[str]:
     return work
 
 
-def _print_result(line: str, work: Counter[str], seconds: float) -> None:
-    published = Store(load_settings().home).require(f"recipe_comparison/{line}")
+def _print_result(target: Target, work: Counter[str], seconds: float) -> None:
+    published = Store(load_settings().home).require(target.result)
     counts = ", ".join(f"{work[name]:,} {words}" for name, words in HEADLINE_WORK.items())
     print(
         f"\nComputed in this run: {counts}."
@@ -160,10 +198,22 @@ def _print_result(line: str, work: Counter[str], seconds: float) -> None:
     if published.is_empty:
         print(f"No data: {published.content['reason']}")
         return
+    page = _print_recipe(published) if target.assets else _print_line(published)
+    print(f"\nReport: {page}")
+    own, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"Took {clock_text(seconds)}; peak memory {own / 2**30:.2f} GiB here, {child / 2**30:.2f} GiB in the largest child.")
+
+
+def _print_line(published: Published) -> Path:
     comparison = published.details["comparison"]
     print(f"\n{text_table([format_arm(arm) for arm in comparison['arms']])}")
     print(f"\nPaired, on the same questions:\n{text_table([format_pair(pair) for pair in comparison['pairs']])}")
     print("\n" + "\n".join(f"- {note}" for note in comparison["notes"]))
-    print(f"\nReport: {published.folder / 'comparison.html'}")
-    own, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"Took {clock_text(seconds)}; peak memory {own / 2**30:.2f} GiB here, {child / 2**30:.2f} GiB in the largest child.")
+    return published.folder / "comparison.html"
+
+
+def _print_recipe(published: Published) -> Path:
+    metrics = published.content["metrics"]
+    low, high = metrics["accuracy_strict_low"], metrics["accuracy_strict_high"]
+    print(f"\n{metrics['accuracy_strict']:.1%} of {metrics['n']} questions right (95 % interval {low:.1%} to {high:.1%})")
+    return published.folder / "report.html"
