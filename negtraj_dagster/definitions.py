@@ -10,6 +10,7 @@ from negtraj_dagster.defs.comparison import build_champion_asset, build_comparis
 from negtraj_dagster.defs.console import hide_tracebacks
 from negtraj_dagster.defs.dead_runs import build_dead_runs_sensor
 from negtraj_dagster.defs.empty_selection import refuse_empty_selection
+from negtraj_dagster.defs.executor import plain_in_process_executor
 from negtraj_dagster.defs.recipes import build_recipe_assets
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.rollouts import raw_rollouts
@@ -52,7 +53,7 @@ def build_definitions() -> dg.Definitions:
         schedules=[build_schedule(jobs)],
         sensors=[build_dead_runs_sensor()],
         resources={"workspace": Workspace(), "trainer": TrainerClient()},
-        executor=dg.in_process_executor,  # a process per step costs seconds; trainers are child processes anyway
+        executor=plain_in_process_executor,
     )
 
 

@@ -1,6 +1,7 @@
 """Shared fixtures: a home of one's own per test, and the real sample data where it is present."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
 
 FOREIGN = ("NEGTRAJ_", "DAGSTER_", "CUDA_VISIBLE_DEVICES", "HF_", "TRANSFORMERS_", "NO_COLOR")
+IN_MEMORY = Path("/dev/shm")
+MIN_FREE_BYTES = 4 * 2**30
+if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > MIN_FREE_BYTES:
+    os.environ.setdefault(
+        "PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY)
+    )  # no test proves what fsync does, and it takes a third of them
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -43,8 +43,8 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Workspace"]:
         """While a run lasts: its process is noted, killed runs are ended in the books, and the stages' log is the run's."""
         speak_plainly(context.log)
-        if context.instance is not None and context.run_id is not None:
-            note_process(context.instance, context.run_id)
+        if context.instance is not None and context.run is not None:
+            note_process(context.instance, context.run.run_id)
             for run_id in end_dead_runs(context.instance):
                 LOG.warning("run %s was killed: marked as failed", run_id)
         package, handler = logging.getLogger(PACKAGE_LOGGER), _RunLog(context.log) if context.log else logging.NullHandler()

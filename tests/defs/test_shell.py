@@ -83,4 +83,4 @@ def test_an_unknown_line_is_refused_with_the_nearest_known_one() -> None:
     command = [sys.executable, "-m", "negtraj_dagster.cli", "demo", "--line", "wordtrap"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1
-    assert "unknown line 'wordtrap'; did you mean 'wordtraps'?" in done.stderr
+    assert "no line or recipe 'wordtrap'; did you mean 'wordtraps'?" in done.stderr
