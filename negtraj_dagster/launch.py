@@ -14,11 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from negtraj_dagster.errors import ChildRunError
+from negtraj_dagster.errors import ChildRunError, NegtrajError
 
 LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,8 @@ POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
 GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PARENT_VARIABLE = "NEGTRAJ_PARENT_PID"
+REASON = "negtraj: "
+"""What a child writes before the message of an error that its user can mend."""
 
 
 @dataclass
@@ -235,13 +238,17 @@ def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path:
     if failed is None and (result_path is None or has_result):
         return
     culprit = failed or running[0]
-    tail = culprit.tail.decode(errors="replace").strip() or "(nothing on stderr)"
+    tail = culprit.tail.decode(errors="replace").strip()
     found = f"rank {culprit.rank} ended with exit code {culprit.process.returncode}"
     if failed is None:
         found = f"every rank ended with exit code 0, yet {result_path} is missing"
+    _, is_ours, message = tail.rpartition(f"\n{REASON}") if f"\n{REASON}" in tail else ("", *tail.partition(REASON)[1:])
+    if is_ours:
+        raise ChildRunError(f"{message}\n({module}: {found})")
+    reason = tail.rpartition("\n")[2] or "nothing on stderr"
     raise ChildRunError(
-        f"{module}: {found}; expected exit code 0 and a published result. Mend what its last lines say and materialize "
-        f"again:\n{tail}"
+        f"{reason}\n{module}: {found}; expected exit code 0 and a published result. Mend what its last lines say and "
+        f"materialize again:\n{tail}"
     )
 
 
@@ -250,7 +257,14 @@ def main() -> None:
     die_with_parent()
     module = sys.argv[1]
     sys.argv = sys.argv[1:]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except NegtrajError as error:  # the message is the remedy; torch would put a traceback above it, each line with its rank
+        print(f"{REASON}{error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The asset bodies in defs/ call these, and so does `negtraj plan`: what is planne
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,15 +28,20 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions
-from negtraj_dagster.trajectories.catalog import write_catalog
+from negtraj_dagster.trajectories.catalog import CATALOG, write_catalog
 from negtraj_dagster.trajectories.corpus import Made, build_corpus
 from negtraj_dagster.trajectories.page import write_quality_page
 from negtraj_dagster.trajectories.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
+from negtraj_dagster.trajectories.shown import write_if_changed
 
 STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
 """A recipe's four assets, in order."""
+
+
+PLACEHOLDER = Question(task="", question_id="", split="test", question="{question}", answer="null")
+"""Stands for any question in the prompt of a checkpoint's card."""
 
 
 class RunChild(Protocol):
@@ -124,13 +129,30 @@ class Lineage:
         """Write what people open of a corpus, for it is no object: the quality page, with what flipped, and the catalogue."""
         asset = f"trajectory_corpus/{task}"
         corpus = self.store.require(asset)
-        files = {"catalog": write_catalog(self.store, self.scoring.registry)}
+        files = {"catalog": self._show_catalog()}
         if not corpus.is_empty:
             raw, scored = (self.store.require(name) for name in ("raw_rollouts", "scored_trajectories"))
             profiles = sql.load_profiles(self.scoring.registry)
             previous = self.store.before(asset)
-            files["quality_page"] = write_quality_page(self.store, raw, corpus, scored, profiles, previous)
+            shows = {
+                **{each.asset: each.key for each in (raw, scored, corpus)},
+                "previous": previous.key if previous else None,
+                "profiles": {name: profile.identity() for name, profile in profiles.items()},
+            }
+            files["quality_page"] = write_if_changed(
+                self.store,
+                f"quality/{task}.html",
+                shows,
+                lambda: write_quality_page(self.store, raw, corpus, scored, profiles, previous),
+            )
         return files
+
+    def _show_catalog(self) -> Path:
+        registry = self.scoring.registry
+        present = {asset: published.key for asset in self.store.assets() if (published := self.store.current(asset))}
+        reports = {name: file.version for name, file in registry.files["reports"].items()}
+        write = partial(write_catalog, self.store, registry)
+        return write_if_changed(self.store, CATALOG, {"present": present, "reports": reports}, write)
 
     def training_selection(self, recipe: Recipe) -> Published:
         """`<recipe>/training_selection`."""
@@ -154,7 +176,7 @@ class Lineage:
 
     def show_selections(self) -> Path:
         """Write the catalogue anew, with the present selections."""
-        return write_catalog(self.store, self.scoring.registry)
+        return self._show_catalog()
 
     def shards_to_show(self, recipe: Recipe) -> Shards | None:
         """`<recipe>/tokenized_shards` as it is now, for reading; None where there are no rows yet."""
@@ -173,10 +195,12 @@ class Lineage:
     def checkpoint(self, recipe: Recipe) -> Published:
         """`<recipe>/checkpoint`."""
         shards = self.store.require(f"{recipe.name}/tokenized_shards")
+        made_with = conditioning(recipe, self.settings)
         card = {
             "task": recipe.task,
             "strategy": recipe.strategy.model_dump(mode="json"),
-            "conditioning": conditioning(recipe, self.settings).identity,
+            "conditioning": made_with.identity,
+            "prompt": made_with.strategy.inference_turns(made_with.prompter, PLACEHOLDER),
             "chat_template": shards.details.get("chat_template") or self._template(recipe).to_json(),
             "n_contaminated": shards.content.get("n_contaminated", 0),
         }

@@ -42,8 +42,22 @@ def test_what_a_child_left_running_is_ended_with_it(tmp_path: Path, monkeypatch:
 
 
 def test_a_failing_child_is_told_with_its_exit_code_and_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ChildRunError, match=r"(?s)some_child: rank 0 ended with exit code 3.*out of luck"):
+    with pytest.raises(ChildRunError, match=r"(?s)\Aout of luck\nsome_child: rank 0 ended with exit code 3"):
         run_child(*child(tmp_path, monkeypatch, "print('out of luck', file=sys.stderr)\nsys.exit(3)"))
+
+
+def test_an_error_of_ours_in_a_child_is_its_message_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    body = "from negtraj_dagster.errors import TrainingError\nraise TrainingError('no row is left; land more')"
+    with pytest.raises(ChildRunError, match=r"\Ano row is left; land more\n\(some_child: rank 0 ended with exit code 1\)\Z"):
+        run_child(*child(tmp_path, monkeypatch, body))
+    assert capfd.readouterr().err == "negtraj: no row is left; land more\n"
+
+
+def test_any_other_error_of_a_child_is_told_before_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ChildRunError, match=r"(?s)\AZeroDivisionError: division by zero\n.*Traceback"):
+        run_child(*child(tmp_path, monkeypatch, "1 / 0"))
 
 
 def test_a_child_that_publishes_nothing_has_failed_whatever_its_exit_code(
