@@ -145,7 +145,7 @@ class _Progress:
         for record in connection.records:
             entry = record.event_log_entry
             event = entry.dagster_event
-            if event is None and int(entry.level) >= logging.WARNING:
+            if event is None and int(entry.level) == logging.WARNING:
                 self._out.write(f"{INDENT}{visible(entry.user_message)}\n")
             if event is None or event.step_key is None:
                 continue

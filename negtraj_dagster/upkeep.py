@@ -249,7 +249,7 @@ def existing_home(home: Path) -> Path:
         StoreError: it is not.
     """
     if not home.is_dir():
-        raise StoreError(f"{home}: no such home; set NEGTRAJ_HOME to one, or run `negtraj demo` to make one")
+        raise StoreError(f"{home}: no such home; set NEGTRAJ_HOME to one, or run `negtraj run LINE` to make one")
     return home
 
 

@@ -28,10 +28,10 @@ import sys
 sys.path.insert(0, {project!r})
 from negtraj_dagster.rollouts import read
 from negtraj_dagster.shards import build, tokenize
-from negtraj_dagster.trajectories import judge
+from negtraj_dagster.trajectories import score
 from tests.support import deployment as dep
 read.BATCH_RECORDS = build.BATCH_ROWS = 20     # many publications: many places to be killed at
-tokenize.BATCH_ROWS, judge.CHUNK_ROWS = 10, 60
+tokenize.BATCH_ROWS, score.CHUNK_BYTES = 10, 40_000
 from negtraj_dagster.lineage import Lineage, lineage_assets
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Store
@@ -249,3 +249,24 @@ def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, st
         assert "negtraj verify --repair" in refusal
     unlike = {asset for asset, value in made.items() if found[asset] != value}
     assert unlike <= {"recipe_comparison/tiny", "champion/tiny"}  # they have one more arm
+
+
+TABLES = ("asked", "conditioned", "facts", "pieces", "quotes", "rollouts", "scores", "sketches", "tokens", "verdicts")
+
+
+@pytest.mark.parametrize(
+    "table", [table if table in ("facts", "sketches") else pytest.param(table, marks=pytest.mark.slow) for table in TABLES]
+)
+def test_a_row_cache_that_is_gone_is_made_again_where_a_stage_needs_it(
+    whole: tuple[Path, dict[str, object]], table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever cleared it: what stands above the cache is asked for anew, what stands below is as it was."""
+    root, made = whole
+    shutil.rmtree(root)
+    shutil.copytree(root.with_name("saved"), root)
+    for name, value in dep.environment(root).items():
+        monkeypatch.setenv(name, value)
+    shutil.rmtree(root / "home" / "segments" / table)
+    for asset in ("trajectory_corpus", "tiny_nat/training_selection", "tiny_nat/tokenized_shards"):
+        shutil.rmtree(root / "home" / "objects" / asset)
+    assert dep.fingerprints(root, dep.run(root, dep.counting_child)) == made

@@ -1,5 +1,6 @@
 """One task's corpus: its rollouts with questions joined, set-level verdicts, quality and funnel under every profile."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from negtraj_dagster.trajectories.judge import N_VERIFIED, VERDICT_SCHEMA, Job, 
 from negtraj_dagster.trajectories.loading import SHOWN, load_set_tables, show_only, show_questions
 from negtraj_dagster.trajectories.quality import profile_qualities, profile_verdicts
 from negtraj_dagster.trajectories.rules import TaskRule, token_limits
-from negtraj_dagster.trajectories.score import Scoring, said_of
+from negtraj_dagster.trajectories.score import Scoring, restore_facts, said_of
 from negtraj_dagster.trajectories.signatures import (
     KEPT_SKETCH_SCHEMA,
     QUOTE_SCHEMA,
@@ -29,6 +30,8 @@ from negtraj_dagster.trajectories.signatures import (
     find_quotes,
 )
 from negtraj_dagster.trajectories.units import Units, set_units
+
+LOG = logging.getLogger(__name__)
 
 CORPUS_VERSION = 2
 """Rises when the corpus comes out differently from the same rollouts, verdicts and SQL."""
@@ -190,7 +193,9 @@ class _Corpus:
         cache = RowCache(self.store, self.scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
         sketches = cache.rows(rollouts).unique("fact_key", keep="first")
         if (lost := rollouts.join(sketches, on="fact_key", how="anti")).height:
-            raise StoreError(f"{lost.height} rollouts have no sketch in the store; materialize scored_trajectories again first")
+            LOG.warning("%d rollouts have no sketch in the store any more: made again", lost.height)
+            restore_facts(self.store, self.made.raw, self.made.questions, self.scoring)
+            sketches = cache.rows(rollouts).unique("fact_key", keep="first")
         rows = rollouts.select("rollout_key", "question_id", "fact_key").join(
             sketches, on="fact_key", how="left", maintain_order="left"
         )

@@ -89,8 +89,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         SqlContractError: a SQL file breaks its contract, or fails; what the others said is kept.
         SettingsError: a line of overrides.csv or judgements.csv is wrong.
     """
-    said = read_said(store, read_index(store, raw)["rollout_key"], (each.name for each in scoring.registry.filters))
-    labeller = Labeller(tuple(scoring.scorers), scoring.tasks, said.labels(), said.judgements)
+    said, labeller = _decisions(store, raw, scoring)
     files = (*scoring.filters, *scoring.registry.scores)
     asked = {name: task["asked"] for name, task in questions.content["tasks"].items()}
     made_of = {
@@ -107,6 +106,22 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
     return store.build(
         "scored_trajectories", made_of, lambda folder: _Stage(store, raw, questions, scoring, labeller, said).write(folder)
     )
+
+
+def _decisions(store: Store, raw: Published, scoring: Scoring) -> tuple[Said, Labeller]:
+    """What people decided of the rollouts, and the labeller that goes by it."""
+    said = read_said(store, read_index(store, raw)["rollout_key"], (each.name for each in scoring.registry.filters))
+    return said, Labeller(tuple(scoring.scorers), scoring.tasks, said.labels(), said.judgements)
+
+
+def restore_facts(store: Store, raw: Published, questions: Published, scoring: Scoring) -> None:
+    """Make facts and sketches again that the present `scored_trajectories` had and that are gone from the store.
+
+    They are no part of that object, so that nothing else would notice that they were damaged or lost.
+    """
+    said, labeller = _decisions(store, raw, scoring)
+    stage = _Stage(store, raw, questions, scoring, labeller, said)
+    stage.restore()
 
 
 def said_of(file: sql.SqlFile) -> str:
@@ -148,6 +163,10 @@ class _Stage:
         judged = self.judge.finish(jobs)
         judged.work["conversations_read"] = self.n_read
         return self._built(folder, labelled, jobs, judged)
+
+    def restore(self) -> None:
+        """Read the rollouts whose facts or sketches are gone."""
+        self._read_new(self._label(self.facts.rows(self.index)))
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Rollouts whose facts are known, in order of arrival, with labels."""

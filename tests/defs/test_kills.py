@@ -42,8 +42,8 @@ ASSETS = (
 )
 SEGMENTS = {
     "raw_rollouts": ("rollouts", "pieces"),
-    "scored_trajectories": ("asked", "facts", "scores", "verdicts"),
-    "trajectory_corpus/wordtraps": ("quotes", "sketches"),
+    "scored_trajectories": ("asked", "facts", "scores", "sketches", "verdicts"),
+    "trajectory_corpus/wordtraps": ("quotes",),
     "tiny_nat/tokenized_shards": ("conditioned", "tokens"),
 }
 """Row caches that would answer for the asset's work: they go, too, so that there is something to be killed in."""

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from negtraj_dagster import cli
-from negtraj_dagster.defs.checks import build_proof_check
+from negtraj_dagster.defs.checks import build_shards_checks
 from negtraj_dagster.defs.resources import Workspace
+from negtraj_dagster.exit_codes import USAGE
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.printable import visible
@@ -109,7 +110,7 @@ def show(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert cli.main(["show", *arguments]) == 1
+    assert cli.main(["show", *arguments]) in (1, 2)
     return capsys.readouterr().err
 
 
@@ -190,7 +191,15 @@ def test_a_beginning_of_too_many_keys_is_refused(monkeypatch: pytest.MonkeyPatch
     "arguments", [(), ("abcdef", "--rejected"), ("--rejected", "--html", "x"), ("abcdef", "--reason", "x")]
 )
 def test_arguments_that_make_no_sense_together_are_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    assert "expected `negtraj show KEY" in refused(capsys, *arguments)
+    assert cli.main(["show", *arguments]) == USAGE
+    assert "see `negtraj show --help`" in capsys.readouterr().err
+
+
+def test_a_recipe_without_a_key_shows_its_first_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    text = show(capsys, "--recipe", "tiny_nat", "--limit", "2")
+    first = index()["rollout_key"].to_list()[:2]
+    assert [line.split()[1] for line in text.splitlines() if line.strip().startswith("rollout ")] == first
+    assert "no recipe 'tiny_mat'; did you mean 'tiny_nat'" in refused(capsys, "--recipe", "tiny_mat")
 
 
 def test_an_unknown_recipe_and_one_without_shards_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +391,8 @@ def test_the_ui_is_given_the_page_and_a_preview_without_escapes() -> None:
 
 @pytest.mark.parametrize(("recipe", "passes"), [("tiny_nat", False), ("tiny_lax", True)])
 def test_rows_that_cannot_be_proved_block_training_beyond_the_recipes_share(recipe: str, passes: bool) -> None:
-    check = build_proof_check(Lineage(store(), load_settings(), dep.counting_child).recipes[recipe])
+    checks = build_shards_checks(Lineage(store(), load_settings(), dep.counting_child).recipes[recipe])
+    (check,) = (check for check in checks if check.check_key.name == "rows_are_proved")
     assert all(spec.blocking for spec in check.check_specs)
     outcome = check(workspace=Workspace())
     assert isinstance(outcome, dg.AssetCheckResult)
@@ -391,7 +401,7 @@ def test_rows_that_cannot_be_proved_block_training_beyond_the_recipes_share(reci
     assert said["tools_missing"] == 2
     assert said["limit"] == (0.02 if passes else 0.0)
     assert said["share"] == pytest.approx(2 / (index(recipe).height + 2))
-    assert said["look"] == f"negtraj show --recipe {recipe} --rejected"
+    assert passes or f"negtraj show --recipe {recipe} --rejected" in said["remedy"]
 
 
 def test_the_command_that_the_check_names_runs(capsys: pytest.CaptureFixture[str]) -> None:
