@@ -6,6 +6,7 @@ passes its memory limit. Here the operating system limits the memory, and the pa
 Reads requests from stdin and answers on stdout: a line of JSON, `n_bytes` in it, then so many bytes of an Arrow IPC stream.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -23,6 +25,25 @@ ALLOWANCE_MB = 1024
 MAX_ROWS = 5_000_000
 PARAMETER = re.compile(r"\$[A-Za-z_]\w*")
 WATCH_S = 0.5
+READ_ONLY = "begin transaction read only"
+QUERY_KEYS = frozenset({"cte_map", "query_location"})
+"""One of them stands in every query and table reference of a parsed text; expressions have a `class` besides."""
+SESSION_NAMES = frozenset(
+    (
+        "current_catalog",
+        "current_database",
+        "current_date",
+        "current_role",
+        "current_schema",
+        "current_time",
+        "current_timestamp",
+        "current_user",
+        "localtime",
+        "localtimestamp",
+        "session_user",
+        "user",
+    )
+)
 
 
 class _Worker:
@@ -72,22 +93,35 @@ class _Worker:
         found: dict[str, Any] = {"statements": [str(each.type).rsplit(".", 1)[-1] for each in statements]}
         found["parameters"] = sorted(statements[0].named_parameters) if statements else []
         if found["statements"] == ["SELECT"]:
+            found |= self._parts(statements[0].query)
             params = {name: request["params"].get(name) for name in found["parameters"]}
-            self._explain(request["sql"])
-            with self.connection.cursor() as cursor:  # of its own: an unfinished result would block the connection
-                described = cursor.execute(request["sql"], params or None).description or []
+            with self._reading():
+                self._explain(request["sql"])
+                with self.connection.cursor() as cursor:  # of its own: an unfinished result would block the connection
+                    cursor.execute(READ_ONLY)
+                    described = cursor.execute(request["sql"], params or None).description or []
             found["columns"] = [[str(column[0]), str(column[1])] for column in described]
-            found["tables"] = self._tables(statements[0].query)
         return found, b""
 
-    def _tables(self, statement: str) -> list[str]:
-        """Names of the tables that a SELECT reads, its own CTEs left out."""
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Nothing that runs inside changes a table, whatever it is called."""
+        self.connection.execute(READ_ONLY)
+        try:
+            yield
+        finally:
+            self.connection.execute("rollback")
+
+    def _parts(self, statement: str) -> dict[str, list[str]]:
+        """What a SELECT is made of: tables that it reads, its own CTEs left out, kinds of queries, functions."""
         row = self.connection.execute("select json_serialize_sql($text)", {"text": statement}).fetchall()[0]
         tree = json.loads(row[0])
         if tree.get("error"):
             raise duckdb.ParserException(str(tree.get("error_message")))
         tables: set[str] = set()
         own: set[str] = set()
+        nodes: set[str] = set()
+        functions: set[str] = set()
         waiting: list[Any] = [tree]
         while waiting:
             node = waiting.pop()
@@ -97,8 +131,12 @@ class _Worker:
                 if node.get("type") == "BASE_TABLE":
                     tables.add(node["table_name"])
                 own |= {each["key"] for each in node.get("cte_map", {}).get("map", ())}
+                nodes |= {node["type"]} if "class" not in node and QUERY_KEYS.intersection(node) else set()
+                nodes |= {"TABLESAMPLE"} if node.get("sample") else set()
+                functions |= _session_names(node)
+                functions |= {node["function_name"]} if "function_name" in node else set()
                 waiting += node.values()
-        return sorted(tables - own)
+        return {"tables": sorted(tables - own), "nodes": sorted(nodes), "functions": sorted(functions)}
 
     def _explain(self, statement: str) -> None:
         """Raise what is wrong with a statement's names, with its line: an execution's error counts lines otherwise, or not."""
@@ -110,19 +148,32 @@ class _Worker:
                 raise
 
     def do_select(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        with self._reading():
+            return self._select(request)
+
+    def _select(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         relation = self.connection.sql(request["sql"], params=request["params"] or None)
         if relation is None:
             raise duckdb.InvalidInputException("returns no rows of any kind, expected a SELECT")
         reader: Any = relation.to_arrow_reader(100_000)
         sink = pa.BufferOutputStream()
         n_rows = 0
-        with pa.ipc.new_stream(sink, reader.schema) as writer:
-            for batch in reader:
-                n_rows += batch.num_rows
-                if n_rows > MAX_ROWS:
-                    raise MemoryError(f"returns more than {MAX_ROWS:,} rows")
-                writer.write_batch(batch)
+        try:
+            with pa.ipc.new_stream(sink, reader.schema) as writer:
+                for batch in reader:
+                    n_rows += batch.num_rows
+                    if n_rows > MAX_ROWS:
+                        raise MemoryError(f"returns more than {MAX_ROWS:,} rows")
+                    writer.write_batch(batch)
+        finally:
+            reader.close()  # an open result would keep the transaction open
         return {"n_rows": n_rows}, sink.getvalue().to_pybytes()
+
+
+def _session_names(node: dict[str, Any]) -> set[str]:
+    """Functions without brackets, which are parsed as columns: `current_user`."""
+    names: list[str] = node.get("column_names", []) if node.get("class") == "COLUMN_REF" else []
+    return {names[0]} if len(names) == 1 and names[0].lower() in SESSION_NAMES else set()
 
 
 def _leave_with(parent: int) -> None:

@@ -10,6 +10,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import QUESTION_COLUMNS, digest
 from negtraj_dagster.settings import did_you_mean, listed
+from negtraj_dagster.trajectories.sql_allowed import find_forbidden
 
 CALL = "struct(id varchar, name varchar, arguments varchar)"
 TURN = f"struct(role varchar, content varchar, reasoning varchar, tool_calls {CALL}[], tool_call_id varchar)"
@@ -247,6 +248,8 @@ def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str
         raise SqlContractError(f"{file.path}: reads {engine[0]}, which is DuckDB's own; read the tables of sql/README.md only")
     if unstable := sorted(file.words & UNSTABLE):
         raise SqlContractError(f"{file.path}: {unstable[0]} says another thing every time; verdicts must be the same twice")
+    if forbidden := find_forbidden(found["nodes"], found["functions"]):
+        raise SqlContractError(f"{file.path}: {forbidden}")
     if isinstance(file, sql.Filter) and file.scope in FORBIDDEN_BY_SCOPE and file.reads("ingest_seq"):
         raise SqlContractError(
             f"{file.path}: scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"

@@ -92,6 +92,52 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a sample": (FINE + " using sample 50% (bernoulli)", "sample says another thing"),
     "an escaped quote": (FINE.replace("'x'", "E'\\'' || 'x'"), "quotes a text with E; write it in plain quotes"),
     "a dollar quote": (FINE.replace("'x'", "$$x$$"), r"quotes a text with \$\$; write it in plain quotes"),
+    "rows deleted in a with": (
+        "with gone as (delete from rollouts returning rollout_key) select rollout_key, 1 as step, '' as detail from gone",
+        "read-only|holds DELETE",
+    ),
+    "rows inserted in a with": (
+        "with new as (insert into rollouts (rollout_key) values ('z') returning rollout_key) "
+        "select rollout_key, 1 as step, '' as detail from new",
+        "read-only|holds INSERT|expected one SELECT",
+    ),
+    "rows updated in a with": (
+        "with new as (update rollouts set rollout_key = 'z' returning rollout_key) "
+        "select rollout_key, 1 as step, '' as detail from new",
+        "read-only|holds UPDATE|expected one SELECT",
+    ),
+    "rows merged in a with": (
+        "with new as (merge into rollouts using (select 'z' as k) on k = rollout_key when not matched then insert "
+        "(rollout_key) values (k) returning rollout_key) select rollout_key, 1 as step, '' as detail from new",
+        "CTE body must be",
+    ),
+    "a file written in a with": (
+        "with new as (copy rollouts to '/tmp/negtraj-x.csv') select rollout_key, 1 as step, '' as detail from rollouts",
+        "read-only|holds COPY|disabled|expected one SELECT",
+    ),
+    "a description": ("from (describe rollouts)", "holds SHOW|returns|expected one SELECT"),
+    "the tables' names": ("from (show tables)", "holds SHOW|returns|expected one SELECT"),
+    "a summary": ("from (summarize rollouts)", "holds SHOW|returns|expected one SELECT"),
+    "the query's number": (FINE.replace("'x'", "current_query_id()::varchar"), "calls current_query_id"),
+    "the query's text": (FINE.replace("'x'", "current_query()"), "calls current_query"),
+    "the connection": (FINE.replace("'x'", "current_connection_id()::varchar"), "calls current_connection_id"),
+    "the transaction": (FINE.replace("'x'", "current_transaction_id()::varchar"), "calls current_transaction_id"),
+    "the user": (FINE.replace("'x'", "current_user"), "calls current_user"),
+    "the database": (FINE.replace("'x'", "current_database()"), "calls current_database"),
+    "the version": (FINE.replace("'x'", "version()"), "calls version"),
+    "a setting": (FINE.replace("'x'", "current_setting('threads')"), "reads current_setting"),
+    "a log entry": (FINE.replace("'x'", "write_log('x')::varchar"), "calls write_log"),
+    "a sleep": (FINE.replace("'x'", "sleep_ms(1)::varchar"), "calls sleep_ms"),
+    "an error at will": (FINE.replace("'x'", "error('x')::varchar"), "calls error|x"),
+    "a plan": (FINE.replace("'x'", "json_serialize_plan('select 1')::varchar"), "calls json_serialize_plan"),
+    "a sample by aggregate": (HIT.format("(select reservoir_quantile(range, 0.5)::varchar from range(9))"), "calls reservoir"),
+    "statistics": (FINE.replace("'x'", "stats(1)"), "calls stats"),
+    "the server's address": (FINE.replace("'x'", "inet_server_addr()::varchar"), "calls inet_server_addr"),
+    "a privilege": (FINE.replace("'x'", "has_table_privilege('a', 'b')::varchar"), "calls has_table_privilege"),
+    "a start time": (FINE.replace("'x'", "pg_postmaster_start_time()::varchar"), "reads pg_|calls pg_"),
+    "the time until now": (FINE.replace("'x'", "ago(interval 1 day)::varchar"), "calls ago|says another thing"),
+    "the local time": (FINE.replace("'x'", "current_localtimestamp()::varchar"), "says another thing|calls current_local"),
+    "another uuid": (FINE.replace("'x'", "uuidv7()::varchar"), "uuidv7 says another thing"),
     "order of arrival": (FINE + " order by ingest_seq", "ingest_seq"),
 }
 STOPPED: dict[str, tuple[str, str]] = {
