@@ -7,12 +7,14 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
+from negtraj_dagster.agent.decoding import DECODING
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
 from negtraj_dagster.modeling import PAD, check_base_model
@@ -72,7 +74,12 @@ class TransformersPolicy:
         self.end_ids = [_token_id(self.tokenizer, token, model_dir) for token in chat.end_tokens]
         pad_id = self.tokenizer.token_to_id(PAD)
         self.pad_id = self.end_ids[0] if pad_id is None else int(pad_id)  # masked out: any token will do
-        self.model = AutoModelForCausalLM.from_pretrained(model_dir).to(self.device).eval()
+        model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True)
+        # `generate` fills what it is not told from the model's own settings, and those from the folder
+        model.generation_config = GenerationConfig()
+        self.decoding = GenerationConfig(**DECODING, eos_token_id=self.end_ids, pad_token_id=self.pad_id)
+        self.model = model.to(self.device).eval()
+        _check_end_ids(self.end_ids, model, model_dir)
         self.max_positions: int = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         self.n_generated_tokens = self.n_unstopped = self.n_overlong = 0
 
@@ -104,11 +111,8 @@ class TransformersPolicy:
             output_ids = self.model.generate(
                 input_ids=input_ids.to(self.device),
                 attention_mask=attention_mask.to(self.device),
+                generation_config=self.decoding,
                 max_new_tokens=max_new,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=self.end_ids,
-                pad_token_id=self.pad_id,
             )
         return [self._read(ids) for ids in output_ids[:, width:].tolist()]
 
@@ -128,6 +132,15 @@ def chat_encoder(tokenizer_json: Path, *, template: ChatTemplate, max_tokens: in
         return list(tokenizer.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in conversation])))
 
     return ChatEncoder(encode, tuple(tokenizer.end_of_turn))
+
+
+def _check_end_ids(end_ids: Sequence[int], model: Any, model_dir: Path) -> None:
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    if (largest := max(end_ids)) >= n_embeddings:
+        raise ModelError(
+            f"{model_dir}: a turn ends with token id {largest}, the model has {n_embeddings} embeddings (ids from 0); its "
+            "tokenizer.json is another model's: evaluate the model with its own"
+        )
 
 
 def _token_id(tokenizer: Tokenizer, token: str, model_dir: Path) -> int:

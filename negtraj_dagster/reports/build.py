@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from negtraj_dagster.agent.decoding import DECODING
+from negtraj_dagster.agent.tools import TOOL_VERSIONS
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
+from negtraj_dagster.tasks import Task, get_task
 
 EVALUATE_VERSION = 1
 """Rises when the evaluator plays other episodes from the same inputs."""
@@ -52,12 +55,15 @@ def build_report(
     contaminated = card.get("n_contaminated", 0) > 0
     asset = f"{recipe}/evaluation_report"
     suite = digest_json([[question.question_id, question.question_hash] for question in questions])
-    limits = {name: value for name, value in agent.items() if name not in ("batch_size", "threads")}
+    untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
+    limits = {name: value for name, value in agent.items() if name not in untold}
     corpus = digest_json(list(passages))
     made_of = {
         "code": EVALUATE_VERSION,
         "checkpoint": checkpoint.version,
         "task": task,
+        "rules": task_identity(get_task(task)),
+        "decoding": dict(DECODING),
         "questions": suite,
         "passages": corpus,
         "conditioning": prompt_identity,
@@ -72,6 +78,21 @@ def build_report(
         return _describe(folder, recipe, checkpoint, suite, contaminated)
 
     return store.build(asset, made_of, write)
+
+
+def sums_depend_on_batch(checkpoint: Published) -> bool:
+    """Whether a turn may come out otherwise in a batch of another size: sums of short numbers depend on their order."""
+    return not checkpoint.is_empty and checkpoint.details["result"].get("dtype", "fp32") != "fp32"
+
+
+def task_identity(task: Task) -> dict[str, Any]:
+    """What of a task decides episodes and scores beside its questions: scorers, tools, the action that ends, the style."""
+    return {
+        "version": task.version,
+        "tools": {name: TOOL_VERSIONS[name] for name in task.tools},
+        "terminal_action": task.terminal_action,
+        "style": task.style,
+    }
 
 
 def _evaluate(

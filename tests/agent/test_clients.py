@@ -1,6 +1,7 @@
 """The in-process policy on a tiny untrained model."""
 
 import json
+import shutil
 
 import pytest
 
@@ -104,3 +105,47 @@ def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, mod
     first, second = seen[0]["messages"]
     assert first == {"role": "assistant", "content": "", "weight": 0.0, **said}
     assert second == {"role": "tool", "content": "x", "weight": 0.0, "name": "f"}
+
+
+FOREIGN_DECODING = {
+    "repetition penalty": {"repetition_penalty": 1.3},
+    "repetition penalty of Qwen2.5": {
+        "repetition_penalty": 1.05,
+        "temperature": 0.7,
+        "top_p": 0.8,
+        "top_k": 20,
+        "do_sample": True,
+    },
+    "no repeated n-gram": {"no_repeat_ngram_size": 2},
+    "encoder penalty": {"encoder_repetition_penalty": 1.5},
+    "sampling": {"do_sample": True, "temperature": 5.0},
+    "nucleus": {"do_sample": True, "top_p": 0.5},
+    "min p": {"do_sample": True, "min_p": 0.2},
+    "typical": {"do_sample": True, "typical_p": 0.3},
+    "beams": {"num_beams": 4},
+    "beams with length penalty": {"num_beams": 3, "length_penalty": 3.0, "early_stopping": True},
+    "several sequences": {"num_beams": 2, "num_return_sequences": 2},
+    "bad words": {"bad_words_ids": [[5], [9], [40]]},
+    "suppressed tokens": {"suppress_tokens": list(range(3, 200))},
+    "suppressed first tokens": {"begin_suppress_tokens": list(range(3, 200))},
+    "forced end": {"forced_eos_token_id": 2},
+    "forced beginning": {"forced_bos_token_id": 7},
+    "least length": {"min_length": 100, "min_new_tokens": 6},
+    "greatest length": {"max_length": 20},
+    "sequence bias": {"sequence_bias": [[[7], 50.0]]},
+    "other end tokens": {"eos_token_id": list(range(3, 120))},
+    "decay to the end": {"exponential_decay_length_penalty": [0, 9.0]},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_DECODING)
+def test_nothing_of_a_base_models_generation_settings_decides_a_turn(model_dir, tmp_path, name):
+    expected = policy(model_dir).act(CONVERSATIONS)
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir, folder)
+    (folder / "generation_config.json").write_text(json.dumps(FOREIGN_DECODING[name]))
+    config = json.loads((folder / "config.json").read_text())
+    assert policy(folder).act(CONVERSATIONS) == expected
+    (folder / "generation_config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({**config, **FOREIGN_DECODING[name]}))  # older models keep them here
+    assert policy(folder).act(CONVERSATIONS) == expected

@@ -18,6 +18,10 @@ TOOLS: dict[str, Tool] = {"calculator": calculate, "think": think}
 """Tools that need nothing but their argument."""
 
 
+TOOL_VERSIONS = {"calculator": 1, "think": 1, "search": 1}
+"""Each rises when its tool answers otherwise: it is part of what an evaluation is known by."""
+
+
 def make_tools(names: Iterable[str], *, passages: Sequence[str] = ()) -> dict[str, Tool]:
     """A task's tools by name.
 
