@@ -9,7 +9,7 @@ from negtraj_dagster.errors import ModelError, StoreError, TrainingError
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
 """Rises when the trainer gives other weights from the same inputs."""
 TRAINER = "negtraj_dagster.checkpoints.train"
 RunChild = Callable[[str, Path, int, int], None]

@@ -13,7 +13,7 @@ from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
 from negtraj_dagster.tasks import Task, get_task
 
-EVALUATE_VERSION = 1
+EVALUATE_VERSION = 2
 """Rises when the evaluator plays other episodes from the same inputs."""
 EVALUATOR = "negtraj_dagster.reports.evaluate"
 RunChild = Callable[[str, Path, int, int], None]

@@ -13,8 +13,8 @@ from negtraj_dagster.reports.summarize import comparison_page
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
-COMPARE_VERSION = 1
-CHAMPION_VERSION = 1
+COMPARE_VERSION = 2
+CHAMPION_VERSION = 2
 BOOTSTRAP_SEED = 0
 CLOCKED = ("comparison.json", "comparison.html")
 """They tell how long training took."""
