@@ -135,7 +135,7 @@ def test_lora_under_zero_3_trains_without_a_compiler_and_exports_adapter_and_mer
 
 
 def test_a_failed_rank_raises_with_its_last_lines(material):
-    with pytest.raises(ChildRunError, match=r"exit code 1.*\n(.*\n)*.*missing \[\], unknown \['stepz'\]"):
+    with pytest.raises(ChildRunError, match=r"missing \[\], unknown \['stepz'\]"):
         material.train("bad", stepz=3)
 
 
