@@ -177,9 +177,11 @@ def _session_names(node: dict[str, Any]) -> set[str]:
 
 
 def _leave_with(parent: int) -> None:
-    """End when the parent has: a query may run on, and nobody would hear its answer."""
+    """End when the parent has: a query may run on, and nobody would hear its answer. A killed parent removes no folder."""
     while os.getppid() == parent:
         time.sleep(WATCH_S)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.getcwd())
     os._exit(1)
 
 
