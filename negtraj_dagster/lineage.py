@@ -14,7 +14,8 @@ from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.build import build_report
-from negtraj_dagster.reports.compare import Arm, compare_arms, crown_champion
+from negtraj_dagster.reports.champion import crown_champion
+from negtraj_dagster.reports.compare import Arm, compare_arms
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.schema import Question, digest

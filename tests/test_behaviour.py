@@ -21,7 +21,7 @@ from negtraj_dagster.checkpoints.train import TrainingSettings, learning_rate
 from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.reports import build as reports
-from negtraj_dagster.reports import compare
+from negtraj_dagster.reports import champion, compare
 from negtraj_dagster.rollouts import collect, landing, read
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.schema import Question, digest, digest_json
@@ -201,7 +201,7 @@ STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
         lambda made: digest_json(made.content("tiny_nat/evaluation_report")),
     ),
     "recipe_comparison": (lambda: compare.COMPARE_VERSION, lambda made: digest_json(made.content("recipe_comparison/tiny"))),
-    "champion": (lambda: compare.CHAMPION_VERSION, lambda made: digest_json(made.content("champion/tiny"))),
+    "champion": (lambda: champion.CHAMPION_VERSION, lambda made: digest_json(made.content("champion/tiny"))),
 }
 
 

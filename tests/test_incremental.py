@@ -177,6 +177,11 @@ def deployed(built: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch) -> 
 ROWS: list[str] = []
 
 
+def without_title(made: dict[str, Any]) -> dict[str, Any]:
+    """All but who holds the title: that is history, as arrivals and pins are, and a build from nothing has none."""
+    return {asset: value for asset, value in made.items() if not asset.startswith("champion/")}
+
+
 @pytest.mark.usefixtures("own_sql")
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_a_change_recomputes_what_it_touches_and_ends_where_a_build_from_nothing_ends(
@@ -185,9 +190,9 @@ def test_a_change_recomputes_what_it_touches_and_ends_where_a_build_from_nothing
     (root, child), (change, expected) = deployed, CASES[name]
     change(root)
     ran = dep.run(root, child)
-    found = dep.fingerprints(root, ran)
+    found = without_title(dep.fingerprints(root, ran))
     anew = dep.run(dep.from_nothing(root, tmp_path / "anew"), child)
-    nothing_reused = dep.fingerprints(tmp_path / "anew", anew)
+    nothing_reused = without_title(dep.fingerprints(tmp_path / "anew", anew))
     # a local base model's key holds its path, its version does not
     is_equal = found == nothing_reused
     show(name, ran, expected, is_equal)
@@ -221,7 +226,7 @@ def test_a_rewritten_program_recomputes_nothing(deployed: tuple[Path, dep.RunChi
 
 def test_any_split_of_the_same_arrivals_ends_alike(deployed: tuple[Path, dep.RunChild], tmp_path: Path) -> None:
     root, child = deployed
-    whole = dep.fingerprints(root, dep.run(root, child))
+    whole = without_title(dep.fingerprints(root, dep.run(root, child)))
     files = dep.landed(root)
     anew = dep.from_nothing(root, tmp_path / "anew")
     (anew / "home" / "arrivals.jsonl").unlink()
@@ -233,7 +238,7 @@ def test_any_split_of_the_same_arrivals_ends_alike(deployed: tuple[Path, dep.Run
     dep.run(anew, child)
     for path in late:
         (held / path.name).rename(path)
-    assert dep.fingerprints(anew, dep.run(anew, child)) == whole
+    assert without_title(dep.fingerprints(anew, dep.run(anew, child))) == whole
 
 
 def test_a_moved_home_and_a_lost_dagster_home_recompute_nothing(

@@ -8,7 +8,8 @@ from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.versions import code_version, result, table
 from negtraj_dagster.lineage import comparison_notes
 from negtraj_dagster.recipes import Recipe
-from negtraj_dagster.reports.compare import CHAMPION_VERSION, COMPARE_VERSION
+from negtraj_dagster.reports.champion import CHAMPION_VERSION
+from negtraj_dagster.reports.compare import COMPARE_VERSION
 from negtraj_dagster.reports.summarize import format_arm, format_pair
 
 
@@ -54,7 +55,8 @@ def build_champion_asset(line: str) -> dg.AssetsDefinition:
         kinds={"python"},
         tags={"line": line, "stage": "reports"},
         code_version=code_version("champion", CHAMPION_VERSION),
-        description=f"The best candidate of the line `{line}`; controls, studies and contaminated arms cannot win.",
+        description=f"Who leads the line `{line}`, until a candidate is better by the paired exact test. Controls, studies and "
+        "contaminated arms cannot win.",
     )
     def champion(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         published = workspace.lineage().champion(line)

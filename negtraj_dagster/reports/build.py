@@ -13,7 +13,7 @@ from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
 from negtraj_dagster.tasks import Task, get_task
 
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 """Rises when the evaluator plays other episodes from the same inputs."""
 EVALUATOR = "negtraj_dagster.reports.evaluate"
 RunChild = Callable[[str, Path, int, int], None]
@@ -58,12 +58,12 @@ def build_report(
     untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
     limits = {name: value for name, value in agent.items() if name not in untold}
     corpus = digest_json(list(passages))
+    asked = {"task": task, "rules": task_identity(get_task(task)), "decoding": dict(DECODING)}
+    rules = digest_json([EVALUATE_VERSION, asked, corpus])
     made_of = {
         "code": EVALUATE_VERSION,
         "checkpoint": checkpoint.version,
-        "task": task,
-        "rules": task_identity(get_task(task)),
-        "decoding": dict(DECODING),
+        **asked,
         "questions": suite,
         "passages": corpus,
         "conditioning": prompt_identity,
@@ -75,7 +75,7 @@ def build_report(
         if checkpoint.is_empty:
             return Built(content=checkpoint.content)
         _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
-        return _describe(folder, recipe, checkpoint, suite, contaminated)
+        return _describe(folder, recipe, checkpoint, suite, rules, contaminated)
 
     return store.build(asset, made_of, write)
 
@@ -137,7 +137,7 @@ def _evaluate(
         run_child(EVALUATOR, config_path, 1, int(agent["threads"]))
 
 
-def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, contaminated: bool) -> Built:
+def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, rules: str, contaminated: bool) -> Built:
     metrics = json.loads((folder / "metrics.json").read_text())
     result = json.loads((folder / "result.json").read_text())
     episodes = read_json_lines(folder / "episodes.jsonl")
@@ -147,6 +147,7 @@ def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, cont
         "metrics": metrics,
         "episodes": file_sha256(folder / "episodes.jsonl"),
         "suite": suite,
+        "rules": rules,
         "checkpoint": checkpoint.version,
         "contaminated": contaminated,
     }

@@ -1,6 +1,5 @@
-"""Compares the arms of a line on the same questions, and names the line's champion."""
+"""Compares the arms of a line on the same questions."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,8 +12,7 @@ from negtraj_dagster.reports.summarize import comparison_page
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
-COMPARE_VERSION = 2
-CHAMPION_VERSION = 2
+COMPARE_VERSION = 3
 BOOTSTRAP_SEED = 0
 CLOCKED = ("comparison.json", "comparison.html")
 """They tell how long training took."""
@@ -58,6 +56,11 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
             f"the arms of line {line} were evaluated on different questions or answers; give them the same [evaluation] table "
             f"and materialize their evaluation_report again"
         )
+    if len({arm.report.content.get("rules") for arm in present}) > 1:
+        raise StoreError(
+            f"the arms of line {line} were asked or scored by different rules (tools, decoding, scorer, code); materialize "
+            "their evaluation_report again"
+        )
     outcomes = {arm.recipe: _outcomes(store, arm) for arm in present}
     rows = sorted((_arm_row(arm) for arm in present), key=lambda row: (-row["accuracy"], row["recipe"]))
     names = [row["recipe"] for row in rows]
@@ -68,6 +71,8 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
         "notes": list(notes) + [f"{name} has no data: {why}" for name, why in empty.items()],
     }
     (folder / "comparison.json").write_text(canonical_json(comparison), encoding="utf-8")
+    right = [{"recipe": name, "right": sorted(key for key, is_right in outcomes[name].items() if is_right)} for name in names]
+    (folder / "right.jsonl").write_text("".join(f"{canonical_json(row)}\n" for row in right), encoding="utf-8")
     curves = {arm.recipe: arm.checkpoint.details["loss_curve"] for arm in present}
     (folder / "comparison.html").write_text(comparison_page(line, comparison, curves), encoding="utf-8")
     timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
@@ -96,6 +101,7 @@ def _arm_row(arm: Arm) -> dict[str, Any]:
         "n_by_class": arm.selection.details["n_by_class"],
         "contaminated": arm.report.content["contaminated"],
         "suite": arm.report.content["suite"],
+        "rules": arm.report.content.get("rules"),
         "checkpoint": arm.checkpoint.version,
     }
 
@@ -116,44 +122,3 @@ def _pair(a: str, b: str, of_a: Mapping[str, bool], of_b: Mapping[str, bool]) ->
         "n_only_b": n_only_b,
         "p_value": mcnemar_exact(n_only_a, n_only_b),
     }
-
-
-def crown_champion(store: Store, line: str, comparison: Published) -> Published:
-    """The line's champion: the uncontaminated candidate with the highest strict accuracy. Without one the alias stays.
-
-    The alias file `registry/<line>/champion.json` is replaced in one step, and each change of champion is appended to
-    `registry/<line>/promotions.jsonl`.
-    """
-    made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version}
-
-    def write(folder: Path) -> Built:
-        if comparison.is_empty:
-            return Built(content=comparison.content)
-        arms = comparison.content["arms"]
-        eligible = [arm for arm in arms if arm["role"] == "candidate" and not arm["contaminated"]]
-        if not eligible:
-            return Built(content={"status": "no_data", "reason": "no uncontaminated candidate in this line"})
-        best = min(eligible, key=lambda arm: (-arm["accuracy"], arm["recipe"]))
-        why = f"highest strict accuracy of {len(eligible)} candidates"
-        chosen = {"recipe": best["recipe"], "checkpoint": best["checkpoint"], "accuracy": best["accuracy"], "why": why}
-        (folder / "champion.json").write_text(canonical_json(chosen))
-        return Built(content=chosen, details={"n_candidates": len(eligible)}, work={"champions_chosen": 1})
-
-    published = store.build(f"champion/{line}", made_of, write)
-    if not published.is_empty:
-        _promote(store, line, published.content)
-    return published
-
-
-def _promote(store: Store, line: str, chosen: Mapping[str, Any]) -> None:
-    alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
-    with store.lock(f"registry-{line}"):
-        text, present = canonical_json(chosen), store.read_text(alias)
-        if present == text:
-            return
-        earlier = json.loads(present) if present else None
-        history = store.read_text(log) or ""
-        entry = f"{canonical_json({'champion': chosen, 'previous': earlier})}\n"
-        if not history.endswith(entry):  # a run that ended between log and alias has written it
-            store.write_text(log, history + entry)
-        store.write_text(alias, text)

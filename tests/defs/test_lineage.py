@@ -104,11 +104,16 @@ def test_the_untagged_arm_trains_other_rows_than_the_tagged_one_on_the_same_roll
     assert nat.content["index"] != nut.content["index"]
 
 
-def test_the_control_cannot_become_champion() -> None:
-    champion = store().require("champion/tiny")
-    assert champion.content["recipe"] == "tiny_nat"
-    alias = json.loads((store().home / "registry" / "tiny" / "champion.json").read_text())
-    assert alias["checkpoint"] == store().require("tiny_nat/checkpoint").version
+def test_the_control_cannot_become_champion_nor_can_a_candidate_that_is_always_wrong() -> None:
+    arms = {arm["recipe"]: arm for arm in store().require("recipe_comparison/tiny").content["arms"]}
+    champion, alias = store().require("champion/tiny"), store().home / "registry" / "tiny" / "champion.json"
+    assert arms["tiny_nut"]["role"] == "control"
+    if arms["tiny_nat"]["accuracy"] == 0:  # six steps teach a model nothing
+        assert champion.is_empty
+        assert "no candidate answers any question rightly (tiny_nat)" in champion.content["reason"]
+        assert not alias.exists()
+    else:
+        assert json.loads(alias.read_text())["checkpoint"] == store().require("tiny_nat/checkpoint").version
 
 
 def test_new_rollouts_tokenize_only_themselves_and_leave_a_full_selection_alone() -> None:

@@ -1,0 +1,192 @@
+"""Names a line's champion: who holds the title keeps it until a candidate is better by the paired exact test.
+
+`registry/<line>/champion.json` is the champion as others read it, with what the next comparison needs of it: which questions it
+answered rightly, by which rules. Each change is appended to `registry/<line>/promotions.jsonl`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from negtraj_dagster.reports.stats import mcnemar_exact
+from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.store import Built, Published, Store, read_json_lines
+
+CHAMPION_VERSION = 3
+SIGNIFICANCE = 0.05
+"""A candidate takes the title below this two-sided p: the chance that as good a one would look better by so much."""
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that may hold the title.
+
+    Attributes:
+        right: ids of the questions it answered rightly, by the strict rule; None where a version before this one kept none.
+        suite: names the questions, and `rules` how they were asked and scored: others cannot be compared.
+    """
+
+    recipe: str
+    checkpoint: str
+    accuracy: float
+    suite: str | None
+    rules: str | None
+    right: frozenset[str] | None
+
+    @property
+    def identity(self) -> list[str]:
+        """What makes it this one."""
+        return [self.recipe, self.checkpoint]
+
+
+def crown_champion(store: Store, line: str, comparison: Published) -> Published:
+    """The line's champion after a comparison. Controls, studies, contaminated arms and arms without a right answer cannot win.
+
+    Args:
+        store: where the comparison lies, and the registry.
+        line: its name.
+        comparison: the line's `recipe_comparison`.
+    """
+    alias = f"registry/{line}/champion.json"
+    with store.lock(f"registry-{line}"):
+        text = store.read_text(alias)
+        present = json.loads(text) if text else None
+        decided = present is not None and present.get("comparison") == comparison.version
+        incumbent = None if present is None or comparison.is_empty else _incumbent(store, present, comparison)
+        held_by = present["incumbent"] if present and decided else incumbent.identity if incumbent else None
+        made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version, "incumbent": held_by}
+
+        def write(folder: Path) -> Built:
+            if comparison.is_empty:
+                return Built(content=comparison.content)
+            candidates = read_candidates(store, comparison)
+            if present and decided:  # the object is gone, the decision is not
+                content = {name: present[name] for name in ("recipe", "checkpoint", "accuracy", "why")}
+            else:
+                content = choose_champion(candidates, incumbent)
+            (folder / "champion.json").write_text(canonical_json(content))
+            return Built(content=content, details={"n_candidates": len(candidates)}, work={"champions_chosen": 1})
+
+        published = store.build(f"champion/{line}", made_of, write)
+        if not published.is_empty:
+            champions = [*read_candidates(store, comparison), *([incumbent] if incumbent else [])]
+            _promote(store, line, published.content, champions, {"comparison": comparison.version, "incumbent": held_by})
+    return published
+
+
+def choose_champion(candidates: Sequence[Candidate], incumbent: Candidate | None) -> dict[str, Any]:
+    """Who holds the title, and why; `no_data` where nobody can.
+
+    Args:
+        candidates: those of the comparison that may win.
+        incumbent: who holds it now.
+    """
+    ranked = sorted(candidates, key=lambda candidate: (-candidate.accuracy, candidate.recipe))
+    able = [candidate for candidate in ranked if candidate.accuracy > 0]
+    if incumbent is None:
+        if not ranked:
+            return {"status": "no_data", "reason": "no uncontaminated candidate in this line"}
+        if not able:
+            names = ", ".join(candidate.recipe for candidate in ranked)
+            return {
+                "status": "no_data",
+                "reason": f"no candidate answers any question rightly ({names}), so none is a champion",
+            }
+        is_tie = sum(candidate.accuracy == able[0].accuracy for candidate in able) > 1
+        return _title(able[0], f"highest strict accuracy of {len(ranked)} candidates{', the first by name' if is_tie else ''}")
+    challengers = [candidate for candidate in able if candidate.identity != incumbent.identity]
+    if not challengers:
+        return _title(incumbent, "it holds the title, and no other candidate answers a question rightly")
+    return _duel(challengers[0], incumbent)
+
+
+def _duel(challenger: Candidate, incumbent: Candidate) -> dict[str, Any]:
+    name = f"{challenger.recipe} ({challenger.checkpoint[:12]})"
+    if (
+        challenger.right is None
+        or incumbent.right is None
+        or (challenger.suite, challenger.rules)
+        != (
+            incumbent.suite,
+            incumbent.rules,
+        )
+    ):
+        return _title(
+            incumbent,
+            f"it holds the title, and {name} cannot be compared with it: its answers to these questions by these rules are not "
+            "known; delete champion.json in the line's registry folder to have the best candidate chosen anew",
+        )
+    n_challenger, n_incumbent = len(challenger.right - incumbent.right), len(incumbent.right - challenger.right)
+    p_value = mcnemar_exact(n_challenger, n_incumbent)
+    numbers = (
+        f"{challenger.accuracy:.1%} against {incumbent.accuracy:.1%}, {n_challenger} questions that only {challenger.recipe} "
+        f"answers rightly and {n_incumbent} that only the holder does, exact p {p_value:.2g}"
+    )
+    if n_challenger > n_incumbent and p_value < SIGNIFICANCE:
+        return _title(
+            challenger, f"better than {incumbent.recipe} ({incumbent.checkpoint[:12]}), which held the title: {numbers}"
+        )
+    return _title(incumbent, f"it holds the title, and {name} is not better at p < {SIGNIFICANCE}: {numbers}")
+
+
+def _title(candidate: Candidate, why: str) -> dict[str, Any]:
+    return {
+        "recipe": candidate.recipe,
+        "checkpoint": candidate.checkpoint,
+        "accuracy": candidate.accuracy,
+        "why": why,
+    }
+
+
+def read_candidates(store: Store, comparison: Published) -> list[Candidate]:
+    """The arms of a comparison that may win."""
+    arms = [arm for arm in comparison.content["arms"] if arm["role"] == "candidate" and not arm["contaminated"]]
+    rows = read_json_lines(store.file(comparison.folder, "right.jsonl")) if arms else []
+    right = {row["recipe"]: frozenset(row["right"]) for row in rows}
+    return [
+        Candidate(arm["recipe"], arm["checkpoint"], arm["accuracy"], arm["suite"], arm["rules"], right[arm["recipe"]])
+        for arm in arms
+    ]
+
+
+def _incumbent(store: Store, present: Record, comparison: Published) -> Candidate | None:
+    """Who holds the title, judged by this comparison where it takes part; None where it may not hold it any longer."""
+    identity = [present["recipe"], present["checkpoint"]]
+    if store.find(f"{present['recipe']}/checkpoint", present["checkpoint"]) is None:
+        return None
+    if any([arm["recipe"], arm["checkpoint"]] == identity for arm in comparison.content["arms"]):
+        return next((each for each in read_candidates(store, comparison) if each.identity == identity), None)
+    right = present.get("right")
+    return Candidate(
+        present["recipe"],
+        present["checkpoint"],
+        present["accuracy"],
+        present.get("suite"),
+        present.get("rules"),
+        None if right is None else frozenset(right),
+    )
+
+
+def _promote(store: Store, line: str, chosen: Record, champions: Sequence[Candidate], decision: Record) -> None:
+    """Replace the alias in one step; log it where another checkpoint holds the title now."""
+    alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
+    holder = next((each for each in champions if each.identity == [chosen["recipe"], chosen["checkpoint"]]), None)
+    present = store.read_text(alias)
+    earlier = json.loads(present) if present else None
+    kept = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
+    if holder and holder.right is not None:
+        kept = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
+    text = canonical_json({**chosen, **decision, **kept})
+    if present == text:
+        return
+    if earlier is None or any(earlier[name] != chosen[name] for name in ("recipe", "checkpoint")):
+        previous = earlier and {name: earlier[name] for name in ("recipe", "checkpoint", "accuracy", "why") if name in earlier}
+        entry = f"{canonical_json({'champion': dict(chosen), 'previous': previous})}\n"
+        history = store.read_text(log) or ""
+        if not history.endswith(entry):  # a run that ended between log and alias has written it
+            store.write_text(log, history + entry)
+    store.write_text(alias, text)
