@@ -1,9 +1,15 @@
 """What each task takes for a right answer: as strictly as the paper does, and leniently."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from negtraj_dagster.agent.tools.search import SearchTool
+from negtraj_dagster.launch import run_child
+from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.settings import Settings, WordtrapsSettings
+from negtraj_dagster.store import Store
 from negtraj_dagster.tasks import TASKS
 
 WORDTRAPS = TASKS["wordtraps"]
@@ -75,3 +81,48 @@ NOT_OF_THE_KIND = ("1 or 2", "1,8", "The answer is 18.", "Uncertain", "", "inf")
 )
 def test_an_answer_of_the_kind_is_one_number_with_its_unit_at_most(prediction: str, is_valid: bool) -> None:
     assert WORDTRAPS.is_valid_answer(prediction) is is_valid
+
+
+def nat_folder(root: Path) -> Path:
+    """A question of each split; the test file has an explanation and no facts, as NAT's."""
+    (root / "strategyqa").mkdir(parents=True)
+    train = {"id": "a", "question": "Is a whale a fish?", "answer": False, "facts": ["Whales are mammals."]}
+    said = "No. J.D. Salinger wrote 11 stories. He met St. Clair!  Each has  9 parts, No. 3 is lost."
+    test = {"id": 7, "question": "Is a stone alive?", "answer": False, "explanation": said}
+    for name, row in (("train", train), ("test_random_500", test)):
+        (root / "strategyqa" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    return root
+
+
+def test_an_explanations_sentences_are_facts_and_its_verdict_is_none(tmp_path: Path) -> None:
+    _, test = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_folder(tmp_path / "nat")))
+    assert test.facts == (
+        "J.D. Salinger wrote 11 stories.",
+        "He met St. Clair!",
+        "Each has  9 parts, No. 3 is lost.",
+    )
+
+
+def test_an_agent_finds_evidence_for_the_questions_of_every_split(tmp_path: Path, store: Store) -> None:
+    settings = Settings(home=store.home, nat_dir=nat_folder(tmp_path / "nat"), wordtraps=WordtrapsSettings(enabled=False))
+    lineage = Lineage(store, settings, run_child)
+    lineage.question_sets()
+    search = SearchTool(lineage.passages(lineage.recipes["strategyqa_nat"]))
+    assert "Whales are mammals." in search("whales")
+    assert "J.D. Salinger" in search("stories of Salinger")
+
+
+def test_every_published_test_question_has_facts_and_none_says_the_verdict(nat_dir: Path, tmp_path: Path) -> None:
+    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    held_out = [question for question in questions if question.split == "test"]
+    assert len(held_out) == 500
+    assert all(question.facts for question in held_out)
+    assert not [fact for question in held_out for fact in question.facts if fact.lower().startswith(("yes.", "no."))]
+
+
+def test_most_published_test_questions_find_their_own_evidence(nat_dir: Path, tmp_path: Path) -> None:
+    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    search = SearchTool([fact for question in questions for fact in question.facts])
+    suite = [question for question in questions if question.split == "test"][::10]
+    n_answered = sum(any(fact in search(question.question) for fact in question.facts) for question in suite)
+    assert n_answered >= 0.8 * len(suite)  # 231 of the 500 with the facts of training questions alone, 432 with all
