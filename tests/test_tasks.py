@@ -126,3 +126,31 @@ def test_most_published_test_questions_find_their_own_evidence(nat_dir: Path, tm
     suite = [question for question in questions if question.split == "test"][::10]
     n_answered = sum(any(fact in search(question.question) for fact in question.facts) for question in suite)
     assert n_answered >= 0.8 * len(suite)  # 231 of the 500 with the facts of training questions alone, 432 with all
+
+
+NATIVE_ANSWERS = {
+    "a boolean": ("strategyqa", "true", "yes"),
+    "the other": ("strategyqa", "false", "no"),
+    "a boolean's name": ("strategyqa", "True", "yes"),
+    "a text": ("strategyqa", "Yes", "Yes"),
+    "a list of one": ("strategyqa", "[true]", "yes"),
+    "a number": ("wordtraps", "12", "12"),
+    "a whole number with a point": ("wordtraps", "12.0", "12"),
+    "a fraction": ("wordtraps", "12.5", "12.5"),
+    "a quoted number": ("wordtraps", '"12"', "12"),
+    "a list of one text": ("wordtraps", '["12"]', "12"),
+    "an object of one value": ("wordtraps", '{"value": 12}', "12"),
+    "two values": ("wordtraps", "[1, 2]", "[1, 2]"),
+    "null": ("wordtraps", "null", "null"),
+    "an empty list": ("wordtraps", "[]", "[]"),
+    "no number": ("wordtraps", "NaN", "NaN"),
+    "too large": ("wordtraps", "1e999", "1e999"),
+    "a sentence": ("wordtraps", "It is 12", "It is 12"),
+    "too deep": ("wordtraps", "[" * 100_000, "[" * 100_000),
+    "too many digits": ("wordtraps", "1" * 5000, "1" * 5000),
+}
+
+
+@pytest.mark.parametrize(("task", "value", "plain"), NATIVE_ANSWERS.values(), ids=NATIVE_ANSWERS)
+def test_a_json_value_is_the_answer_that_it_means(task: str, value: str, plain: str) -> None:
+    assert TASKS[task].plain_answer(value) == plain

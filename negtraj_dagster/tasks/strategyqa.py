@@ -60,6 +60,11 @@ class StrategyQa(Task):
         """Yes or no and nothing else, but for case, spaces and a full stop."""
         return prediction.strip().rstrip(".").lower() in ("yes", "no")
 
+    def plain_answer(self, value: str) -> str:
+        """Booleans are the task's yes and no."""
+        plain = super().plain_answer(value)
+        return {"true": "yes", "false": "no"}.get(plain.strip().lower(), plain)
+
     def missing_data_hint(self) -> str:
         """How to get the data in."""
         return "set NEGTRAJ_NAT_DIR to a folder in NAT's layout (strategyqa/train.jsonl, strategyqa/*_positive.json, …)"

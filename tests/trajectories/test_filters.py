@@ -223,7 +223,9 @@ QUESTIONS = [
 ]
 
 
-def labelled(rollouts: list[dict[str, Any]], session: sql.Session, questions: list[tuple[Any, ...]]) -> pl.DataFrame:
+def labelled(
+    rollouts: list[dict[str, Any]], session: sql.Session, questions: list[tuple[Any, ...]], *scorers: str
+) -> pl.DataFrame:
     """Rollouts with facts and labels, the session holding the model's tables."""
     frame = pl.DataFrame(rollouts, schema={**INDEX_SCHEMA, "conversation": pl.String, "tools": pl.String})
     load_conversations(session, frame, [RULE])
@@ -237,7 +239,7 @@ def labelled(rollouts: list[dict[str, Any]], session: sql.Session, questions: li
         truth="gold",
         rule=pl.lit("r"),
     )
-    labeller = Labeller(("recorded",), TASKS, {}, JUDGEMENTS)
+    labeller = Labeller(scorers or ("recorded",), TASKS, {}, JUDGEMENTS)
     return labeller.label(known.join(outcomes, on="rollout_key", maintain_order="left"))
 
 
