@@ -72,9 +72,9 @@ class Labeller:
         rollout, and a scorer's new version makes new units of the rows that it judges otherwise only.
 
         Args:
-            rollouts: index rows with `answer`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
+            rollouts: index rows with `answer`, `last_words`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
         """
-        scored = self._scored(rollouts).with_columns(recorded=pl.col("reward"))
+        scored = self._scored(self._with_unfinished_answers(rollouts)).with_columns(recorded=pl.col("reward"))
         first = pl.coalesce(*(pl.col(name) for name in self.scorers))
         by = pl.coalesce(*(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in self.scorers))
         label = (
@@ -91,6 +91,27 @@ class Labeller:
         seen = labelled.join(self._judgement_digests(), on="rollout_key", how="left", maintain_order="left")
         units = digest_rows(seen.select("rollout_key", *DERIVED, *VISIBLE), prefix="row")
         return seen.with_columns(units.alias("row_unit"))
+
+    def _with_unfinished_answers(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """Answers of agents with tool calls that no terminal call gave: `pred`, or last words that are an answer alone.
+
+        A sentence is judged by nobody: which of its words is the answer the record knows, and its reward.
+        """
+        asked = rollouts.filter(pl.col("answer").is_null() & pl.col("last_words").is_not_null())
+        rows = [
+            (task, words, self._is_answer(task, words)) for task, words in asked.select("task", "last_words").unique().rows()
+        ]
+        schema = {"task": pl.String, "last_words": pl.String, "is_answer": pl.Boolean}
+        judged = rollouts.join(
+            pl.DataFrame(rows, schema=schema, orient="row"), on=["task", "last_words"], how="left", maintain_order="left"
+        )
+        words = pl.when(pl.col("is_answer")).then(pl.col("last_words"))
+        pred = pl.when((pl.col("style") != "react") & (pl.col("pred").str.strip_chars() != "")).then(pl.col("pred"))
+        return judged.with_columns(answer=pl.coalesce("answer", pred, words)).drop("last_words", "is_answer")
+
+    def _is_answer(self, name: str, words: str) -> bool:
+        task = self.tasks.get(name)
+        return task is not None and task.scores_answers and task.is_valid_answer(words)
 
     def _scored(self, rollouts: pl.DataFrame) -> pl.DataFrame:
         """Each (task, style, answer, truth) is scored once."""

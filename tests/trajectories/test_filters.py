@@ -230,7 +230,7 @@ def labelled(
     frame = pl.DataFrame(rollouts, schema={**INDEX_SCHEMA, "conversation": pl.String, "tools": pl.String})
     load_conversations(session, frame, [RULE])
     make_model(session, [REGISTRY.model(name) for name in sql.MODEL_ORDER])
-    outcomes = session.query("select rollout_key, style, answer from outcomes")
+    outcomes = session.query("select rollout_key, style, answer, last_words from outcomes")
     asked = questions[0]
     known = frame.with_columns(
         question=pl.lit(asked[3]),
