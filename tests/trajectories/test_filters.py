@@ -113,6 +113,10 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         {"second_neg"},
     ),
     "decontaminate": (rows(asks_test=[FINISH]), {"asks_test"}),
+    "unpaired_results": (
+        rows(orphan=[[call("search")], "$a", "$b", FINISH], fine=[[call("search")], "$a", FINISH]),
+        {"orphan"},
+    ),
     "empty_observation": (rows(down=[SEARCH, ">", FINISH], fine=[SEARCH, ">9", FINISH]), {"down"}),
     "no_tool_use": (
         rows(guess=[FINISH], native_guess=[[call("finish", answer="Yes")]], fine=[SEARCH, ">a", FINISH]),
@@ -305,6 +309,7 @@ TRUTHS = {
     "missing_thought": (10, 14),
     "unknown_action": (1, 2),
     "tool_error": (1, 1),
+    "unpaired_results": (0, 0),
     "empty_observation": (0, 0),
     "repeated_action_positive": (41, 0),
     "repeated_action_negative": (0, 63),
