@@ -1,6 +1,7 @@
 """Tool results that do not belong to their calls, by id and by number."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -73,3 +74,64 @@ def test_every_way_of_not_fitting_is_caught_and_named() -> None:
 @pytest.mark.parametrize("name", FINE)
 def test_results_that_fit_their_calls_pass(name: str) -> None:
     assert run("unpaired_results", rollouts({name: FINE[name]})).is_empty()
+
+
+def pairs_well(turns: list[dict[str, Any]]) -> bool:
+    """The same rule turn by turn, in other words: each result is the next call's that is still open."""
+    last = max(place for place, turn in enumerate(turns) if turn["role"] == "assistant")
+    for place in (-1, *(place for place, turn in enumerate(turns) if turn["role"] == "assistant")):
+        called = turns[place].get("tool_calls", []) if place >= 0 else []
+        results = []
+        for turn in turns[place + 1 :]:
+            if turn["role"] == "assistant":
+                break
+            results += [turn["tool_call_id"]] if turn["role"] == "tool" else []
+        ids = [each["id"] for each in called]
+        if all(ids) and all(results):
+            if len(set(ids)) < len(ids):
+                return False
+            places = [ids.index(each) if each in ids else -1 for each in results]
+            if places != sorted(set(places)) or -1 in places:
+                return False
+            lacking = [each for each in called if each["id"] not in results and each["name"] != "finish"]
+        else:
+            if len(results) > len(ids):
+                return False
+            lacking = [each for each in called if each["name"] != "finish"][len(results) :]
+        if lacking and not (place == last and not results):
+            return False
+    return True
+
+
+def generate(rng: random.Random) -> list[dict[str, Any]]:
+    """An agent that calls, with results that fit or were shuffled, lost, doubled or renamed on the way."""
+    turns: list[dict[str, Any]] = [result("a")] if rng.random() < 0.03 else []
+    for step in range(rng.randint(1, 4)):
+        ids: list[Any] = [rng.choice(["a", "b", "c", f"{step}{n}"]) for n in range(rng.randint(0 if step else 1, 3))]
+        if rng.random() < 0.5:
+            ids = [f"{step}-{n}" for n in range(len(ids))]
+        answers = list(ids)
+        if rng.random() < 0.15:
+            rng.shuffle(answers)
+        if answers and rng.random() < 0.15:
+            answers[rng.randrange(len(answers))] = rng.choice(["a", "x", None, ""])
+        answers = [each for each in answers if rng.random() > 0.08]
+        if rng.random() < 0.06:
+            answers.append(rng.choice(["a", None]))
+        if rng.random() < 0.2:
+            ids = [None] * len(ids)
+        turns.append(calls(*ids) if ids else says("Hm."))
+        if ids and rng.random() < 0.1:
+            turns[-1]["tool_calls"][-1]["name"] = "finish"
+        turns += [result(each) for each in answers]
+        turns += [says("And?", "user")] if rng.random() < 0.1 else []
+    return turns
+
+
+@pytest.mark.parametrize("n", [400, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_generated_rollouts_are_judged_as_turn_by_turn(n: int) -> None:
+    rng = random.Random(n)
+    cases = {str(number): generate(rng) for number in range(n)}
+    expected = {name for name, turns in cases.items() if not pairs_well(turns)}
+    assert 0.2 * n < len(expected) < 0.8 * n
+    assert set(run("unpaired_results", rollouts(cases))["rollout_key"]) == expected
