@@ -11,6 +11,8 @@ export NEGTRAJ_HOME ?= $(CURDIR)/.negtraj
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
+# A file's tests share what they build, so a file stays with one worker; trainers wait for each other by themselves.
+WORKERS := -n $(shell nproc 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}') --dist loadfile
 RUST_SOURCES := $(shell find rust/trajtok/src -name '*.rs') rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
@@ -65,11 +67,11 @@ format: setup ## let ruff and cargo format the code
 
 test: setup ## every test that needs no GPU, network or model hub
 	cd rust/trajtok && cargo test --locked -q
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu"
 
 test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked -q
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(WORKERS) -m "not gpu"
 
 bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)
 	@$(BIN)/python benches/trajtok.py $(BENCH)

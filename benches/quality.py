@@ -114,8 +114,22 @@ def build(home: Path) -> None:
 
 
 def _cpu() -> float:
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """CPU seconds of this process and all its children, the SQL process that is kept for the next session among them."""
+    own, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime + sum(map(_cpu_of, _children()))
+
+
+def _children() -> list[int]:
+    return [int(child) for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
+
+
+def _cpu_of(process: int) -> float:
+    """CPU seconds of a running child, user and system."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has ended, and counts among the ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Watch:
@@ -128,8 +142,7 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._stop.wait(WATCH_S):
-            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-            self._peak = max(self._peak, _rss_mb(os.getpid()) + sum(_rss_mb(int(each)) for each in children))
+            self._peak = max(self._peak, _rss_mb(os.getpid()) + sum(map(_rss_mb, _children())))
 
     def stop(self) -> int:
         self._stop.set()

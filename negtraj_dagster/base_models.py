@@ -10,6 +10,7 @@ from negtraj_dagster.schema import digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store, file_sha256
 from negtraj_dagster.tasks import wordtraps
+from negtraj_dagster.trainable import check_trainable
 
 BASE_MODEL_VERSION = 1
 MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.model")
@@ -26,7 +27,7 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
         run_child: runs `python -m module config`.
 
     Raises:
-        ModelError: the folder lacks a file; names it and the remedy.
+        ModelError: the folder lacks a file, or holds a model that cannot be trained here; names it and the remedy.
     """
     asset = f"base_model/{name}"
     if name in settings.base_models:
@@ -54,6 +55,7 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
 
 def _publish_folder(store: Store, asset: str, folder: Path) -> Published:
     modeling.check_base_model(folder)
+    check_trainable(folder)
     hashes = _hashes(folder)
     details = {"folder": str(folder), **_describe(folder)}
     made_of = {"code": BASE_MODEL_VERSION, "folder": str(folder), "files": hashes}

@@ -33,8 +33,18 @@ RECORD_SCHEMA = pl.Schema(
 )
 """One record as it was read: a row, or a `fault` and nothing else. `rollout_key` is that of its first occurrence."""
 
-PIECE_SCHEMA = pl.Schema({"record_key": pl.String, "place": pl.String, "fault": pl.String})
-"""Which records a file holds, in order; `fault` where there was none to be had at that place, and then no key."""
+PIECE_SCHEMA = pl.Schema(
+    {
+        "piece_key": pl.String,
+        "number": pl.Int32,
+        "record_key": pl.String,
+        "place": pl.String,
+        "fault": pl.String,
+        "n_unread": pl.Int64,
+    }
+)
+"""Which records a file holds, by their `number`; `fault` where there was none to be had at that place, and then no key.
+`n_unread` counts the file's bytes that were passed over there."""
 
 CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String, "tools": pl.String, "tokenizer": pl.String})
 """`conversation` is canonical JSON text of the turns; the rest is the rollout's, null where it has none. Older segments lack

@@ -212,6 +212,7 @@ class Lineage:
             training=recipe.training.model_dump(mode="json", exclude={"warm_start"}),
             card=card,
             run_child=self.run_child,
+            classes=STRATEGIES[recipe.strategy.name].classes,
             warm_start=_warm_start(recipe),
         )
 

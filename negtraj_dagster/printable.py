@@ -27,6 +27,11 @@ def _visible_char(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii") if is_unsafe else char
 
 
+def visible_name(name: str) -> str:
+    """A file's name that is safe to print and stays one line; what is not UTF-8 in it stands as an escape, too."""
+    return visible(name).replace("\n", "\\n").replace("\t", "\\t")
+
+
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|&~])")
 
 

@@ -180,7 +180,14 @@ def _leave_with(parent: int) -> None:
     """End when the parent has: a query may run on, and nobody would hear its answer."""
     while os.getppid() == parent:
         time.sleep(WATCH_S)
+    _remove_folder()
     os._exit(1)
+
+
+def _remove_folder() -> None:
+    """A parent that was killed removes nothing; one that was not finds that it has nothing to remove."""
+    with contextlib.suppress(OSError):
+        os.rmdir(os.getcwd())
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
@@ -211,6 +218,7 @@ def main() -> None:
         stdout.write(json.dumps({**head, "n_bytes": len(body)}).encode() + b"\n")
         stdout.write(body)
         stdout.flush()
+    _remove_folder()
 
 
 if __name__ == "__main__":

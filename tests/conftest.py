@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,16 @@ SAMPLE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(autouse=True)
-def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test reads or writes the developer's NEGTRAJ_HOME or DAGSTER_HOME, or follows a setting of their shell."""
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+    before = dict(os.environ)
+    yield
+    os.environ.clear()  # what a command under test sets for its children is not the next test's
+    os.environ.update(before)
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ PLACES = {
     "tokens": ("segments/tokens/*/*/rows.arrow", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "records": ("segments/rollouts/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "conversations": ("segments/rollouts/*/*/conversations.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
-    "pieces": ("segments/pieces/rollouts/*/*/records.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
+    "pieces": ("segments/pieces/rollouts/*/*/rows.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
     "verdicts": ("segments/verdicts/bad_format/*/*/rows.parquet", "segments/asked/*/keys.parquet"),
     "asked": ("segments/asked/*/keys.parquet", "segments/verdicts/no_finish/*/*/rows.parquet"),
 }

@@ -5,7 +5,7 @@ import pytest
 
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.recipes import Recipe, load_recipes
-from negtraj_dagster.settings import Settings
+from negtraj_dagster.settings import BaseModelSource, Settings
 
 MINIMAL = """
 description = "a test arm"
@@ -77,6 +77,11 @@ def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(settings: Set
         ),
         ('role = "study"', "", r"mine.toml:\n  role is missing \(candidate, control or study\)$"),
         ('task = "wordtraps"', "", r"mine.toml:\n  task is missing \(strategyqa or wordtraps\)$"),
+        (
+            "steps = 3",
+            'steps = 3\nzero_stage = 0\ndtype = "bf16"',
+            r"training.dtype = 'bf16': .*fp32, for zero_stage = 0: .*zero_stage = 1",
+        ),
         ("steps = 3", "", r"mine.toml:\n  training.steps is missing \(a whole number\)$"),
         ('[strategy]\nname = "nat"', "", r"mine.toml:\n  strategy is missing \(a table with name\)$"),
         ('[strategy]\nname = "nat"', 'strategy = "nat"', r"strategy = 'nat': expected a table with name$"),
@@ -93,6 +98,7 @@ def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(settings: Set
         "nearest role",
         "no role",
         "no task",
+        "bf16 without zero",
         "no steps",
         "no strategy",
         "strategy no table",
@@ -133,6 +139,19 @@ def test_a_recipe_can_extend_another_and_override_one_key(settings: Settings, tm
     recipes = load(settings, tmp_path, mine=MINIMAL, child=child)
     assert recipes["child"].training.lr == 0.5
     assert recipes["child"].training.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("base_model", "adaptation", "lr"),
+    [("wordtraps", "full", 2e-3), ("mine", "full", 1e-5), ("mine", "lora", 2e-4)],
+    ids=["made here", "all weights of a model of one's own", "its adapters"],
+)
+def test_a_learning_rate_left_out_fits_the_model(
+    settings: Settings, tmp_path: Path, base_model: str, adaptation: str, lr: float
+) -> None:
+    own = settings.model_copy(update={"base_models": {"mine": BaseModelSource(folder=tmp_path)}})
+    text = MINIMAL.replace('base_model = "wordtraps"', f'base_model = "{base_model}"') + f'adaptation = "{adaptation}"\n'
+    assert load(own, tmp_path, arm=text)["arm"].training.lr == lr
 
 
 def test_extending_nothing_and_extending_oneself_are_refused(settings: Settings, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ max_tokens = 300
 
 
 def demo(home: Path, line: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("NEGTRAJ_", "DAGSTER_"))}
     environment |= {"NEGTRAJ_HOME": str(home), "NEGTRAJ_RECIPES": str(home / "recipes")}
     command = [sys.executable, "-m", "negtraj_dagster.cli", "demo", "--line", line]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)

@@ -1,15 +1,17 @@
 """A recipe's checkpoint as an object: made by a trainer child once per (shards, base model, training settings)."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from negtraj_dagster.errors import ModelError, StoreError, TrainingError
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
 """Rises when the trainer gives other weights from the same inputs."""
 TRAINER = "negtraj_dagster.checkpoints.train"
 RunChild = Callable[[str, Path, int, int], None]
@@ -25,6 +27,7 @@ def build_checkpoint(
     training: Mapping[str, Any],
     card: Mapping[str, Any],
     run_child: RunChild,
+    classes: Sequence[str] = (),
     warm_start: str | None = None,
 ) -> Published:
     """Train, unless this very checkpoint exists.
@@ -37,10 +40,11 @@ def build_checkpoint(
         training: the recipe's training table, `warm_start` left out.
         card: what inference has to know (strategy, template); copied into the checkpoint.
         run_child: starts the trainer.
+        classes: what the strategy learns from; each has to have a row that is trained.
         warm_start: whose weights training starts from, `<recipe>/checkpoint` or `champion/<line>`; None: the base model's.
 
     Raises:
-        TrainingError: the child ended well but its result is not what was asked for.
+        TrainingError: a class has no row left, or the child ended well but its result is not what was asked for.
         ChildRunError: the child failed.
     """
     asset = f"{recipe}/checkpoint"
@@ -59,9 +63,30 @@ def build_checkpoint(
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
+        check_classes(store, recipe, shards, classes)
         return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin))
 
     return store.build(asset, made_of, write)
+
+
+def check_classes(store: Store, recipe: str, shards: Published, classes: Sequence[str]) -> None:
+    """Refuse shards that lack a class: a checkpoint without its contrast would be published like any other.
+
+    Raises:
+        TrainingError: names the class, and why its rows were rejected.
+    """
+    index = pl.read_parquet(store.file(shards.folder, "index.parquet"), glob=False)
+    trained = index.filter((pl.col("weight") > 0) & (pl.col("repeat") > 0) & (pl.col("n_trained") > 0))
+    if not (absent := [name for name in classes if name not in set(trained["class"])]):
+        return
+    refused = pl.read_parquet(store.file(shards.folder, "rejected.parquet"), glob=False).filter(pl.col("class").is_in(absent))
+    reasons = refused.group_by("reason").len().sort("len", "reason", descending=[True, False])
+    counts = ", ".join(f"{n} {reason}" for reason, n in reasons.rows()) or "none was selected"
+    raise TrainingError(
+        f"recipe {recipe}: no row of class {', '.join(map(repr, absent))} is left to train, of {', '.join(map(repr, classes))} "
+        f"({counts}); mend what rejects them (`negtraj show --recipe {recipe} --rejected`), land more, or choose the strategy "
+        "vanilla"
+    )
 
 
 def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_start: str) -> dict[str, str | None]:

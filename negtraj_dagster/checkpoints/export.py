@@ -1,6 +1,7 @@
 """Exports a trained engine as a Hugging Face folder (for LoRA: adapter and merged model) and proves it by reloading."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from negtraj_dagster.checkpoints.serving import EndToken, name_end_token, save_adapter, stop_at
 from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, World, add_lora, whole_parameters
 from negtraj_dagster.errors import TrainingError
 
@@ -24,6 +26,7 @@ def export_model(
     lora: Lora | None,
     world: World,
     ids_BT: torch.Tensor,
+    ends: Sequence[EndToken],
     chat_template: str | None = None,
 ) -> None:
     """Write `out_dir/model` (and `out_dir/adapter` for LoRA) on rank 0. Every rank must call this.
@@ -36,6 +39,7 @@ def export_model(
         lora: as trained; None for full weights.
         world: this process.
         ids_BT: int64, unpadded; the reloaded model must give the trained one's logits on them.
+        ends: by which a turn ends in the rows; the folder's own defaults stop at them.
         chat_template: Jinja text that the rows were written by, which a server of the model has to use; None leaves the base
             model's own.
 
@@ -57,11 +61,12 @@ def export_model(
     else:
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model_dir), dtype=dtype)
         model.load_state_dict(state, strict=True)
-        model.generation_config = module.causal.generation_config
+    stop_at(model, ends)
     model.save_pretrained(model_dir)
     for name in TOKENIZER_FILES:
         if (base_model_dir / name).is_file():
             shutil.copyfile(base_model_dir / name, model_dir / name)
+    name_end_token(model_dir, ends)
     if chat_template is not None:
         (model_dir / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     verify_export(model_dir, ids_BT=ids_BT, expected_BTV=trained_BTV, dtype=dtype)
@@ -76,7 +81,7 @@ def verify_export(model_dir: Path, *, ids_BT: torch.Tensor, expected_BTV: torch.
     tensors = {name: tensor for path in sorted(model_dir.glob("*.safetensors")) for name, tensor in load_file(path).items()}
     faults = [f"{name} is empty" for name, tensor in tensors.items() if tensor.numel() == 0]
     faults += [f"{name} has non-finite values" for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
-    model, notes = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, output_loading_info=True)
+    model, notes = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, output_loading_info=True)
     faults += [
         f"{kind.replace('_', ' ')}: {sorted(notes[kind])}" for kind in ("missing_keys", "unexpected_keys") if notes[kind]
     ]
@@ -105,7 +110,7 @@ def _merge(base_model_dir: Path, adapter_dir: Path, state: dict[str, torch.Tenso
     """Save the adapter; return a fresh base model with it merged in, for the trained one is the engine's."""
     import peft
 
-    fresh = add_lora(AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=dtype), lora)
+    fresh = add_lora(AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=dtype, use_safetensors=True), lora)
     peft.set_peft_model_state_dict(fresh, state)
-    fresh.save_pretrained(adapter_dir)
+    save_adapter(fresh, adapter_dir)
     return fresh.merge_and_unload()

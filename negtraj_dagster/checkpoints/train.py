@@ -26,10 +26,12 @@ from negtraj_dagster import launch
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.serving import read_end_tokens
 from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
 from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.modeling import check_base_model
 from negtraj_dagster.progress import Say, clock_text, open_progress
+from negtraj_dagster.trainable import check_trainable
 
 FINAL_LOSS_STEPS = 50
 
@@ -135,11 +137,14 @@ def train(job: Job, say: Say) -> None:
 
     Raises:
         TrainingError: nothing to train, a non-finite step, a wrong engine, an export that does not reload.
-        ModelError: the base model folder lacks a file.
+        ModelError: the base model folder lacks a file, or its model cannot be trained here.
     """
     settings = job.training
     torch.set_num_threads(settings.threads)
     check_base_model(job.base_model_dir)
+    check_trainable(job.base_model_dir)
+    template = ChatTemplate.from_json(job.card.get("chat_template", "chatml"))
+    ends = read_end_tokens(template, job.base_model_dir)
     rows = load_rows(job.index_path, job.segment_paths)
     world = start_world()
     module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=settings.lora)
@@ -167,7 +172,8 @@ def train(job: Job, say: Say) -> None:
         lora=settings.lora,
         world=world,
         ids_BT=check_ids(rows),
-        chat_template=ChatTemplate.from_json(job.card.get("chat_template", "chatml")).jinja,
+        ends=ends,
+        chat_template=template.jinja,
     )
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)

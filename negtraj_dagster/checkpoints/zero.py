@@ -27,6 +27,9 @@ SHM_OP = "deepspeed_shm_comm"
 
 CHECK_TOKENS = 64
 
+LARGE_LOGIT = 200.0
+"""Far above the caps in use (30 and 50)."""
+
 MAX_BUCKET_SIZE = 500_000_000
 """DeepSpeed's default, in elements; it allocates that much even for a model far smaller."""
 
@@ -85,7 +88,7 @@ def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: 
         TrainingError: they differ (a model that scales or caps its logits), or a row is longer than its positions.
     """
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32, use_safetensors=True).eval()
     max_positions = getattr(model.config, "max_position_embeddings", None)
     longest = max(rows, key=lambda row: len(row.input_ids))
     if max_positions and len(longest.input_ids) > max_positions:
@@ -93,16 +96,45 @@ def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: 
             f"token key {longest.token_key}: {len(longest.input_ids)} tokens, the base model {base_model_dir} has "
             f"{max_positions} positions; lower shards.max_tokens or choose another base model"
         )
-    ids_BT = check_ids(rows)
-    with torch.no_grad():
-        own_BTV = model(input_ids=ids_BT, use_cache=False).logits
-        ours_BTV = model.get_output_embeddings()(model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state)
-    if not torch.allclose(own_BTV, ours_BTV, atol=1e-4, rtol=1e-4):
-        raise TrainingError(
-            f"{base_model_dir}: {type(model).__name__} changes its logits after the output layer, which this trainer does "
-            "not follow; choose another base model"
-        )
+    check_token_ids(model, rows, base_model_dir)
+    check_logits(model, check_ids(rows), base_model_dir)
     return TargetLoss((add_lora(model, lora) if lora else model).train())
+
+
+def check_token_ids(model: Any, rows: Sequence[Row], base_model_dir: Path) -> None:
+    """Refuse rows with a token that the model has no embedding of: on a GPU it would be read from other memory.
+
+    Raises:
+        TrainingError: names the first such row and its token.
+    """
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    for row in rows:
+        if len(row.input_ids) and (largest := int(row.input_ids.max())) >= n_embeddings:
+            raise TrainingError(
+                f"token key {row.token_key}: token id {largest}, the base model {base_model_dir} has {n_embeddings} embeddings "
+                "(ids from 0); its tokenizer.json is another model's or was extended: resize the model's embeddings and save it"
+            )
+
+
+def check_logits(model: Any, ids_BT: torch.Tensor, base_model_dir: Path) -> None:
+    """Prove that the output layer's logits are the model's own, also where they are large and a cap would show.
+
+    Raises:
+        TrainingError: they differ.
+    """
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        hidden_BTD = model.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        largest = float(head(hidden_BTD).abs().max())
+        for factor in (1.0, max(1.0, LARGE_LOGIT / max(largest, 1e-6))):
+            hook = head.register_forward_pre_hook(lambda _, hidden, factor=factor: (hidden[0] * factor,))
+            own_BTV, ours_BTV = model(input_ids=ids_BT, use_cache=False).logits, head(hidden_BTD)
+            hook.remove()
+            if not torch.allclose(own_BTV, ours_BTV, atol=1e-4 * max(1.0, factor * largest), rtol=1e-4):
+                raise TrainingError(
+                    f"{base_model_dir}: {type(model).__name__} changes its logits after the output layer, which this trainer "
+                    "does not follow; choose another base model"
+                )
 
 
 def check_ids(rows: Sequence[Row]) -> torch.Tensor:
@@ -145,6 +177,7 @@ def start_engine(
     micro_batch_size: int,
     n_micro: int,
     gradient_clipping: float,
+    weight_decay: float,
     **adamw: Any,
 ) -> Any:
     """Wrap the module and a torch AdamW in a DeepSpeed engine.
@@ -156,14 +189,17 @@ def start_engine(
         micro_batch_size: rows per forward pass.
         n_micro: forward passes per optimiser step and rank.
         gradient_clipping: largest global gradient norm.
-        adamw: lr, betas, weight_decay.
+        weight_decay: of matrices; see `parameter_groups`.
+        adamw: lr, betas.
 
     Raises:
-        TrainingError: what came back is no DeepSpeed engine of that stage.
+        TrainingError: what came back is no DeepSpeed engine of that stage, or bf16 is asked for without ZeRO.
     """
+    if dtype == "bf16" and zero_stage == 0:
+        raise TrainingError("training.dtype = 'bf16' with zero_stage = 0: DeepSpeed takes other steps than AdamW; set it to 1")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
-    optimizer = torch.optim.AdamW(trained, **adamw)
+    optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay), **adamw)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
@@ -191,6 +227,14 @@ def start_engine(
         found = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
         raise TrainingError(f"DeepSpeed returned {found}; expected DeepSpeedEngine, stage {zero_stage}; reinstall deepspeed")
     return engine
+
+
+def parameter_groups(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices, which decay, and what has one dimension (norms, biases), which does not: pulling a norm to 0 is no prior."""
+    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def train_step(engine: Any, shares: Sequence[Sequence[Row]], weight: float, *, world: World) -> tuple[float, float]:

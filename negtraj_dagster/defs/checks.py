@@ -8,6 +8,7 @@ import polars as pl
 from negtraj_dagster.defs.check_results import judged, without_data
 from negtraj_dagster.defs.corpus_checks import build_corpus_checks
 from negtraj_dagster.defs.resources import Workspace
+from negtraj_dagster.defs.rollouts import landing_is_read
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import Published, Store
@@ -22,9 +23,12 @@ def few_quarantined(workspace: Workspace) -> dg.AssetCheckResult:
     """Bounds the share of records in quarantine."""
     raw = workspace.store.require("raw_rollouts")
     n_bad, n_good = raw.details["n_quarantined"], raw.content["n_rollouts"]
-    share, limit = n_bad / max(n_bad + n_good, 1), workspace.settings.max_quarantined_share
+    n_unread, n_bytes = raw.details.get("n_unread_bytes", 0), raw.details.get("n_bytes", 0)
+    share, limit = max(n_bad / max(n_bad + n_good, 1), n_unread / max(n_bytes, 1)), workspace.settings.max_quarantined_share
+    numbers = {"n_quarantined": n_bad, "share": share, "limit": limit}
+    numbers |= {"n_unread_bytes": n_unread} if n_unread else {}  # they hold records that nobody could count
     remedy = f"{raw.folder / 'quarantine.jsonl'} has file, place and reason of each; mend the files and materialize again"
-    return judged(passed=share <= limit, remedy=remedy, numbers={"n_quarantined": n_bad, "share": share, "limit": limit})
+    return judged(passed=share <= limit, remedy=remedy, numbers=numbers)
 
 
 def _blocking(recipe: Recipe, stage: str, name: str, description: str, judge: Judge) -> dg.AssetChecksDefinition:
@@ -152,4 +156,4 @@ def build_checks(recipes: Sequence[Recipe]) -> list[dg.AssetChecksDefinition]:
     """All checks of the lineage."""
     per_recipe = [check for recipe in recipes for check in (*build_selection_checks(recipe), *build_shards_checks(recipe))]
     per_task = [check for task in sorted({recipe.task for recipe in recipes}) for check in build_corpus_checks(task)]
-    return [few_quarantined, *per_task, *per_recipe]
+    return [few_quarantined, landing_is_read, *per_task, *per_recipe]

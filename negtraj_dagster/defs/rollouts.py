@@ -3,12 +3,17 @@
 import dagster as dg
 
 from negtraj_dagster.conversations import INDEX_SCHEMA
+from negtraj_dagster.defs.check_results import judged
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.versions import code_version, polars_schema, result, table
+from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.collect import TEACHER_VERSION
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS
 from negtraj_dagster.rollouts.landing import READER_VERSION
 from negtraj_dagster.rollouts.read import INDEX_VERSION
+
+MAX_LISTED = 50
+"""Entries of the landing folder that the log names; all are in the object's details."""
 
 
 @dg.asset(
@@ -28,8 +33,9 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
     bad = published.folder / "quarantine.jsonl"
     for file in details["files"]:
         if n := file["n_quarantined"]:
-            context.log.warning(f"{n} of {n + file['n_rollouts']} records of {file['file']} are in quarantine, see {bad}")
-    for entry in details["ignored"]:
+            name = visible_name(file["file"])
+            context.log.warning(f"{n} of {n + file['n_rollouts']} records of {name} are in quarantine, see {bad}")
+    for entry in (*details["unread"], *details["ignored"])[:MAX_LISTED]:
         context.log.warning(f"landing/{entry['path']} is passed over: {entry['reason']}")
     if details["n_refused_by_tombstones"]:
         context.log.warning(f"{details['n_refused_by_tombstones']} rollouts are refused by tombstones.jsonl")
@@ -45,11 +51,24 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
             "n_repeated_keys": details["n_repeated_keys"],
             "n_label_conflicts": details["n_label_conflicts"],
             "n_refused_by_tombstones": details["n_refused_by_tombstones"],
+            "n_unread_bytes": details["n_unread_bytes"],
             "n_ignored_files": len(details["ignored"]),
+            "n_unread_files": len(details["unread"]),
             "per_task": table(details["per_task"]),
-            "files": table(details["files"][:50], names),
+            "files": table([{**file, "file": visible_name(file["file"])} for file in details["files"][:50]], names),
             "quarantine_reasons": table(reasons),
             "ignored_files": table(details["ignored"][:20]),
+            "unread_files": table(details["unread"][:20]),
             "quarantine": dg.MetadataValue.path(str(published.folder / "quarantine.jsonl")),
         },
     )
+
+
+@dg.asset_check(
+    asset=raw_rollouts, description="All that landed can be read: no unknown folder, no missing permission, no stray file."
+)
+def landing_is_read(workspace: Workspace) -> dg.AssetCheckResult:
+    """Fails for what may hold rollouts and is not read; what is read goes on all the same."""
+    unread = workspace.store.require("raw_rollouts").details.get("unread", [])
+    numbers = {"n_unread": len(unread), "unread": [f"{entry['path']}: {entry['reason']}" for entry in unread[:20]]}
+    return judged(passed=not unread, remedy="do what each reason says, and materialize again", numbers=numbers)

@@ -10,6 +10,7 @@ import polars as pl
 
 from negtraj_dagster.conversations import INDEX_SCHEMA, PIECE_SCHEMA, PLACES_SCHEMA, RECORD_SCHEMA
 from negtraj_dagster.errors import StoreError
+from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.tombstones import Tombstone, is_refused
 from negtraj_dagster.schema import canonical_json, digest
@@ -27,7 +28,6 @@ def write_index(
     store: Store,
     folder: Path,
     files: Sequence[LandedFile],
-    ignored: Sequence[dict[str, str]],
     tombstones: Sequence[Tombstone],
     *,
     read_again: Callable[[Sequence[LandedFile]], object],
@@ -38,7 +38,6 @@ def write_index(
         store: holds records and pieces.
         folder: where the files go.
         files: in order of arrival.
-        ignored: files passed over, with the reason.
         tombstones: what stays out.
         read_again: reads files anew whose records are gone from the store (a segment was damaged and set aside).
 
@@ -46,13 +45,13 @@ def write_index(
         StoreError: a file's records are gone and reading it again does not bring them back.
     """
     placed, segments, pieces = _placed_records(store, files)
-    if (lost := _lost(placed)).height:
-        names = set(lost["origin_file"])
-        LOG.warning("%d records of %d files are gone from the store: their files are read again", lost.height, len(names))
-        read_again([file for file in files if file.place in names])
+    if names := _lost_files(files, placed):
+        LOG.warning("records of %d files are gone from the store: these files are read again", len(names))
+        read_again([file for file in files if file.piece_key in names])
         placed, segments, pieces = _placed_records(store, files)
-        if (lost := _lost(placed)).height:
-            raise StoreError(f"{lost.height} records of {lost['origin_file'][0]} cannot be read again; {REMEDY}")
+        if names := _lost_files(files, placed):
+            file = next(file for file in files if file.piece_key in names)
+            raise StoreError(f"records of {visible_name(file.place)} cannot be read again; {REMEDY}")
     bad = placed.filter(pl.col("fault") != "")
     rows = _with_occurrences(placed.filter(pl.col("fault") == ""))
     forgotten = rows.filter(is_refused(tombstones))["base_key"].unique()  # one copy that names the subject is enough
@@ -71,9 +70,10 @@ def write_index(
         content={"n_rollouts": index.height, "rows": frame_digest(index.drop(NOT_IDENTITY))},
         details={
             "files": _summaries(files, placed),
-            "ignored": list(ignored),
             "n_files": len(files),
             "n_quarantined": bad.height,
+            "n_bytes": sum(file.size_bytes for file in files),
+            "n_unread_bytes": int(bad["n_unread"].sum()),
             "n_repeated_keys": n_read - rows.height - refused.height,
             "n_label_conflicts": n_conflicts,
             "n_refused_by_tombstones": refused.height,
@@ -85,32 +85,52 @@ def write_index(
     )
 
 
-def _lost(placed: pl.DataFrame) -> pl.DataFrame:
-    """Places whose record no segment holds."""
-    return placed.filter((pl.col("slice_fault") == "") & pl.col("segment").is_null())
+def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:
+    """Piece keys of files whose list of records is gone, or one of these records."""
+    is_lost = (pl.col("slice_fault") == "") & (pl.col("record_key") != "") & pl.col("segment").is_null()
+    listed = set(placed["piece_key"])
+    return set(placed.filter(is_lost)["piece_key"]) | {file.piece_key for file in files if file.piece_key not in listed}
 
 
 def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataFrame, list[Path], list[Path]]:
-    """Every record of every file at its place, joined with what it was read to; each distinct piece once."""
-    pieces: dict[str, Path] = {}
-    frames = [PIECE_SCHEMA.to_frame().with_columns(file=pl.lit(0, dtype=pl.Int32))]
-    for number, file in enumerate(files):
-        if file.piece_key not in pieces:
-            pieces[file.piece_key] = store.folder(f"segments/pieces/{file.table}/{file.piece_key}")
-            records = pl.read_parquet(store.file(pieces[file.piece_key], "records.parquet"), glob=False)
-            frames.append(records.with_columns(file=pl.lit(number, dtype=pl.Int32)))
+    """Every record of every file at its place, joined with what it was read to; each distinct piece once.
+
+    A file without a record has one row all the same, without a place.
+    """
+    tables = sorted({file.table for file in files})
     named = pl.DataFrame(
-        [(number, file.task, file.place) for number, file in enumerate(files)],
-        schema={"file": pl.Int32, "task": pl.String, "origin_file": pl.String},
+        [(number, file.task, file.place, file.piece_key) for number, file in enumerate(files)],
+        schema={"file": pl.Int32, "task": pl.String, "origin_file": pl.String, "piece_key": pl.String},
         orient="row",
-    )
-    placed = pl.concat(frames).rename({"fault": "slice_fault", "place": "origin_place"})
-    placed = placed.join(named, on="file", how="left", maintain_order="left")
-    read, segments = _read_records(store, sorted({file.table for file in files}))
+    ).unique("piece_key", keep="first", maintain_order=True)
+    pieces, piece_segments = _read_pieces(store, tables, named)
+    placed = pieces.join(named, on="piece_key", how="inner").sort("file", "number")
+    placed = placed.rename({"fault": "slice_fault", "place": "origin_place"})
+    read, segments = _read_records(store, tables)
     joined = placed.join(read, on="record_key", how="left", maintain_order="left")
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
     used = set(joined["segment"].drop_nulls().unique())
-    return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in used], list(pieces.values())
+    return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in used], piece_segments
+
+
+def _read_pieces(store: Store, tables: Sequence[str], named: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
+    """Lists of records of the named files, and the segments that hold them."""
+    frames, segments = [PIECE_SCHEMA.to_frame()], []
+    for table in tables:
+        cache = RowCache(store, f"pieces/{table}", "piece_key", PIECE_SCHEMA)
+        for segment in cache.segments():
+            keys = pl.read_parquet(segment / "keys.parquet", glob=False).join(named, on="piece_key", how="semi")
+            if keys.height:
+                segments.append(segment)
+                rows = cache.rows_of([segment]).join(keys, on="piece_key", how="semi")
+                empty = keys.join(rows, on="piece_key", how="anti")
+                frames += [rows, empty.select("piece_key").pipe(_without_records)]
+    return pl.concat(frames).unique(("piece_key", "number"), keep="first", maintain_order=True), segments
+
+
+def _without_records(keys: pl.DataFrame) -> pl.DataFrame:
+    columns = {name: pl.lit(None, dtype=kind) for name, kind in PIECE_SCHEMA.items() if name != "piece_key"}
+    return keys.with_columns(**columns).select(PIECE_SCHEMA.names())
 
 
 def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, list[Path]]:
@@ -163,12 +183,14 @@ def _write_quarantine(folder: Path, bad: pl.DataFrame) -> None:
 
 
 def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[str, Any]]:
-    counts = placed.group_by("file").agg(n_quarantined=(pl.col("fault") != "").sum(), n_rollouts=(pl.col("fault") == "").sum())
+    counts = placed.group_by("file").agg(
+        n_quarantined=(pl.col("fault") != "").sum(), n_rollouts=(pl.col("fault") == "").sum(), n_unread=pl.col("n_unread").sum()
+    )
     by_number = {row["file"]: row for row in counts.iter_rows(named=True)}
     by_piece: dict[str, dict[str, Any]] = {}
     made = []
     for number, file in enumerate(files):
-        row = by_piece.setdefault(file.piece_key, by_number.get(number, {"n_rollouts": 0, "n_quarantined": 0}))
+        row = by_piece.setdefault(file.piece_key, by_number.get(number, {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0}))
         made.append(
             {
                 "file": file.place,
@@ -178,6 +200,7 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
                 "size_bytes": file.size_bytes,
                 "n_rollouts": row["n_rollouts"],
                 "n_quarantined": row["n_quarantined"],
+                "n_unread_bytes": row["n_unread"],
             }
         )
     return made

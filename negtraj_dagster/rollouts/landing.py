@@ -5,24 +5,22 @@ run keeps the hash it had then. `negtraj verify` hashes all of them again.
 """
 
 import json
-import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
+from negtraj_dagster.rollouts.walk import Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
-from negtraj_dagster.settings import Settings, did_you_mean
+from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
 from negtraj_dagster.store import Store, file_sha256
 from negtraj_dagster.tasks import TASKS
 
-LOG = logging.getLogger(__name__)
-
-READER_VERSION = 1
-SUFFIXES = (".json", ".jsonl")
+READER_VERSION = 2
 ARRIVALS = "arrivals.jsonl"
 FILE_HASHES = "cache/file_hashes.json"
 SETTLED_NS = 2_000_000_000
@@ -57,64 +55,128 @@ class LandedFile:
         return f"{self.task}/{self.format}/{self.name}"
 
 
-def find_landed_files(store: Store, settings: Settings) -> tuple[list[LandedFile], list[dict[str, str]]]:
-    """All files to read, in a fixed order, and those passed over with the reason.
+@dataclass
+class Landed:
+    """Files to read, in a fixed order, and what is passed over."""
+
+    files: list[LandedFile] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
+
+    @property
+    def ignored(self) -> list[dict[str, str]]:
+        """What holds no rollouts by its name."""
+        return [passed.entry for passed in self.passed if not passed.is_fault]
+
+    @property
+    def unread(self) -> list[dict[str, str]]:
+        """What may hold rollouts and cannot be read: the check `landing_is_read` fails for it."""
+        return [passed.entry for passed in self.passed if passed.is_fault]
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A folder of one task's files in one format."""
+
+    task: str
+    format: str
+    folder: Path
+    pattern: str = "**/*"
+
+
+def find_landed_files(store: Store, settings: Settings) -> Landed:
+    """All files to read, and all that is passed over. What cannot be read is listed and stops nothing.
 
     Raises:
-        SettingsError: a landing folder whose task or format is unknown, or a source without a file.
+        SettingsError: the settings name a folder, a task or a format that is not there.
     """
-    files: list[LandedFile] = []
-    ignored: list[dict[str, str]] = []
+    landed = Landed()
     hashes = FileHashes(store)
-    for task, format_name, root, pattern in _folders(settings):
-        for path in sorted(path for path in root.glob(pattern) if path.is_file()):
-            name = path.relative_to(root).as_posix()
-            if reason := _why_ignored(path.relative_to(root)):
-                ignored.append({"path": ascii(f"{task}/{format_name}/{name}")[1:-1], "reason": reason})
-                continue
-            files.append(LandedFile(task, format_name, path, name, hashes.sha256(path), path.stat().st_size))
-    hashes.save()
-    return sorted(files, key=lambda file: file.place), ignored
-
-
-def _why_ignored(path: Path) -> str:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8"
-    is_visible = path.suffix in SUFFIXES and not any(part.startswith(".") for part in path.parts)
-    return "" if is_visible else f"not a visible {' or '.join(SUFFIXES)} file"
-
-
-def _folders(settings: Settings) -> Iterator[tuple[str, str, Path, str]]:
     for landing in settings.landings:
-        for folder in sorted(landing.glob("*/*")):
-            if folder.is_dir() and not folder.name.startswith("."):
-                yield (*_known(folder.parent.name, folder.name, str(folder)), folder, "**/*")
-        loose = (*landing.glob("[!.]*"), *landing.glob("*/[!.]*"))
-        if stray := sorted(path for path in loose if path.is_file()):
-            raise SettingsError(f"{stray[0]}: files belong in {landing}/<task>/<format>/; move it there")
+        for root in _landing_roots(landing, landed):
+            _take_files(root, landed, hashes)
     if settings.nat_dir is not None:
-        folder = settings.nat_dir / "strategyqa"
-        if not any(any(folder.glob(pattern)) for pattern in NAT_PATTERNS):
-            raise SettingsError(
-                f"NEGTRAJ_NAT_DIR = {settings.nat_dir}: no file {' or '.join(NAT_PATTERNS)} in {folder}; point it at NAT's "
-                f"data folder with its trajectories, or unset it"
-            )
-        for pattern in NAT_PATTERNS:
-            yield "strategyqa", "nat", folder, pattern
+        _take_nat_files(settings.nat_dir, landed, hashes)
     for name, source in sorted(settings.sources.items()):
-        if not source.path.is_dir():
-            raise SettingsError(f"[sources.{name}] path = {source.path}: no such folder")
-        yield (*_known(source.task, source.format, f"[sources.{name}]"), source.path, source.pattern)
+        _check_source(name, source)
+        _take_files(_Root(source.task, source.format, source.path, source.pattern), landed, hashes)
+    hashes.save()
+    return Landed(sorted(landed.files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
 
-def _known(task: str, format_name: str, place: str) -> tuple[str, str]:
-    if task not in TASKS:
-        raise SettingsError(f"{place}: unknown task {task!r}{did_you_mean(task, TASKS)}")
-    if format_name not in FORMATS:
-        raise SettingsError(f"{place}: unknown rollout format {format_name!r}{did_you_mean(format_name, FORMATS)}")
-    return task, format_name
+def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
+    """Add a folder's files; returns how many fit its pattern."""
+    walk, place, n_matching = walk_folder(root.folder), f"{root.task}/{root.format}", 0
+    landed.passed += [passed.under(place) for passed in walk.passed if passed.is_fault or matches(passed.name, root.pattern)]
+    for name, path in walk.files:
+        if not matches(name, root.pattern):
+            continue
+        n_matching += 1
+        try:
+            file = LandedFile(root.task, root.format, path, name, hashes.sha256(path), path.stat().st_size)
+        except OSError as error:
+            landed.passed.append(Passed(f"{place}/{name}", why_unlisted(error), is_fault=True))
+        else:
+            landed.files.append(file)
+    return n_matching
+
+
+def _landing_roots(landing: Path, landed: Landed) -> Iterator[_Root]:
+    """The folders <task>/<format> of a landing folder; what else lies there is listed with the remedy."""
+    for task, folder in _folders_in(landing, "", TASKS, "task", landed):
+        for format_name, inner in _folders_in(folder, f"{task}/", FORMATS, "rollout format", landed):
+            yield _Root(task, format_name, inner)
+
+
+def _folders_in(folder: Path, place: str, words: Collection[str], kind: str, landed: Landed) -> Iterator[tuple[str, Path]]:
+    try:
+        entries = list_folder(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        landed.passed.append(Passed(place.rstrip("/") or ".", why_unlisted(error), is_fault=True))
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if not _is_folder(entry):
+            reason = "files belong in landing/<task>/<format>/; move it there"
+        elif entry.name in words:
+            yield entry.name, folder / entry.name
+            continue
+        else:
+            reason = f"unknown {kind}{did_you_mean(entry.name, words)}; rename the folder, nothing in it is read"
+        landed.passed.append(Passed(f"{place}{entry.name}", reason, is_fault=True))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _take_nat_files(nat_dir: Path, landed: Landed, hashes: "FileHashes") -> None:
+    folder, n_faults = nat_dir / "strategyqa", len(landed.unread)
+    n_matching = sum(_take_files(_Root("strategyqa", "nat", folder, pattern), landed, hashes) for pattern in NAT_PATTERNS)
+    if not n_matching and len(landed.unread) == n_faults:
+        raise SettingsError(
+            f"NEGTRAJ_NAT_DIR = {nat_dir}: no file {' or '.join(NAT_PATTERNS)} in {folder}; point it at NAT's "
+            f"data folder with its trajectories, or unset it"
+        )
+
+
+def _check_source(name: str, source: RolloutSource) -> None:
+    place = f"[sources.{name}]"
+    if source.task not in TASKS:
+        raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, TASKS)}")
+    if source.format not in FORMATS:
+        raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, FORMATS)}")
+    try:
+        is_missing = not source.path.is_dir()
+    except PermissionError:
+        return  # it is listed when it is walked
+    if is_missing:
+        raise SettingsError(f"{place} path = {source.path}: no such folder")
 
 
 class FileHashes:

@@ -6,20 +6,23 @@ and the index of all rollouts. Conversations stay with their records; the index 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
 from negtraj_dagster.conversations import CONVERSATION_SCHEMA, PIECE_SCHEMA, RECORD_SCHEMA
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.printable import visible_name
+from negtraj_dagster.rollouts.arrays import Slice, array_slices
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
-from negtraj_dagster.rollouts.records import Slice, iter_slices, parse_record
+from negtraj_dagster.rollouts.records import holds_array, line_slices, parse_record, text_of_array
 from negtraj_dagster.rollouts.tombstones import read_tombstones
+from negtraj_dagster.rollouts.walk import why_unlisted
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store
@@ -27,10 +30,14 @@ from negtraj_dagster.tables import RowCache
 
 LOG = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Rises when the index of all rollouts comes out differently from the same records."""
 BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
+BATCH_BYTES = 32_000_000
+"""Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
+BEGINNING_BYTES = 1 << 16
+"""Read to tell an array from lines."""
 
 
 @dataclass
@@ -49,22 +56,23 @@ def read_landed_files(store: Store, settings: Settings) -> Published:
         SettingsError: see `find_landed_files`.
         RolloutFormatError: a file changed while it was read.
     """
-    files, ignored = find_landed_files(store, settings)
-    files = in_order_of_arrival(store, files)
+    landed = find_landed_files(store, settings)
+    files = in_order_of_arrival(store, landed.files)
     tombstones = read_tombstones(store)
     made_of = {
         "code": INDEX_VERSION,
         "files": digest(*(canonical_json([file.place, file.piece_key]) for file in files)),
-        "ignored": digest_json(ignored),
+        "ignored": digest_json([landed.ignored, landed.unread]),
         "tombstones": digest_json([tombstone.identity for tombstone in tombstones]),
     }
 
     def write(folder: Path) -> Built:
         work = read_new_files(store, files)
         built = write_index(
-            store, folder, files, ignored, tombstones, read_again=lambda lost: read_new_files(store, lost, work, again=True)
+            store, folder, files, tombstones, read_again=lambda lost: read_new_files(store, lost, work, again=True)
         )
-        return replace(built, work=vars(work))
+        listed = {"ignored": landed.ignored, "unread": landed.unread}
+        return replace(built, details={**built.details, **listed}, work=vars(work))
 
     return store.build("raw_rollouts", made_of, write)
 
@@ -81,7 +89,7 @@ def read_new_files(store: Store, files: Sequence[LandedFile], work: ReadWork | N
     work = work or ReadWork()
     with store.lock("segments/rollouts"):  # two runs that see the same new file read it once
         for table in sorted({file.table for file in files}):
-            known = {path.name for path in store.segments(f"pieces/{table}")}
+            known = set(piece_cache(store, table).keys()["piece_key"].to_list())
             new = {file.piece_key: file for file in files if file.table == table and (again or file.piece_key not in known)}
             if new:
                 reader = _Reader(store, table, work)
@@ -96,6 +104,11 @@ def record_cache(store: Store, table: str) -> RowCache:
     return RowCache(store, table, "record_key", RECORD_SCHEMA)
 
 
+def piece_cache(store: Store, table: str) -> RowCache:
+    """Which records the files of one task and format hold, by the files' bytes."""
+    return RowCache(store, f"pieces/{table}", "piece_key", PIECE_SCHEMA)
+
+
 class _Reader:
     """Reads files of one table in batches of new records. A file's piece follows its records, so it never names lost ones."""
 
@@ -103,37 +116,36 @@ class _Reader:
         self._store, self._table, self._work = store, table, work
         self._cache = record_cache(store, table)
         self._known = set(self._cache.keys()["record_key"].to_list())
+        self._pieces = piece_cache(store, table)
         self._new: dict[str, tuple[LandedFile, Slice]] = {}
-        self._pieces: dict[str, pl.DataFrame] = {}
+        self._n_new_bytes = 0
+        self._read: list[str] = []
+        self._places: list[tuple[str, int, str, str, str, int]] = []
 
     def read(self, file: LandedFile) -> None:
         """Take in one file."""
-        raw = file.path.read_bytes()
-        if hashlib.sha256(raw).hexdigest() != file.sha256:
-            raise RolloutFormatError(f"{file.path}: changed while it was read; land files by rename, and run again")
-        places: list[tuple[str, str, str]] = []
+        places: list[tuple[str, int, str, str, str, int]] = []
         prefix = hashlib.sha256(f"record {self._table}\n".encode())
-        for part in iter_slices(raw):
+        for number, part in enumerate(_iter_slices(file)):
             key = ""
             if part.raw is not None:
                 hasher = prefix.copy()
                 hasher.update(part.raw)
                 key = hasher.hexdigest()
-            places.append((key, part.place, part.fault))
-            if key and key not in self._known:
-                self._new[key] = (file, part)
-                self._known.add(key)
-            if len(self._new) >= BATCH_RECORDS:
-                self._publish_records()
-        self._pieces[file.piece_key] = pl.DataFrame(places, schema=PIECE_SCHEMA, orient="row")
+                if key not in self._known:
+                    self._new[key] = (file, part)
+                    self._known.add(key)
+                    self._n_new_bytes += len(part.raw)
+            places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread))
+            if len(self._new) >= BATCH_RECORDS or self._n_new_bytes >= BATCH_BYTES:
+                self.flush()
+        self._read.append(file.piece_key)
+        self._places += places
         self._work.files_read += 1
         self._work.records_seen += len(places)
 
     def flush(self) -> None:
-        """Publish what is still to be published."""
-        self._publish_records()
-
-    def _publish_records(self) -> None:
+        """Publish new records, and then which of them the files hold that are read to their end."""
         if self._new:
             rows, conversations = [], {}
             for row, conversation in _read_records(self._new):
@@ -144,18 +156,47 @@ class _Reader:
             texts = pl.DataFrame([conversations[key] for key in sorted(conversations)], schema=CONVERSATION_SCHEMA)
             self._cache.add(table["record_key"], table, {"conversations.parquet": texts})
             self._work.records_read += len(rows)
-            self._new = {}
-        for key, piece in self._pieces.items():
-            self._store.publish_segment(f"pieces/{self._table}", key, _piece_writer(piece))
-        self._pieces = {}
+            self._new, self._n_new_bytes = {}, 0
+        if self._read:
+            places = pl.DataFrame(self._places, schema=PIECE_SCHEMA, orient="row")
+            self._pieces.add(pl.Series(self._read, dtype=pl.String), places)
+            self._read, self._places = [], []
 
 
-def _piece_writer(piece: pl.DataFrame) -> Callable[[Path], Built]:
-    def write(folder: Path) -> Built:
-        piece.write_parquet(folder / "records.parquet")
-        return Built({"n_records": piece.height})
+def _iter_slices(file: LandedFile) -> Iterator[Slice]:
+    """A file's records; lines come one at a time, so that memory does not grow with the file.
 
-    return write
+    Raises:
+        RolloutFormatError: the file cannot be read any more, or is not the one that was found.
+    """
+    hasher = hashlib.sha256()
+    try:
+        with file.path.open("rb") as handle:
+            is_array = holds_array(handle.read(BEGINNING_BYTES))
+            handle.seek(0)
+            yield from _array_of(handle, hasher) if is_array else line_slices(_hashed(handle, hasher))
+            for rest in iter(lambda: handle.read(BEGINNING_BYTES), b""):
+                hasher.update(rest)
+    except OSError as error:
+        raise RolloutFormatError(f"{visible_name(str(file.path))}: {why_unlisted(error)}; run again") from error
+    if hasher.hexdigest() != file.sha256:
+        raise RolloutFormatError(
+            f"{visible_name(str(file.path))}: changed while it was read; land files by rename, and run again"
+        )
+
+
+def _hashed(lines: Iterable[bytes], hasher: "hashlib._Hash") -> Iterator[bytes]:
+    for line in lines:
+        hasher.update(line)
+        yield line
+
+
+def _array_of(handle: BinaryIO, hasher: "hashlib._Hash") -> Iterator[Slice]:
+    raw = handle.read()
+    hasher.update(raw)
+    text = text_of_array(raw)
+    del raw
+    return array_slices(text)
 
 
 def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:

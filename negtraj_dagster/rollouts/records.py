@@ -1,16 +1,21 @@
 """Splits a landed file into records, strictly: what is not proper JSON is rejected by place and reason, never guessed.
 
-A file holds either JSON lines or one JSON array, told by its first character.
+A file holds either JSON lines or JSON arrays, told by its first character. No reason quotes a value: a secret in a bad record
+would get into quarantine, metadata and logs.
 """
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from negtraj_dagster.rollouts.arrays import Slice, array_slices
+
 MAX_RECORD_CHARS = 100_000_000
-BLANK = re.compile(r"[ \t\r\n]*")
+BOM = b"\xef\xbb\xbf"
+FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
+"""What files begin with that hold no text in UTF-8."""
+MAX_KEY_CHARS = 40
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,6 @@ class _RefusedError(ValueError):
     """Valid for Python's parser, not for us."""
 
 
-@dataclass(frozen=True)
-class Slice:
-    """One record's own bytes and where they stand; `fault` says why there are none."""
-
-    place: str
-    raw: bytes | None
-    fault: str = ""
-
-
 def iter_records(raw: bytes) -> Iterator[Record]:
     """Every record of a file's bytes, the bad ones with their fault."""
     for part in iter_slices(raw):
@@ -43,41 +39,63 @@ def iter_records(raw: bytes) -> Iterator[Record]:
 
 def iter_slices(raw: bytes) -> Iterator[Slice]:
     """Every record's own bytes. Lines are only split; an array is scanned to find where its records end."""
-    body = raw.removeprefix(b"\xef\xbb\xbf")
-    if body.lstrip()[:1] == b"[":
-        try:
-            yield from _array_slices(body.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield Slice("file", None, f"not UTF-8 at byte {error.start}; a JSON array cannot be read in part")
-        return
-    for number, line in enumerate(body.split(b"\n"), 1):
-        if stripped := line.strip():
+    return array_slices(text_of_array(raw)) if holds_array(raw) else line_slices(raw.split(b"\n"))
+
+
+def holds_array(beginning: bytes) -> bool:
+    """Whether a file is an array, told by its first bytes that are not blank."""
+    return beginning.removeprefix(BOM).lstrip()[:1] == b"["
+
+
+def text_of_array(raw: bytes) -> str:
+    """A file's bytes as `array_slices` reads them."""
+    return str(raw, "latin-1")[len(BOM) if raw[: len(BOM)] == BOM else 0 :]
+
+
+def line_slices(lines: Iterable[bytes]) -> Iterator[Slice]:
+    """Records of JSON lines, with or without their line breaks; an object over several lines is one record, and refused."""
+    splitter = _LineSplitter()
+    for number, line in enumerate(lines, 1):
+        yield from splitter.take(number, line)
+        if splitter.is_over:
+            return
+    yield from splitter.end()
+
+
+class _LineSplitter:
+    """Holds back lines from one that is `{` alone until the line that begins with its `}`: an object written for people."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._open: list[tuple[int, bytes]] = []
+
+    def take(self, number: int, line: bytes) -> Iterator[Slice]:
+        """One line of the file."""
+        if number == 1:
+            line = line.removeprefix(BOM)
+            if foreign := _foreign(line):
+                self.is_over = True
+                yield Slice("file", None, f"{foreign}, expected JSON in UTF-8; convert the file", len(line))
+                return
+        if self._open and line[:1] == b"{":
+            yield from self.end()
+        stripped = line.strip()
+        if self._open and line[:1] == b"}":
+            first = self._open[0][0]
+            fault = f"one object over lines {first} to {number}; write it on one line, or all objects as a JSON array"
+            self._open = []
+            yield Slice(f"line {first}", None, fault)
+        elif self._open or line.rstrip() == b"{":
+            self._open.append((number, stripped))
+        elif stripped:
             yield Slice(f"line {number}", stripped)
 
-
-def _array_slices(text: str) -> Iterator[Slice]:
-    position, index = BLANK.match(text, text.index("[") + 1).end(), 0  # type: ignore[union-attr]
-    while position < len(text) and text[position] != "]":
-        start, place = position, f"index {index}"
-        try:
-            _, position = SCANNER.raw_decode(text, start)
-        except (ValueError, RecursionError) as error:
-            line = text.count("\n", 0, position) + 1
-            yield Slice(place, None, f"{_reason(error)}; from line {line} on the array cannot be read")
-            return
-        yield Slice(place, text[start:position].encode())
-        index += 1
-        position = BLANK.match(text, position).end()  # type: ignore[union-attr]
-        if text[position : position + 1] == ",":
-            position = BLANK.match(text, position + 1).end()  # type: ignore[union-attr]
-        elif text[position : position + 1] not in ("]", ""):
-            line = text.count("\n", 0, position) + 1
-            yield Slice(f"index {index}", None, f"line {line}: expected ',' or ']' after a record; nothing after it is read")
-            return
-    if position >= len(text):
-        yield Slice(f"index {index}", None, "the array is not closed: the file is cut")
-    elif rest := text[position + 1 :].strip():
-        yield Slice("file", None, f"text after the array's end: {rest[:40]!r}")
+    def end(self) -> Iterator[Slice]:
+        """What was held back in vain."""
+        held, self._open = self._open, []
+        for number, line in held:
+            if line:
+                yield Slice(f"line {number}", line)
 
 
 def parse_record(raw: bytes, place: str) -> Record:
@@ -93,7 +111,7 @@ def parse_record(raw: bytes, place: str) -> Record:
     except (ValueError, RecursionError) as error:
         return Record(place, None, _reason(error))
     if end != len(line):
-        return Record(place, None, f"text after the record: {line[end : end + 40]!r}")
+        return Record(place, None, f"text after the record: {len(line) - end} characters from character {end} on")
     return _checked(place, value)
 
 
@@ -124,7 +142,7 @@ def _unwritable(value: object) -> str:
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError as error:
-        return f"lone surrogate in a text ({error.object[max(error.start - 20, 0) : error.start]!r} …)"
+        return f"lone surrogate in a text, at character {error.start} of the record as it is written anew"
     except (ValueError, RecursionError):
         return "a number too large for a float, or nested too deeply"
     return ""
@@ -142,7 +160,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise _RefusedError(f"key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        raise _RefusedError(f"key {key_name(next(key for key in keys if keys.count(key) > 1))} stands twice in one object")
     return made
 
 
@@ -150,6 +168,14 @@ def _constant(name: str) -> Any:
     raise _RefusedError(f"{name} is not JSON")
 
 
+def key_name(key: str) -> str:
+    """A key of a record as messages name it: a long one is no name, and is cut."""
+    return repr(key if len(key) <= MAX_KEY_CHARS else f"{key[:MAX_KEY_CHARS]}…")
+
+
+def _foreign(beginning: bytes) -> str:
+    named = next((name for magic, name in FOREIGN.items() if beginning.startswith(magic)), "")
+    return named or ("bytes with NUL among them" if b"\0" in beginning[:4] else "")
+
+
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
-SCANNER = json.JSONDecoder()
-"""Only finds where a record ends; `DECODER` judges it."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from negtraj_dagster.errors import SettingsError
-from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Store
 
@@ -50,7 +49,7 @@ def _parse(line: str, place: str) -> Tombstone:
     except ValueError as error:
         raise SettingsError(f"{place}: not JSON ({error}); mend the line, nothing is read before") from error
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("field", "value", "why")):
-        raise SettingsError(f"{place}: found {canonical_json(entry)[:80]}, expected texts for field, value and why")
+        raise SettingsError(f"{place}: found {type(entry).__name__}, expected texts for field, value and why")
     if entry["field"] not in FIELDS:
         raise SettingsError(f"{place}: unknown field {entry['field']!r}{did_you_mean(entry['field'], FIELDS)}")
     return Tombstone(entry["field"], entry["value"], entry["why"])

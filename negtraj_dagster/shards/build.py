@@ -23,7 +23,7 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
 from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
 
-SHARDS_VERSION = 2
+SHARDS_VERSION = 3
 
 
 @dataclass(frozen=True)

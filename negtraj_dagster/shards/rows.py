@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from negtraj_dagster.schema import ConditionedTurn, MissingTools, Reasoning, TokenIds, conditioned_json
 
@@ -75,6 +75,18 @@ def lacks_tools(conversation: str) -> bool:
         return False
     read = json.loads(conversation)
     return not read.get("tools") and any(turn.get("tool_calls") for turn in read["messages"])
+
+
+def blank_target(conversation: str) -> int | None:
+    """The first trained turn, counted from 0, in which the agent says nothing at all: no content, reasoning or call."""
+    for index, turn in enumerate(json.loads(conversation)["messages"]):
+        if is_target(turn) and not turn.get("tool_calls") and not _says(turn, "content") and not _says(turn, "reasoning"):
+            return index
+    return None
+
+
+def _says(turn: ConditionedTurn, key: Literal["content", "reasoning"]) -> bool:
+    return bool((turn.get(key) or "").strip())
 
 
 def _without_keys(turn: ConditionedTurn, settings: RowSettings) -> ConditionedTurn:

@@ -18,12 +18,13 @@ from negtraj_dagster.chat_templates import VERSIONS, ChatTemplate, reference_ren
 from negtraj_dagster.errors import MaskError, ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.shards.proof import Prover, is_beginning
-from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, foreign_tokenizer, lacks_tools
+from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, blank_target, foreign_tokenizer, lacks_tools
 from negtraj_dagster.store import Built, Store, file_sha256
 
 LOG = logging.getLogger(__name__)
 
-MASK_RULE_VERSION = 1
+MASK_RULE_VERSION = 2
+"""Rises when other tokens are trained of the same rows, or other rows are refused."""
 BATCH_ROWS = 4096
 
 
@@ -218,6 +219,9 @@ def _refuse(rule: TokenRule, keys: Sequence[str], conversations: Mapping[str, st
     for key in keys:
         if rule.rows.missing_tools == "refuse" and lacks_tools(conversations[key]):
             refused.append((key, "tools_missing", TOOLS_MISSING))
+        elif (turn := blank_target(conversations[key])) is not None:
+            detail = f"messages[{turn}]: the agent says nothing there, so that its end token alone would be trained"
+            refused.append((key, "blank_turn", f'{detail}; leave the turn out of the rollout, or give it "loss": false'))
         elif made_by := foreign_tokenizer(conversations[key], rule.tokenizer_sha256):
             detail = f"its token ids were made by {made_by}, this is {rule.tokenizer_sha256} (sha256 of tokenizer.json)"
             refused.append((key, "other_tokenizer", f'{detail}; set shards.ids = "retokenize", or name the same file'))

@@ -12,9 +12,10 @@ import pytest
 
 from negtraj_dagster.chat_templates import make_template
 from negtraj_dagster.launch import run_child
-from negtraj_dagster.modeling import make_base_model
+from negtraj_dagster.modeling import CHAT_TEMPLATE, make_base_model
 
-CARD = {"strategy": "nat", "chat_template": make_template("own.jinja", "{{ messages[0].content }}").to_json()}
+OWN_TEMPLATE = f"{{# the recipe's own #}}{CHAT_TEMPLATE}"
+CARD = {"strategy": "nat", "chat_template": make_template("own.jinja", OWN_TEMPLATE).to_json()}
 TRAINER = "negtraj_dagster.checkpoints.train"
 SEGMENT_SCHEMA = pa.schema(
     [

@@ -145,7 +145,7 @@ def test_others_may_say_that_they_are_not_trained(role: str) -> None:
         assert turn({"role": role, "content": "x", "loss": loss}) == {"role": role, "content": "x"}
     for positive in (True, 0.5):
         said = complaint(agent(), {"role": role, "content": "x", "loss": positive})
-        assert said.startswith(f"messages[1].loss = {positive!r}: a {role} turn cannot carry loss")
+        assert said.startswith(f"messages[1].loss: a {role} turn cannot carry loss")
 
 
 def test_ranges_are_sorted_by_field_and_start_and_may_touch() -> None:
@@ -175,56 +175,61 @@ def test_bounds_are_characters_not_bytes() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"role": "robot"}, "messages[0].role = 'robot'; expected one of"),
-        ({"content": None}, "messages[0].content = 'None': found NoneType, expected str; write what was said"),
+        ({"role": "robot"}, "messages[0].role: found str (5 characters), expected one of system, user"),
+        ({"content": None}, "messages[0].content: found NoneType"),
         ({"thinking": "a"}, "messages[0]: unknown keys ['thinking']; known: content, loss, name"),
-        ({"reasoning": ["a"]}, "messages[0].reasoning = \"['a']\": found list, expected str; write text"),
-        ({"reasoning": "a", "reasoning_content": "b"}, "messages[0]: reasoning = 'a' and reasoning_content = 'b' differ"),
-        ({"loss": -0.5}, "messages[0].loss = '-0.5': found float, expected true, false or a number from 0"),
-        ({"loss": float("nan")}, "messages[0].loss = 'nan'"),
-        ({"loss": 10**400}, "messages[0].loss = '1000"),
-        ({"loss": "1"}, "messages[0].loss = '1': found str"),
-        ({"tool_calls": {}}, "messages[0].tool_calls = '{}': found dict, expected list"),
-        ({"tool_calls": ["f"]}, "messages[0].tool_calls[0] = 'f': found str, expected dict"),
-        ({"tool_calls": [{"arguments": "{}"}]}, "messages[0].tool_calls[0]: key 'name' is missing"),
-        ({"tool_calls": [{**SEARCH, "name": ""}]}, "messages[0].tool_calls[0].name = '': found str, expected a tool's name"),
-        ({"tool_calls": [{**SEARCH, "id": 3}]}, "messages[0].tool_calls[0].id = '3': found int, expected str"),
-        ({"tool_calls": [{**SEARCH, "index": 0}]}, "messages[0].tool_calls[0]: unknown keys ['index']"),
-        ({"tool_calls": [{"function": SEARCH, "type": "custom"}]}, "messages[0].tool_calls[0].type = 'custom'"),
-        ({"tool_calls": [{"function": {**SEARCH, "id": "1"}}]}, "messages[0].tool_calls[0].function: unknown keys ['id']"),
+        ({"reasoning": ["a"]}, "messages[0].reasoning: found list"),
         (
-            {"tool_calls": [{"name": "f"}]},
-            "messages[0].tool_calls[0].arguments = 'None': found NoneType, expected JSON text or",
+            {"reasoning": "a", "reasoning_content": "b"},
+            "reasoning (1 characters) and reasoning_content (1) differ",
         ),
-        ({"tool_calls": [{"name": "f", "arguments": [1]}]}, "messages[0].tool_calls[0].arguments = '[1]': found list"),
-        ({"tool_calls": [{"name": "f", "arguments": ""}]}, "expected JSON text or an object; write {} for none"),
-        ({"tool_calls": [{"function": {"name": "f", "arguments": "{a}"}}]}, "[0].function.arguments = '{a}': not JSON"),
+        ({"loss": -0.5}, "messages[0].loss: found float"),
+        ({"loss": float("nan")}, "messages[0].loss: found "),
+        ({"loss": 10**400}, "messages[0].loss: found "),
+        ({"loss": "1"}, "messages[0].loss: found str"),
+        ({"tool_calls": {}}, "messages[0].tool_calls: found dict"),
+        ({"tool_calls": ["f"]}, "messages[0].tool_calls[0]: found str"),
+        ({"tool_calls": [{"arguments": "{}"}]}, "messages[0].tool_calls[0]: key 'name' is missing"),
+        ({"tool_calls": [{**SEARCH, "name": ""}]}, "messages[0].tool_calls[0].name: found str"),
+        ({"tool_calls": [{**SEARCH, "id": 3.5}]}, "messages[0].tool_calls[0].id: found float"),
+        (
+            {"tool_calls": [{"function": SEARCH, "index": 1}]},
+            "messages[0].tool_calls[0].index: found int, expected the call's place in the list, 0",
+        ),
+        ({"tool_calls": [{"function": SEARCH, "type": "custom"}]}, "messages[0].tool_calls[0].type: found "),
+        ({"tool_calls": [{"function": {**SEARCH, "id": "1"}}]}, "messages[0].tool_calls[0].function: unknown keys ['id']"),
+        ({"tool_calls": [{"name": "f", "arguments": [1]}]}, "messages[0].tool_calls[0].arguments: found list"),
+        (
+            {"tool_calls": [{"name": "f", "arguments": "[1]"}]},
+            "arguments: found list (1 values) in JSON text, expected an",
+        ),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "{a}"}}]}, "[0].function.arguments: not JSON"),
         ({"tool_calls": [{"name": "f", "arguments": '{"a": 1, "a": 2}'}]}, "key 'a' stands twice"),
         (
             {"tool_call_id": "c"},
-            "messages[0].tool_call_id = 'c': found on a turn of role assistant, expected on tool turns only",
+            "messages[0].tool_call_id: found on a turn of role assistant, expected on tool turns only",
         ),
-        ({"name": "f"}, "messages[0].name = 'f': found on a turn of role assistant, expected on tool turns only"),
-        ({"ranges": {}}, "messages[0].ranges = '{}': found dict, expected list"),
-        ({"ranges": [[0, 1]]}, "messages[0].ranges[0] = '[0, 1]': found list, expected dict"),
-        ({"ranges": [{**WEIGHT, "field": "name"}]}, "messages[0].ranges[0].field = 'name': found str, expected 'content' or"),
+        ({"name": "f"}, "messages[0].name: found on a turn of role assistant, expected on tool turns only"),
+        ({"ranges": {}}, "messages[0].ranges: found dict"),
+        ({"ranges": [[0, 1]]}, "messages[0].ranges[0]: found list"),
+        ({"ranges": [{**WEIGHT, "field": "name"}]}, "messages[0].ranges[0].field: found str"),
         ({"ranges": [{**WEIGHT, "field": "reasoning"}]}, "messages[0].ranges[0]: found 0 to 1, expected 0 <= start < end <= 0"),
         ({"ranges": [{**WEIGHT, "start": -1}]}, "messages[0].ranges[0]: found -1 to 1"),
         ({"ranges": [{**WEIGHT, "start": 1}]}, "messages[0].ranges[0]: found 1 to 1"),
-        ({"ranges": [{**WEIGHT, "end": True}]}, "messages[0].ranges[0].end = 'True': found bool, expected int"),
-        ({"ranges": [{**WEIGHT, "weight": -1}]}, "messages[0].ranges[0].weight = '-1': found int, expected a number from 0"),
-        ({"ranges": [{**WEIGHT, "weight": True}]}, "messages[0].ranges[0].weight = 'True': found bool"),
-        ({"ranges": [{"field": "content", "start": 0, "end": 1}]}, "messages[0].ranges[0].weight = 'None'"),
+        ({"ranges": [{**WEIGHT, "end": True}]}, "messages[0].ranges[0].end: found bool"),
+        ({"ranges": [{**WEIGHT, "weight": -1}]}, "messages[0].ranges[0].weight: found int"),
+        ({"ranges": [{**WEIGHT, "weight": True}]}, "messages[0].ranges[0].weight: found bool"),
+        ({"ranges": [{"field": "content", "start": 0, "end": 1}]}, "messages[0].ranges[0].weight: found "),
         ({"ranges": [{**WEIGHT, "text": "a"}]}, "messages[0].ranges[0]: unknown keys ['text']"),
         ({"ranges": [{**WEIGHT, "end": 3}, {**WEIGHT, "start": 2, "end": 3}]}, "overlap, expected ranges apart"),
         (
             {"content": "<think>a</think>b", "ranges": [WEIGHT]},
-            "messages[0].ranges: found ranges beside a content with reasoning",
+            "messages[0].ranges: found ranges beside a content that holds reasoning (1 characters)",
         ),
-        ({"token_ids": "12"}, "messages[0].token_ids = '12': found str, expected list"),
-        ({"token_ids": [1, -1]}, "messages[0].token_ids[1] = '-1': found int, expected an integer from 0 to 2147483647"),
-        ({"token_ids": [True]}, "messages[0].token_ids[0] = 'True': found bool"),
-        ({"token_ids": [2**31]}, "messages[0].token_ids[0] = '2147483648'"),
+        ({"token_ids": "12"}, "messages[0].token_ids: found str"),
+        ({"token_ids": [1, -1]}, "messages[0].token_ids[1]: found int"),
+        ({"token_ids": [True]}, "messages[0].token_ids[0]: found bool"),
+        ({"token_ids": [2**31]}, "messages[0].token_ids[0]: found int"),
     ],
 )
 def test_a_malformed_message_says_where_what_and_how_to_mend_it(keys: dict[str, Any], message: str) -> None:
@@ -244,7 +249,7 @@ def test_what_only_an_agent_does_is_refused_of_others(role: str, key: str, value
 
 
 def test_a_tools_answer_of_null_is_refused() -> None:
-    assert "messages[1].content = 'None'" in complaint(agent(), {"role": "tool", "content": None})
+    assert "messages[1].content: found NoneType" in complaint(agent(), {"role": "tool", "content": None})
 
 
 def test_token_ids_without_the_tokenizer_they_are_of_are_refused() -> None:
@@ -254,13 +259,55 @@ def test_token_ids_without_the_tokenizer_they_are_of_are_refused() -> None:
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"tools": {"name": "f"}}, "tools = \"{'name': 'f'}\": found dict, expected a list of objects, or JSON text of one"),
-        ({"tools": '{"name": "f"}'}, "found str, expected a list of objects"),
-        ({"tools": ["f"]}, "tools[0] = 'f': found str, expected dict"),
-        ({"tools": "[{},]"}, "tools = '[{},]': not JSON"),
+        ({"tools": {"name": "f"}}, "tools: found dict"),
+        ({"tools": '{"name": "f"}'}, "found str (13 characters), expected a list of objects"),
+        ({"tools": ["f"]}, "tools[0]: found str"),
+        ({"tools": "[{},]"}, "tools: not JSON"),
         ({"tools": '[{"a": NaN}]'}, "NaN is not JSON"),
-        ({"tokenizer": 3}, "tokenizer = '3': found int, expected str; write the sha256"),
+        ({"tokenizer": 3}, "tokenizer: found int"),
     ],
 )
 def test_malformed_tools_and_tokenizers_are_refused(record: dict[str, Any], message: str) -> None:
     assert message in complaint(agent(), **record)
+
+
+# --- Other spellings -------------------------------------------------------------------------------------------------------
+
+
+NO_ARGUMENTS: tuple[Any, ...] = (None, "", " ", "null", " null\n", {}, "{}")
+
+
+@pytest.mark.parametrize("arguments", NO_ARGUMENTS, ids=repr)
+@pytest.mark.parametrize("is_openai", [False, True], ids=["ours", "openai"])
+def test_a_call_without_arguments_has_an_empty_object_however_it_is_written(arguments: object, is_openai: bool) -> None:
+    call = {"name": "f", "arguments": arguments}
+    said = turn(agent(tool_calls=[{"type": "function", "function": call} if is_openai else call]))
+    assert said["tool_calls"] == [{"name": "f", "arguments": "{}"}]
+
+
+def test_a_call_without_the_key_of_arguments_has_an_empty_object() -> None:
+    assert turn(agent(tool_calls=[{"name": "f"}]))["tool_calls"] == [{"name": "f", "arguments": "{}"}]
+
+
+def test_what_openais_client_dumps_is_read_as_what_it_says() -> None:
+    function = {"name": "f", "arguments": "{}", "strict": None}
+    dump = {
+        "content": None,
+        "refusal": None,
+        "role": "assistant",
+        "annotations": [],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": [{"id": "c", "function": function, "type": "function", "index": 0, "custom": None}],
+    }
+    plain = agent("", tool_calls=[{"id": "c", "name": "f", "arguments": "{}"}])
+    assert turn(dump) == turn(plain)
+
+
+def test_an_unknown_key_that_says_something_is_refused_whatever_stands_beside() -> None:
+    assert "messages[0]: unknown keys ['refusal']" in complaint(agent(refusal="no", audio=None))
+
+
+@pytest.mark.parametrize("value", [False, 0, 0.0], ids=repr)
+def test_false_and_zero_say_something(value: object) -> None:
+    assert "unknown keys ['extra']" in complaint(agent(extra=value))

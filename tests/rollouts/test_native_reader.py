@@ -46,26 +46,12 @@ PIECES = [
 NOT_UTF8 = [b"\xff", b'{"a":"\xff"}', b'{"a":"\xed\xa0\x80"}', b'{"a":"\xc0\x80"}', b'{"a":"\xf4\x90\x80\x80"}']
 
 DIFFERENCES: dict[str, tuple[bytes, list[Row], list[Row]]] = {
-    # The plain reader decodes an array as a whole; here only the record that holds the bytes is refused.
-    "an array that is not UTF-8": (
-        b'[{},{"a":"\xff"},{}]',
-        [("file", None)],
-        [("index 0", b"{}"), ("index 1", None), ("index 2", b"{}")],
-    ),
-    # Python cannot convert the number, so the plain reader cannot pass it; here it is one record's fault.
-    "a whole number of more than 4300 digits in an array": (
-        b'[{"a":' + b"1" * 4301 + b"},{}]",
-        [("index 0", None)],
-        [("index 0", None), ("index 1", b"{}")],
-    ),
     # Python's depth depends on its stack, and is a bit below 1000; here it is stated.
     "nesting beyond 512 levels": (
         b'{"a":' + b"[" * 600 + b"]" * 600 + b"}",
         [("line 1", b'{"a":' + b"[" * 600 + b"]" * 600 + b"}")],
         [("line 1", None)],
     ),
-    # Blanks of Unicode are no blanks of JSON.
-    "a no-break space behind an array": (b"[{}]\xc2\xa0", [("index 0", b"{}")], [("index 0", b"{}"), ("file", None)]),
 }
 
 
@@ -103,13 +89,19 @@ def test_lines_are_read_alike(path: Path, pieces: list[bytes], batch_bytes: int)
     assert _native(path, batch_bytes) == _plain(raw)
 
 
-@given(st.lists(st.sampled_from(PIECES), max_size=12), st.booleans(), st.integers(1, 64))
+@given(st.lists(st.sampled_from(PIECES + NOT_UTF8), max_size=12), st.booleans(), st.integers(1, 64))
+@example([b'{"a":' + b"1" * 4301 + b"}", b"{}"], True, 64)
 @example([b"{}", b",", b"{}", b"]", b"x"], False, 1)
 @settings(max_examples=300, deadline=None)
-def test_arrays_are_read_alike(path: Path, pieces: list[bytes], with_commas: bool, batch_bytes: int) -> None:
+def test_arrays_are_read_alike_up_to_what_is_broken(
+    path: Path, pieces: list[bytes], with_commas: bool, batch_bytes: int
+) -> None:
     raw = b"\xef\xbb\xbf [" + (b"," if with_commas else b"").join(pieces) + b"]"
     path.write_bytes(raw)
-    assert _native(path, batch_bytes) == _plain(raw)
+    native, plain = _native(path, batch_bytes), _plain(raw)
+    n_good = next((n for n, (_, record) in enumerate(native) if record is None), len(native))
+    assert plain[:n_good] == native[:n_good]
+    assert len(plain) >= len(native) - 1  # the plain reader goes on where the native one ends
 
 
 @given(st.binary(max_size=30))

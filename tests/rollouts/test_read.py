@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from negtraj_dagster.errors import RolloutFormatError, SettingsError
+from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.landing import find_landed_files
 from negtraj_dagster.rollouts.read import read_landed_files
@@ -134,18 +134,24 @@ def test_files_of_another_kind_are_listed_as_ignored(store: Store, settings: Set
 
 
 @pytest.mark.parametrize(
-    ("folder", "message"),
+    ("folder", "path", "message"),
     [
-        ("wordtrap/negtraj", r"unknown task 'wordtrap'; did you mean 'wordtraps'\?"),
-        ("wordtraps/negtrja", r"unknown rollout format 'negtrja'; did you mean 'negtraj'\?"),
-        ("wordtraps", r"files belong in .*<task>/<format>/"),
+        ("wordtrap/negtraj", "wordtrap", "unknown task; did you mean 'wordtraps'?"),
+        ("wordtraps/negtrja", "wordtraps/negtrja", "unknown rollout format; did you mean 'negtraj'?"),
+        ("wordtraps", "wordtraps/a.jsonl", "files belong in landing/<task>/<format>/; move it there"),
     ],
     ids=["task", "format", "no-format"],
 )
-def test_a_file_in_a_wrong_folder_stops_with_the_remedy(store: Store, settings: Settings, folder: str, message: str) -> None:
+def test_a_wrong_folder_is_listed_with_the_remedy_and_stops_no_other(
+    store: Store, settings: Settings, folder: str, path: str, message: str
+) -> None:
     land(settings, "a.jsonl", line("q1"), folder)
-    with pytest.raises(SettingsError, match=message):
-        read_landed_files(store, settings)
+    land(settings, "b.jsonl", line("q2"))
+    raw = read_landed_files(store, settings)
+    ((entry),) = raw.details["unread"]
+    assert entry["path"] == path
+    assert message.split(";")[-1] in entry["reason"]
+    assert question_ids(raw) == ["q2"]
 
 
 def test_the_teacher_lands_the_same_file_every_time_and_fails_more_than_it_succeeds(settings: Settings) -> None:
@@ -165,3 +171,33 @@ def test_the_real_nat_files_give_1070_successes_and_1263_failures(store: Store, 
     (counts,) = raw.details["per_task"]
     assert (counts["n_reward_true"], counts["n_reward_false"]) == (1070, 1263)
     assert raw.details["n_quarantined"] == 0
+
+
+def test_bytes_of_an_array_that_nobody_can_read_are_counted(store: Store, settings: Settings) -> None:
+    text = f'[{line("q1").strip()},{{"question_id":[}},{line("q2").strip()}]'
+    land(settings, "a.json", text)
+    raw = read_landed_files(store, settings)
+    assert question_ids(raw) == ["q1"]
+    assert raw.details["n_quarantined"] == 1
+    assert raw.details["n_bytes"] == len(text)
+    assert raw.details["n_unread_bytes"] == len(text) - text.index('{"question_id":[}')
+
+
+def test_a_file_without_a_record_is_read_once(store: Store, settings: Settings) -> None:
+    land(settings, "a.jsonl", "\n")
+    land(settings, "b.jsonl", line("q1"))
+    raw = read_landed_files(store, settings)
+    assert [(file["file"], file["n_rollouts"]) for file in raw.details["files"]] == [
+        ("wordtraps/negtraj/a.jsonl", 0),
+        ("wordtraps/negtraj/b.jsonl", 1),
+    ]
+    land(settings, "c.jsonl", line("q2"))
+    assert read_landed_files(store, settings).work["files_read"] == 1
+
+
+def test_many_small_files_share_segments(store: Store, settings: Settings) -> None:
+    for number in range(300):
+        land(settings, f"{number:03}.jsonl", line(f"q{number}"))
+    raw = read_landed_files(store, settings)
+    assert question_ids(raw) == [f"q{number}" for number in range(300)]
+    assert len(raw.refers) == 2

@@ -70,17 +70,119 @@ def test_a_line_that_is_not_utf8_is_rejected_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('[{"a":1},{"a":', "on the array cannot be read"),
+        ('[{"a":1},{"a":', "5 bytes from there to the end are not read"),
         ('[{"a":1}', "the array is not closed"),
-        ('[{"a":1} {"a":2}]', "expected ',' or ']'"),
-        ('[{"a":1}] tail', "text after the array's end"),
+        ('[{"a":1},', "the array is not closed"),
+        ('[{"a":1}] tail', "4 bytes after the array's end"),
     ],
-    ids=["cut-record", "cut-array", "no-comma", "tail"],
+    ids=["cut-record", "cut-array", "cut-at-comma", "tail"],
 )
-def test_a_broken_array_keeps_its_good_records_and_says_where_it_breaks(text: str, reason: str) -> None:
-    found = read(text)
-    assert found[0] == ("index 0", {"a": 1})
-    assert reason in str(found[-1][1])
+def test_a_cut_array_keeps_its_good_records_and_says_what_is_not_read(text: str, reason: str) -> None:
+    rows = read(text)
+    assert rows[0] == ("index 0", {"a": 1})
+    assert reason in str(rows[-1][1])
+    assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b'{"a":' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a":"\xff"}', "not UTF-8"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
+        (b'{"a":1 "b":2}', "not JSON"),
+        (b'{"a":tru}', "not JSON"),
+        (b'{"a":"\x07"}', "not JSON"),
+        (b"tru", "not JSON"),
+        (b"", "no record at this place"),
+    ],
+    ids=["huge-integer", "not-utf8", "deep", "missing-comma", "misspelled", "control", "bare-word", "nothing"],
+)
+def test_a_record_that_cannot_be_read_costs_an_array_that_record_alone(record: bytes, reason: str) -> None:
+    rows = read(b"[" + record + b"," + b",".join(b'{"n":%d}' % n for n in range(500)) + b"]")
+    assert reason in str(rows[0][1])
+    assert [value for _, value in rows[1:]] == [{"n": n} for n in range(500)]
+
+
+def test_records_of_an_array_without_a_comma_between_them_are_both_read() -> None:
+    assert read('[{"a":1} {"a":2},{"a":3}]') == [(f"index {n}", {"a": n + 1}) for n in range(3)]
+
+
+def test_arrays_that_follow_each_other_are_read_as_one_file() -> None:
+    assert read('[{"a":1}]\n[{"a":2}]') == [("index 0", {"a": 1}), ("index 1", {"a": 2})]
+
+
+@pytest.mark.parametrize("indentation", ["", "  ", "\t"], ids=["none", "two", "tab"])
+@pytest.mark.parametrize(
+    "record",
+    ['{"a":{"b":1}', '{"a":[1}}', '{"a":"x}', '{"a":"x\n y"}', '{"a":1}}'],
+    ids=["open-brace", "wrong-bracket", "open-quote", "line-break-in-text", "brace-too-many"],
+)
+def test_reading_goes_on_at_the_next_record_s_line_where_brackets_do_not_fit(record: str, indentation: str) -> None:
+    records = ['{"n":0}', record, *(f'{{"n":{n}}}' for n in range(1, 100))]
+    rows = read("[\n" + ",\n".join(f"{indentation}{text}" for text in records) + "\n]")
+    values = [value for _, value in rows if isinstance(value, dict) and "n" in value]
+    faults = [value for _, value in rows if isinstance(value, str)]
+    assert values == [{"n": n} for n in range(100)]
+    assert len(faults) == 1
+    assert "reading goes on at line" in faults[0]
+
+
+def test_objects_that_begin_at_the_records_indentation_are_never_taken_for_records() -> None:
+    text = json.dumps([{"n": 0}, {"list": [{"n": 1}]}, {"n": 2}], indent=0).replace('"list": [', '"list": [[')
+    rows = read(text)
+    assert rows[0] == ("index 0", {"n": 0})
+    assert [value for _, value in rows[1:] if isinstance(value, dict)] == []
+    assert "bytes from there to the end are not read" in str(rows[1][1])
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_an_object_over_several_lines_is_one_record_that_is_refused_with_the_remedy(ending: str) -> None:
+    text = json.dumps({"question_id": "q", "messages": [{"role": "assistant", "content": "x"}]}, indent=1) + "\n"
+    rows = read((text + '{"a":1}\n' + text).replace("\n", ending))
+    n_lines = text.count("\n")
+    assert [place for place, _ in rows] == ["line 1", f"line {n_lines + 1}", f"line {n_lines + 2}"]
+    assert rows[1][1] == {"a": 1}
+    assert f"one object over lines 1 to {n_lines}; write it on one line" in str(rows[0][1])
+
+
+def test_a_brace_alone_on_a_line_hides_no_record() -> None:
+    assert [value for _, value in read('{\n{"a":1}\n{\n{"a":2}')][1::2] == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        ("[{}]".encode("utf-16"), "UTF-16"),
+        (b"\x1f\x8b\x08\x00", "gzip"),
+        (b"PAR1", "Parquet"),
+        ('{"a":1}'.encode("utf-32-le"), "NUL"),
+    ],
+    ids=["utf-16", "gzip", "parquet", "utf-32"],
+)
+def test_a_file_of_another_kind_is_one_line_of_quarantine(raw: bytes, fault: str) -> None:
+    ((place, reason),) = read(raw * 3)
+    assert place == "file"
+    assert fault in str(reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1} SECRET',
+        '[{"a":1}] SECRET',
+        '[{"a":1},{"a":"SECRET]',
+        '{"a":"SECRET","a":1}',
+        '{"a":"SECRET\\ud800"}',
+        "SECRET",
+        '"SECRET"',
+        '{"a":SECRET}',
+    ],
+)
+def test_no_reason_quotes_what_a_record_holds(text: str) -> None:
+    faults = [str(value) for _, value in read(text) if isinstance(value, str)]
+    assert faults
+    assert not any("SECRET" in fault for fault in faults)
 
 
 def test_strings_with_line_separators_stay_in_one_record() -> None:

@@ -179,3 +179,25 @@ def test_recipes_that_tokenize_the_same_rows_at_once_train_each_row_once(store: 
         made = list(pool.map(lambda part: tokenize(store, rule, part), parts))
     assert sum(each.n_rows for each in made) == 200
     assert token_keys(store, rule).height == 200
+
+
+@pytest.mark.parametrize("said", ["", " ", "\n\t"], ids=["empty", "a space", "white space"])
+def test_a_turn_in_which_the_agent_says_nothing_is_rejected_by_name(base: Path, store: Store, said: str) -> None:
+    rule = token_rule(base, CHATML, 256, "drop")
+    blank, silent = turns("ask", "a", "so", said), turns("ask", "a", "so", said)
+    silent[3]["weight"] = 0.0
+    tokenize(store, rule, {name: conditioned_json(made) for name, made in (("blank", blank), ("silent", silent))})
+    rows = {row["token_key"]: row for row in token_keys(store, rule).iter_rows(named=True)}
+    assert rows["blank"]["reason"] == "blank_turn"
+    assert "messages[3]: the agent says nothing there" in rows["blank"]["detail"]
+    assert rows["silent"]["reason"] == "", "a turn that is not trained may be blank"
+
+
+def test_a_turn_that_only_calls_or_only_thinks_says_something(base: Path, store: Store) -> None:
+    from negtraj_dagster.shards.rows import blank_target
+
+    call = {"id": "1", "name": "search", "arguments": "{}"}
+    for more in ({"tool_calls": [call]}, {"reasoning": "so"}):
+        made = turns("ask", "")
+        made[1].update(more)  # type: ignore[typeddict-item]
+        assert blank_target(conditioned_json(made)) is None

@@ -519,7 +519,15 @@ def test_the_text_states_every_reason_of_a_rejected_row() -> None:
     reasons = re.findall(r'Self::\w+ => "(\w+)",', source)
     assert len(reasons) >= 5
     found = [name for name, kind in named("### keys.parquet") if kind not in {"string", "int32"}]
-    assert found == [*reasons, "joined_across_turn", "tools_missing", "ids_differ", "other_tokenizer", "weights_differ"]
+    assert found == [
+        *reasons,
+        "joined_across_turn",
+        "blank_turn",
+        "tools_missing",
+        "ids_differ",
+        "other_tokenizer",
+        "weights_differ",
+    ]
 
 
 def test_the_text_states_which_reasons_are_failed_proofs() -> None:

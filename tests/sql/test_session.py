@@ -1,5 +1,7 @@
 """SQL that breaks the contract, writes, reads files, never ends or eats memory is refused by name, and stopped in time."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -272,3 +274,22 @@ def test_a_wrong_header_is_refused_with_its_key(tmp_path: Path, name: str) -> No
     with pytest.raises(SqlContractError, match=message) as caught:
         sql.load_file(path, "filters")
     assert str(path) in str(caught.value)
+
+
+ORPHAN = """
+import os, signal
+from negtraj_dagster import sql
+session = sql.Session()
+print(session._worker.folder.name, session._worker.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_leaves_neither_its_sql_process_nor_its_folder() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=False)
+    folder, pid = done.stdout.split()
+    deadline = time.monotonic() + 10
+    while (Path(folder).exists() or Path(f"/proc/{pid}").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(folder).exists()
+    assert not Path(f"/proc/{pid}").exists()

@@ -37,6 +37,7 @@ name = "nat"
 max_tokens = 2048
 [training]
 steps = 4
+lr = 0.002
 batch_size = 8
 seed = {seed}
 log_every_steps = 2

@@ -13,4 +13,4 @@ RecordReader = Callable[[str, dict[str, Any]], Rollout]
 """(task, record) -> rollout; raises RolloutFormatError with what was expected and what was found."""
 
 FORMATS: dict[str, RecordReader] = {"nat": nat.read_record, "negtraj": negtraj.read_record}
-FORMAT_VERSIONS: dict[str, int] = {"nat": 1, "negtraj": 2}
+FORMAT_VERSIONS: dict[str, int] = {"nat": 2, "negtraj": 3}

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.reasoning import split_reasoning
-from negtraj_dagster.rollouts.formats.fields import check, optional, refuse_unknown_keys, require
+from negtraj_dagster.rollouts.formats.fields import check, optional, refusal, refuse_unknown_keys, require
 from negtraj_dagster.rollouts.formats.tool_calls import read_tool_calls
 from negtraj_dagster.rollouts.formats.weights import read_loss, read_ranges, read_token_ids
 from negtraj_dagster.schema import ROLES, Role, Turn
@@ -54,7 +54,7 @@ def read_message(value: object, place: str) -> Turn:
 def _role(message: dict[str, Any], place: str) -> Role:
     role = require(message, "role", str, at=place, remedy="say who speaks")
     if role not in ROLES:
-        raise RolloutFormatError(f"{place}.role = {role!r}; expected one of {', '.join(ROLES)}")
+        raise refusal(f"{place}.role", role, f"one of {', '.join(ROLES)}")
     return role
 
 
@@ -69,7 +69,8 @@ def _reasoning(message: dict[str, Any], place: str) -> str:
     one, other = (optional(message, key, str, at=place, remedy=TEXT_REMEDY) or "" for key in spellings)
     if one and other and one != other:
         raise RolloutFormatError(
-            f"{place}: reasoning = {one[:80]!r} and reasoning_content = {other[:80]!r} differ, expected one text; keep one key"
+            f"{place}: reasoning ({len(one)} characters) and reasoning_content ({len(other)}) differ, "
+            f"expected one text; keep one key"
         )
     return one or other
 
@@ -78,7 +79,8 @@ def _split(content: str, message: dict[str, Any], place: str) -> tuple[str, str]
     reasoning, said = split_reasoning(content)
     if said != content and message.get("ranges"):
         raise RolloutFormatError(
-            f"{place}.ranges: found ranges beside a content with reasoning in it ({content[:40]!r} …), expected the reasoning "
+            f"{place}.ranges: found ranges beside a content that holds reasoning ({len(reasoning)} characters), "
+            f"expected the reasoning "
             f"apart, since the ranges count characters of either; move it to the key reasoning and count anew"
         )
     return reasoning, said
@@ -88,6 +90,5 @@ def _refuse_keys_of_other_roles(said: dict[str, Any], role: Role, place: str) ->
     for key, owner in ROLE_OF.items():
         if key in said and role != owner:
             raise RolloutFormatError(
-                f"{place}.{key} = {str(said[key])[:80]!r}: found on a turn of role {role}, expected on {owner} turns only; "
-                f"leave the key out"
+                f"{place}.{key}: found on a turn of role {role}, expected on {owner} turns only; leave the key out"
             )

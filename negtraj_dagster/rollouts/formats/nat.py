@@ -7,7 +7,17 @@ speakers human, gpt and ai, and a missing `loss` (then the agent's turns carry i
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import check, optional, require
+from negtraj_dagster.reasoning import split_reasoning
+from negtraj_dagster.rollouts.formats.fields import (
+    check,
+    described,
+    optional,
+    optional_answer,
+    optional_reward,
+    optional_text,
+    require,
+    require_text,
+)
 from negtraj_dagster.schema import Role, Rollout, Turn, canonical_json
 
 SPEAKERS: dict[str, Role] = {
@@ -24,17 +34,24 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
     """One record of a NAT file. Empty conversations are kept: a filter judges them, the reader does not.
 
     Raises:
-        RolloutFormatError: a required key is missing or of another type, or a speaker is unknown.
+        RolloutFormatError: a required key is missing or of another type, a speaker is unknown, or the first turn is not the
+            agent's.
     """
     key = "items" if "items" in record and "conversations" not in record else "conversations"
     info = optional(record, "info", dict) or {}
+    turns = tuple(_turn(turn, f"{key}[{index}]") for index, turn in enumerate(require(record, key, list)))
+    if turns and turns[0]["role"] != "assistant":
+        raise RolloutFormatError(
+            f"{key}[0] is a {turns[0]['role']} turn, expected the agent's: leave the first prompt out, it is joined from the "
+            f"question set by id"
+        )
     return Rollout(
         task=task,
-        question_id=require(record, "id", str),
-        source=optional(record, "source", str) or "",
-        turns=tuple(_turn(turn, f"{key}[{index}]") for index, turn in enumerate(require(record, key, list))),
-        reward=optional(info, "reward", bool),
-        pred=optional(info, "pred", str),
+        question_id=require_text(record, "id"),
+        source=optional_text(record, "source") or "",
+        turns=turns,
+        reward=optional_reward(info, "reward"),
+        pred=optional_answer(info, "pred"),
         gold=canonical_json(info["gt"]) if "gt" in info else None,
     )
 
@@ -44,9 +61,14 @@ def _turn(value: object, place: str) -> Turn:
     speaker_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
     speaker = require(turn, speaker_key, str)
     if speaker not in SPEAKERS:
-        raise RolloutFormatError(f"{place}.{speaker_key} = {speaker!r}; expected one of {', '.join(SPEAKERS)}")
+        raise RolloutFormatError(f"{place}.{speaker_key}: found {described(speaker)}, expected one of {', '.join(SPEAKERS)}")
     role = SPEAKERS[speaker]
-    made: Turn = {"role": role, "content": require(turn, content_key, str)}
+    reasoning, content = "", require(turn, content_key, str)
+    if role == "assistant":
+        reasoning, content = split_reasoning(content)
+    made: Turn = {"role": role, "content": content}
+    if reasoning:
+        made["reasoning"] = reasoning
     loss = optional(turn, "loss", bool)
     if loss and role != "assistant":
         raise RolloutFormatError(f"{place}: a {speaker} turn has loss = true; only the agent's turns are trained")

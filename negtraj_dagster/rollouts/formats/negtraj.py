@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import optional, require
+from negtraj_dagster.rollouts.formats.fields import (
+    optional,
+    optional_answer,
+    optional_reward,
+    optional_text,
+    refuse_unknown_keys,
+    require,
+    require_text,
+)
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.tool_calls import read_tools
 from negtraj_dagster.schema import Rollout, Turn
@@ -38,32 +46,31 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
     Raises:
         RolloutFormatError: unknown or missing keys, wrong types, an unknown role, or an evaluation episode.
     """
-    if unknown := sorted(record.keys() - KEYS):
-        raise RolloutFormatError(f"unknown keys {unknown}; known: {sorted(KEYS)}")
+    refuse_unknown_keys(record, KEYS)
     if optional(record, "is_evaluation", bool):
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
     messages = require(record, "messages", list)
     turns = tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(messages))
     if turns and turns[0]["role"] != "assistant":
         raise RolloutFormatError(
-            f"messages[0].role = {turns[0]['role']!r}; expected 'assistant': leave the first prompt out, it is joined from the "
-            f"question set by question_id"
+            f"messages[0] is a {turns[0]['role']} turn, expected the agent's: leave the first prompt out, it is joined from "
+            f"the question set by question_id"
         )
     tokenizer = optional(record, "tokenizer", str, remedy="write the sha256 of its tokenizer.json or a model's name") or None
     _check_token_ids_have_a_tokenizer(turns, tokenizer)
     return Rollout(
         task=task,
-        question_id=require(record, "question_id", str),
-        source=optional(record, "source", str) or "",
+        question_id=require_text(record, "question_id"),
+        source=optional_text(record, "source") or "",
         turns=turns,
-        reward=optional(record, "reward", bool),
-        pred=optional(record, "pred", str),
-        gold=optional(record, "gold", str),
-        teacher=optional(record, "teacher", str) or "",
-        subject=optional(record, "subject", str),
-        session=optional(record, "session", str),
-        licence=optional(record, "licence", str),
-        origin_url=optional(record, "origin_url", str),
+        reward=optional_reward(record, "reward"),
+        pred=optional_answer(record, "pred"),
+        gold=optional_answer(record, "gold"),
+        teacher=optional_text(record, "teacher") or "",
+        subject=optional_text(record, "subject"),
+        session=optional_text(record, "session"),
+        licence=optional_text(record, "licence"),
+        origin_url=optional_text(record, "origin_url"),
         tools=read_tools(record.get("tools"), "tools"),
         tokenizer=tokenizer,
     )

@@ -4,13 +4,16 @@ import json
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import check, optional, refusal, refuse_unknown_keys, require
+from negtraj_dagster.rollouts.formats.fields import check, described, optional_text, refusal, refuse_unknown_keys, require
 from negtraj_dagster.rollouts.records import parse_text
 from negtraj_dagster.schema import ToolCall
 
 OUR_KEYS = frozenset({"id", "name", "arguments"})
-OPENAI_KEYS = frozenset({"id", "type", "function"})
+OPENAI_KEYS = frozenset({"id", "type", "function", "index"})
+"""`index` is the call's place among the turn's calls, as streams number them."""
 FUNCTION_KEYS = frozenset({"name", "arguments"})
+NO_ARGUMENTS = ("", "null")
+"""What servers write for a call without arguments; such a call is kept with `{}`, which every template writes alike."""
 
 
 def read_tool_calls(value: object, place: str) -> list[ToolCall]:
@@ -22,7 +25,7 @@ def read_tool_calls(value: object, place: str) -> list[ToolCall]:
     if value is None:
         return []
     calls = check(value, place, list, "write a list of calls, or leave the key out")
-    return [_call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
+    return [_call(call, index, f"{place}[{index}]") for index, call in enumerate(calls)]
 
 
 def read_tools(value: object, place: str) -> str | None:
@@ -50,21 +53,23 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _call(value: object, place: str) -> ToolCall:
+def _call(value: object, index: int, place: str) -> ToolCall:
     call = check(value, place, dict, "write {name, arguments}")
     refuse_unknown_keys(call, OPENAI_KEYS if "function" in call else OUR_KEYS, place)
+    if call.get("index") not in (None, index):
+        raise refusal(f"{place}.index", call["index"], f"the call's place in the list, {index}", "put the calls in order")
     function, at = _function(call, place) if "function" in call else (call, place)
     name = require(function, "name", str, at=at, remedy="name the tool that was called")
     if not name:
         raise refusal(f"{at}.name", name, "a tool's name", "name the tool that was called")
     made: ToolCall = {"name": name, "arguments": _arguments(function, at)}
-    if call_id := optional(call, "id", str, at=place, remedy="write text, or leave the key out"):
+    if call_id := optional_text(call, "id", at=place, remedy="write text, or leave the key out"):
         made["id"] = call_id
     return made
 
 
 def _function(call: dict[str, Any], place: str) -> tuple[dict[str, Any], str]:
-    if call.get("type", "function") != "function":
+    if call.get("type") not in (None, "function"):
         raise refusal(f"{place}.type", call["type"], "'function'", "other calls cannot be trained; leave the record out")
     function, at = check(call["function"], f"{place}.function", dict, "write {name, arguments}"), f"{place}.function"
     refuse_unknown_keys(function, FUNCTION_KEYS, at)
@@ -73,12 +78,15 @@ def _function(call: dict[str, Any], place: str) -> tuple[dict[str, Any], str]:
 
 def _arguments(function: dict[str, Any], at: str) -> str:
     value, place = function.get("arguments"), f"{at}.arguments"
-    expected, remedy = "JSON text or an object", "write {} for none; a call the agent misspelled belongs into content"
+    expected, remedy = "an object, or JSON text of one", "write {} for none; a call the agent misspelled belongs into content"
+    if value is None or (isinstance(value, str) and value.strip() in NO_ARGUMENTS):
+        return "{}"
     if isinstance(value, dict):
         return json_text(value)
     if not isinstance(value, str):
         raise refusal(place, value, expected, remedy)
-    _parsed(value, place, expected, remedy)
+    if not isinstance(parsed := _parsed(value, place, expected, remedy), dict):
+        raise RolloutFormatError(f"{place}: found {described(parsed)} in JSON text, expected an object; {remedy}")
     return value
 
 
@@ -86,4 +94,4 @@ def _parsed(text: str, place: str, expected: str, remedy: str) -> Any:
     try:
         return parse_text(text)
     except ValueError as error:
-        raise RolloutFormatError(f"{place} = {text[:80]!r}: {error}, expected {expected}; {remedy}") from error
+        raise RolloutFormatError(f"{place}: {error}, expected {expected}; {remedy}") from error

@@ -27,7 +27,7 @@ def read_loss(value: object, role: Role, place: str) -> bool | float | None:
     if role != "assistant":
         if weight:
             raise RolloutFormatError(
-                f"{place} = {value!r}: a {role} turn cannot carry loss; only assistant turns are trained: leave the key out"
+                f"{place}: a {role} turn cannot carry loss; only assistant turns are trained: leave the key out"
             )
         return None
     return None if weight == 1.0 else weight or False
@@ -52,7 +52,7 @@ def read_ranges(value: object, texts: Mapping[str, str], place: str) -> list[Wei
     for one, other in pairwise(made):
         if one["field"] == other["field"] and other["start"] < one["end"]:
             raise RolloutFormatError(
-                f"{place}: {one!r} and {other!r} overlap, expected ranges apart; give each character one weight"
+                f"{place}: {_stretch(one)} and {_stretch(other)} overlap, expected ranges apart; give each character one weight"
             )
     return made
 
@@ -69,6 +69,10 @@ def read_token_ids(value: object, place: str) -> list[int]:
         if type(token_id) is not int or not 0 <= token_id <= LARGEST_TOKEN_ID:
             raise refusal(f"{place}[{index}]", token_id, f"an integer from 0 to {LARGEST_TOKEN_ID}", remedy)
     return list(ids)
+
+
+def _stretch(found: WeightRange) -> str:
+    return f"{found['field']} {found['start']} to {found['end']}"
 
 
 def _range(value: object, texts: Mapping[str, str], place: str) -> WeightRange:

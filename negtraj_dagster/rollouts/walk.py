@@ -1,0 +1,126 @@
+"""Walks landing folders so that nothing is passed over in silence: every entry is a file to read or is listed with a reason.
+
+`glob` will not do: it hides folders that cannot be listed, links to folders, and what is no regular file.
+"""
+
+import fnmatch
+import os
+import stat
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from negtraj_dagster.printable import visible_name
+
+SUFFIXES = (".json", ".jsonl")
+PERMISSION = "give the user that runs this permission to read it"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """An entry that is not read, and why. `is_fault`: it may well hold rollouts, so somebody has to look."""
+
+    name: str
+    reason: str
+    is_fault: bool
+
+    def under(self, place: str) -> "Passed":
+        """The same, named from further above."""
+        return Passed(f"{place}/{self.name}" if self.name else place, self.reason, self.is_fault)
+
+    @property
+    def entry(self) -> dict[str, str]:
+        """As it is written and printed, without anything that a terminal would obey."""
+        return {"path": visible_name(self.name), "reason": self.reason}
+
+
+@dataclass
+class Walk:
+    """A folder's files by their names inside of it, and what is passed over."""
+
+    files: list[tuple[str, Path]] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
+
+
+def walk_folder(root: Path) -> Walk:
+    """All `SUFFIXES` files under a folder. Links to folders are followed, after what is no link, and each folder once."""
+    walk, names_of = Walk(), dict[tuple[int, int], str]()
+    folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
+    while folders or links:
+        folder, name = (folders or links).popleft()
+        try:
+            status = folder.stat()
+            if (first := names_of.setdefault((status.st_dev, status.st_ino), name)) != name:
+                walk.passed.append(
+                    Passed(name, f"leads to {visible_name(first) or 'the folder above'}, which is read there", False)
+                )
+                continue
+            entries = list_folder(folder)
+        except OSError as error:
+            if name or not isinstance(error, FileNotFoundError):
+                walk.passed.append(Passed(name, why_unlisted(error), True))
+            continue
+        for entry in entries:
+            inner = f"{name}/{entry.name}" if name else entry.name
+            if passed := _why_passed(entry, inner):
+                walk.passed.append(passed)
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append((folder / entry.name, inner))
+            else:
+                walk.files.append((inner, folder / entry.name))
+    return walk
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """A folder's entries by name.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def why_unlisted(error: OSError) -> str:
+    """What to say of a folder or file that the system refuses to open."""
+    return f"cannot be read: {error.strerror}; {PERMISSION}" if isinstance(error, PermissionError) else f"{error.strerror}"
+
+
+def _why_passed(entry: os.DirEntry[str], name: str) -> Passed | None:
+    is_visible = not entry.name.startswith(".")
+    has_suffix = entry.name.endswith(SUFFIXES)
+    if not is_visible:
+        return Passed(name, "hidden: its name begins with a dot", False)
+    try:
+        mode = entry.stat().st_mode
+    except OSError as error:
+        return Passed(name, f"a link that leads nowhere: {error.strerror}" if entry.is_symlink() else why_unlisted(error), True)
+    if not _is_utf8(entry.name):
+        return Passed(name, "its name is not UTF-8; rename it", has_suffix or stat.S_ISDIR(mode))
+    if stat.S_ISDIR(mode):
+        return None
+    if not stat.S_ISREG(mode):
+        return Passed(name, "a pipe, socket or device; only files are read", True)
+    return None if has_suffix else Passed(name, f"not a visible {' or '.join(SUFFIXES)} file", False)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a file's name inside its folder fits a pattern in the spelling of `Path.glob`."""
+    return pattern == "**/*" or _fits(name.split("/"), [part for part in pattern.split("/") if part not in ("", ".")])
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    if not parts or not names:
+        return not names and not [part for part in parts if part != "**"]
+    if parts[0] == "**":
+        return any(_fits(names[n:], parts[1:]) for n in range(len(names) + 1))
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])

@@ -1,0 +1,65 @@
+"""What lies in a landing folder is read, in quarantine, or listed by name; as an unprivileged user, too."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.rollouts.landing import find_landed_files
+from negtraj_dagster.rollouts.walk import matches
+from negtraj_dagster.settings import Settings
+from negtraj_dagster.store import Store
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def open_root() -> Iterator[Path]:
+    """A folder that everyone may enter: pytest's own are the user's alone."""
+    root = Path(tempfile.mkdtemp(prefix="negtraj-landing-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    root.chmod(0o777)
+    yield root
+    for folder, _, _ in os.walk(root):
+        os.chmod(folder, 0o700)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.mark.parametrize("seeds", [range(22), pytest.param(range(22, 142), marks=pytest.mark.slow)], ids=["spread", "all"])
+def test_what_landed_is_read_or_in_quarantine_or_listed(seeds: range, open_root: Path) -> None:
+    command = [sys.executable, "-m", "tests.support.landing_trees", str(open_root), *map(str, seeds)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.stdout == f"{len(seeds)} trees\n", done.stderr
+
+
+def test_a_link_to_a_folder_does_not_rename_what_is_read_without_it(store: Store, settings: Settings) -> None:
+    folder = settings.landing / "wordtraps" / "negtraj"
+    (folder / "z").mkdir(parents=True)
+    (folder / "z" / "a.jsonl").write_text("{}")
+    (folder / "a").symlink_to("z")
+    landed = find_landed_files(store, settings)
+    assert [file.name for file in landed.files] == ["z/a.jsonl"]
+    assert landed.ignored == [{"path": "wordtraps/negtraj/a", "reason": "leads to z, which is read there"}]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*_positive.json", {"a_positive.json"}),
+        ("**/*.json", {"a_positive.json", "x/b.json", "x/y/c.json"}),
+        ("x/*", {"x/b.json"}),
+        ("**/y/*", {"x/y/c.json"}),
+        ("x?b.json", set()),
+    ],
+)
+def test_a_pattern_fits_what_glob_finds(pattern: str, names: set[str], tmp_path: Path) -> None:
+    every = {"a_positive.json", "x/b.json", "x/y/c.json", "d.txt"}
+    for name in every:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert {name for name in every if matches(name, pattern)} == names
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()} == names
