@@ -222,6 +222,10 @@ class Lineage:
         of_split = [question for question in self._questions(recipe) if question.split == recipe.evaluation.split]
         return of_split[: recipe.evaluation.max_questions]
 
+    def passages(self, recipe: Recipe) -> list[str]:
+        """What the agent's search looks things up in: the facts of every split, since a suite is to have its evidence."""
+        return [fact for question in self._questions(recipe) for fact in question.facts]
+
     def evaluation_report(self, recipe: Recipe) -> Published:
         """`<recipe>/evaluation_report`."""
         limits, made_with = recipe.evaluation, conditioning(recipe, self.settings)
@@ -234,7 +238,7 @@ class Lineage:
             checkpoint=self.store.require(f"{recipe.name}/checkpoint"),
             task=recipe.task,
             questions=self.suite(recipe),
-            passages=[fact for question in self._questions(recipe) if question.split == "train" for fact in question.facts],
+            passages=self.passages(recipe),
             prompt=lambda question: made_with.strategy.inference_turns(made_with.prompter, question),
             prompt_identity=made_with.identity,
             agent=agent,

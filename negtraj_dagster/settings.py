@@ -96,6 +96,11 @@ def load_settings() -> Settings:
         SettingsError: an unknown key (with the nearest known one) or a wrong value, with the file's name.
     """
     home = paths.home()
+    if "\\" in str(home.absolute()):
+        raise SettingsError(
+            f"NEGTRAJ_HOME = {str(home)!r}: found a backslash, which DuckDB takes for the end of a folder's name; "
+            f"choose a folder without one, or rename it"
+        )
     file = Path(os.environ.get("NEGTRAJ_SETTINGS") or home / "negtraj.toml").expanduser()
     values = read_toml(file) if file.is_file() else {}
     if os.environ.get("NEGTRAJ_SETTINGS") and not file.is_file():

@@ -60,6 +60,12 @@ def test_a_file_that_is_not_toml_is_named_with_the_line() -> None:
         load_settings()
 
 
+def test_a_home_with_a_backslash_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "a\\b"))
+    with pytest.raises(SettingsError, match=r"NEGTRAJ_HOME = .*backslash.*choose a folder without one"):
+        load_settings()
+
+
 def test_a_missing_nat_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEGTRAJ_NAT_DIR", "/no/such/folder")
     with pytest.raises(SettingsError, match=r"NEGTRAJ_NAT_DIR = /no/such/folder: no such folder"):

@@ -10,6 +10,9 @@ from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.schema import Question
 from negtraj_dagster.settings import Settings
 
+MAX_EXACT = 2**53
+"""From here on a float is no certain whole number."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -55,6 +58,14 @@ class Task(ABC):
         """Whether an answer is of the kind that is asked for (yes or no, a number), right or wrong."""
         return bool(prediction.strip())
 
+    def plain_answer(self, value: str) -> str:
+        """An answer that was the value of a tool call's argument, as an agent would write it.
+
+        Args:
+            value: a text as it is, any other JSON value as JSON text: `true`, `12.0`, `["a"]`.
+        """
+        return _plain(value)
+
     def missing_data_hint(self) -> str:
         """What a user does to have this task's data."""
         return f"the task {self.name} has no data in this deployment"
@@ -63,6 +74,21 @@ class Task(ABC):
     def allowed_actions(self) -> tuple[str, ...]:
         """Names an agent may call, the terminal action included."""
         return (*self.tools, self.terminal_action)
+
+
+def _plain(value: str) -> str:
+    """What a JSON text says: a list or object of one value that value, a whole number its digits; other text as it is."""
+    try:
+        said = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    while isinstance(said, (list, dict)) and len(said) == 1:
+        said = next(iter(said.values() if isinstance(said, dict) else said))
+    if isinstance(said, str):
+        return said
+    if isinstance(said, float) and abs(said) < MAX_EXACT:
+        return str(int(said)) if said.is_integer() else str(said)
+    return json.dumps(said) if isinstance(said, (bool, int)) else value
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

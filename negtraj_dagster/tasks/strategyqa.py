@@ -15,13 +15,15 @@ FILES: dict[Split, str] = {"train": "strategyqa/train.jsonl", "test": "strategyq
 YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 FIRST = re.compile(r"(yes|no)(?=\W*$|\s*[,.;:!])")
 LAST = re.compile(r"\b(yes|no)\W*$")
+VERDICT = re.compile(r"\s*(?:yes|no)\b\W*", re.IGNORECASE)
+SENTENCE_END = re.compile(r"(?<!\b[A-Z]\.)(?<!\b(?:Dr|Jr|Mr|Ms|No|Sr|St|vs)\.)(?<!\bMrs\.)(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
 
 class StrategyQa(Task):
     """Yes/no questions whose answer needs several facts; the agent may search."""
 
     name = "strategyqa"
-    version = 2
+    version = 3
     tools = ("search",)
     instruction = (
         "Answer the question with yes or no. Work in turns: write a Thought and then one Action, which is "
@@ -58,6 +60,11 @@ class StrategyQa(Task):
         """Yes or no and nothing else, but for case, spaces and a full stop."""
         return prediction.strip().rstrip(".").lower() in ("yes", "no")
 
+    def plain_answer(self, value: str) -> str:
+        """Booleans are the task's yes and no."""
+        plain = super().plain_answer(value)
+        return {"true": "yes", "false": "no"}.get(plain.strip().lower(), plain)
+
     def missing_data_hint(self) -> str:
         """How to get the data in."""
         return "set NEGTRAJ_NAT_DIR to a folder in NAT's layout (strategyqa/train.jsonl, strategyqa/*_positive.json, …)"
@@ -78,8 +85,15 @@ def _question(path: Path, number: int, row: dict[str, Any], split: Split) -> Que
             f"{path}, line {number}: expected id (text or number), question (text), answer (true or false); "
             f"found keys {sorted(row)}"
         )
-    facts = tuple(fact for fact in row.get("facts") or () if isinstance(fact, str))
-    return Question("strategyqa", str(identifier), split, text.strip(), json.dumps(answer), facts)
+    return Question("strategyqa", str(identifier), split, text.strip(), json.dumps(answer), _facts(row))
+
+
+def _facts(row: dict[str, Any]) -> tuple[str, ...]:
+    """The row's facts; NAT's test file has them as sentences of `explanation` instead, behind the verdict."""
+    facts, explanation = row.get("facts"), row.get("explanation")
+    if facts is None and isinstance(explanation, str):
+        facts = SENTENCE_END.split(VERDICT.sub("", explanation, count=1).strip())
+    return tuple(fact for fact in facts or () if isinstance(fact, str) and fact)
 
 
 STRATEGYQA = StrategyQa()

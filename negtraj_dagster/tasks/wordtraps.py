@@ -6,7 +6,6 @@ successes, systematic misconceptions, whole numbers as tokens.
 """
 
 import json
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from negtraj_dagster.schema import Question, Split, digest
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.tasks.base import Score, Task
+from negtraj_dagster.tasks.numbers import begins_with_number, read_only_number
 
 NAMES = ("Ada", "Ben", "Cleo", "Dev", "Ella", "Femi", "Gus", "Hana")
 THINGS = ("plums", "stamps", "beads", "nuts", "maps", "tiles")
@@ -187,6 +187,7 @@ class Wordtraps(Task):
     """Two-step word problems with a calculator."""
 
     name = "wordtraps"
+    version = 2
     tools = ("calculator", "think")
     max_turns = 5
 
@@ -205,22 +206,16 @@ class Wordtraps(Task):
         ]
 
     def score(self, prediction: str | None, answer: str) -> Score:
-        """Strict: the answer's digits and nothing else. Lenient: an equal number, units and commas forgiven."""
+        """Strict: the answer's digits and nothing else. Lenient: it says one number, whatever is around it, and an equal one.
+
+        "The answer is 8." is 8; "1 or 2" says two numbers, and so does "1,8".
+        """
         said = prediction or ""
-        number = said.replace(",", "").replace("$", "").split()
-        try:
-            lenient = bool(number) and float(number[0]) == float(json.loads(answer))
-        except ValueError:
-            lenient = False
-        return Score(strict=said == answer, lenient=lenient)
+        return Score(strict=said == answer, lenient=read_only_number(said) == float(json.loads(answer)))
 
     def is_valid_answer(self, prediction: str) -> bool:
-        """A number, units and commas forgiven."""
-        number = prediction.replace(",", "").replace("$", "").split()
-        try:
-            return bool(number) and math.isfinite(float(number[0]))
-        except ValueError:
-            return False
+        """One number at its beginning, and no other: units, commas and marks forgiven, sentences not."""
+        return begins_with_number(prediction) and read_only_number(prediction) is not None
 
     def missing_data_hint(self) -> str:
         """How to switch it on."""

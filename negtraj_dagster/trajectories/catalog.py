@@ -7,6 +7,8 @@ It holds no rows. A run that makes new objects leaves it as it is; written anew,
 
 import logging
 import os
+import shutil
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,8 +70,10 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
     target = store.home / CATALOG
     with store.in_use(), store.lock("catalog"), store.scratch() as folder:
         made = folder / CATALOG
-        with duckdb.connect(made) as connection:
-            _fill(connection, store, registry, needs)
+        with tempfile.TemporaryDirectory() as plain:  # DuckDB cannot write below a folder with `?` in its name
+            with duckdb.connect(Path(plain) / CATALOG) as connection:
+                _fill(connection, store, registry, needs)
+            shutil.copyfile(Path(plain) / CATALOG, made)
         with made.open("rb") as handle:
             os.fsync(handle.fileno())
         made.replace(target)
@@ -180,7 +184,8 @@ def _fill(
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """What follows may be a user's SQL: it reads the store's files and no others."""
-    roots = sorted({str(store.home.resolve()), str(store.home.absolute())})
+    homes = (store.home.resolve(), store.home.absolute())
+    roots = sorted({as_text for home in homes for as_text in (str(home), _pattern(home))})  # both are asked for
     connection.execute(f"set allowed_directories = [{', '.join(map(_text, roots))}]")
     for name in ("autoinstall_known_extensions", "autoload_known_extensions", "python_enable_replacements"):
         connection.execute(f"set {name} = false")
@@ -288,7 +293,12 @@ def _parquet(files: Sequence[Path], more: str = "") -> str:
 
 def _place(file: Path) -> str:
     """A path as a SQL text that matches this file alone."""
-    return _text("".join(f"[{char}]" if char in "*?[" else char for char in str(file.absolute())))
+    return _text(_pattern(file))
+
+
+def _pattern(path: Path) -> str:
+    """What DuckDB's file patterns match this path alone by."""
+    return "".join(f"[{char}]" if char in "*?[" else char for char in str(path.absolute()))
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, name: str, view: View) -> None:

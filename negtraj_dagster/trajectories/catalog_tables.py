@@ -113,7 +113,7 @@ VIEWS: Mapping[str, View] = {
     ),
 }
 WORDS: Mapping[str, str] = {
-    "answer": "the agent's answer, read again from its last action; of a question: what is right, as JSON text",
+    "answer": "the agent's answer, read again from its last action, or its pred; of a question: what is right, as JSON text",
     "asset": "the asset's key in the lineage",
     "base_key": "identity of the conversation: joins rollouts, corpus and conversations",
     "class": "positive, negative or unknown, as in labels",

@@ -86,7 +86,7 @@ QUALITY_COLUMNS = {"rollout_key": "VARCHAR", "quality": "DOUBLE"}
 CHOICE_COLUMNS = {"rollout_key": "VARCHAR", "u": "DOUBLE", "why_not": "VARCHAR"}
 SELECTION_COLUMNS = {"quality": QUALITY_COLUMNS, "choice": CHOICE_COLUMNS}
 MODEL_COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "outcomes": {"rollout_key": "VARCHAR", "style": "VARCHAR", "answer": "VARCHAR"},
+    "outcomes": {"rollout_key": "VARCHAR", "style": "VARCHAR", "answer": "VARCHAR", "last_words": "VARCHAR"},
     "signatures": SET_TABLES["signatures"],
     "texts": {"rollout_key": "VARCHAR", "said": "VARCHAR"},
 }

@@ -11,7 +11,7 @@ from negtraj_dagster.tables import digest_rows
 from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.overrides import Override
 
-LABELS_VERSION = 2
+LABELS_VERSION = 3
 SCORERS = ("recorded", "task_strict", "task_lenient")
 """recorded: the reward that came with the rollout. task_strict, task_lenient: the task's rule on the answer, read again."""
 LABEL_SCHEMA = pl.Schema(
@@ -37,15 +37,9 @@ LABEL_SCHEMA = pl.Schema(
 VISIBLE = ("task", "question_id", "source", "teacher", "occurrence", "reward", "pred", "gold")
 """What a filter sees of the record besides its conversation, which the rollout's key covers."""
 DERIVED = ("label", "style", "answer", "task_strict", "task_lenient", "is_valid_answer", "question_hash", "rule", "judgement")
-SCORE_SCHEMA = pl.Schema(
-    {
-        "answer": pl.String,
-        "truth": pl.String,
-        "task_strict": pl.Boolean,
-        "task_lenient": pl.Boolean,
-        "is_valid_answer": pl.Boolean,
-    }
-)
+ASKED_SCHEMA = pl.Schema(dict.fromkeys(("task", "style", "answer", "truth"), pl.String))
+SCORE_SCHEMA = pl.Schema(dict.fromkeys(("task_strict", "task_lenient", "is_valid_answer"), pl.Boolean))
+"""What a task says of an answer, and what it goes by."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +72,9 @@ class Labeller:
         rollout, and a scorer's new version makes new units of the rows that it judges otherwise only.
 
         Args:
-            rollouts: index rows with `answer`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
+            rollouts: index rows with `answer`, `last_words`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
         """
-        scored = self._scored(rollouts).with_columns(recorded=pl.col("reward"))
+        scored = self._scored(self._with_unfinished_answers(rollouts)).with_columns(recorded=pl.col("reward"))
         first = pl.coalesce(*(pl.col(name) for name in self.scorers))
         by = pl.coalesce(*(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in self.scorers))
         label = (
@@ -98,20 +92,47 @@ class Labeller:
         units = digest_rows(seen.select("rollout_key", *DERIVED, *VISIBLE), prefix="row")
         return seen.with_columns(units.alias("row_unit"))
 
+    def _with_unfinished_answers(self, rollouts: pl.DataFrame) -> pl.DataFrame:
+        """Answers of agents with tool calls that no terminal call gave: `pred`, or last words that are an answer alone.
+
+        A sentence is judged by nobody: which of its words is the answer the record knows, and its reward.
+        """
+        asked = rollouts.filter(pl.col("answer").is_null() & pl.col("last_words").is_not_null())
+        rows = [
+            (task, words, self._is_answer(task, words)) for task, words in asked.select("task", "last_words").unique().rows()
+        ]
+        schema = {"task": pl.String, "last_words": pl.String, "is_answer": pl.Boolean}
+        judged = rollouts.join(
+            pl.DataFrame(rows, schema=schema, orient="row"), on=["task", "last_words"], how="left", maintain_order="left"
+        )
+        words = pl.when(pl.col("is_answer")).then(pl.col("last_words"))
+        pred = pl.when((pl.col("style") != "react") & (pl.col("pred").str.strip_chars() != "")).then(pl.col("pred"))
+        return judged.with_columns(answer=pl.coalesce("answer", pred, words)).drop("last_words", "is_answer")
+
+    def _is_answer(self, name: str, words: str) -> bool:
+        task = self.tasks.get(name)
+        return task is not None and task.scores_answers and task.is_valid_answer(words)
+
     def _scored(self, rollouts: pl.DataFrame) -> pl.DataFrame:
-        """Each (task, answer, truth) is scored once."""
-        asked = rollouts.select("task", "answer", "truth").unique()
-        rows: list[tuple[Any, ...]] = []
-        for task, answer, truth in asked.rows():
-            strict = lenient = valid = None
-            if answer is not None and task in self.tasks and self.tasks[task].scores_answers:
-                valid = self.tasks[task].is_valid_answer(answer)
-                if truth is not None:
-                    score = self.tasks[task].score(answer, truth)
-                    strict, lenient = score.strict, score.lenient
-            rows.append((task, answer, truth, strict, lenient, valid))
-        table = pl.DataFrame(rows, schema={"task": pl.String, **SCORE_SCHEMA}, orient="row")
-        return rollouts.join(table, on=["task", "answer", "truth"], how="left", nulls_equal=True, maintain_order="left")
+        """Each (task, style, answer, truth) is scored once."""
+        asked = rollouts.select(*ASKED_SCHEMA).unique()
+        rows = [(*row, *self._verdict(*row)) for row in asked.rows()]
+        table = pl.DataFrame(rows, schema={**ASKED_SCHEMA, **SCORE_SCHEMA}, orient="row")
+        return rollouts.join(table, on=list(ASKED_SCHEMA), how="left", nulls_equal=True, maintain_order="left")
+
+    def _verdict(
+        self, name: str, style: str, answer: str | None, truth: str | None
+    ) -> tuple[bool | None, bool | None, bool | None]:
+        """What the task says of an answer: `SCORE_SCHEMA`."""
+        task = self.tasks.get(name)
+        if answer is None or task is None or not task.scores_answers:
+            return None, None, None
+        plain = task.plain_answer(answer) if style == "native" else answer
+        is_valid = task.is_valid_answer(plain)
+        if truth is None:
+            return None, None, is_valid
+        score = task.score(plain, truth)
+        return score.strict, score.lenient, is_valid
 
     def _overridden(self, labelled: pl.DataFrame) -> pl.DataFrame:
         rows = [(key, each.value, "override", "1", each.by, each.why) for key, each in sorted(self.overrides.items())]

@@ -34,6 +34,7 @@ FACT_SCHEMA = pl.Schema(
         "rollout_key": pl.String,
         "style": pl.String,
         "answer": pl.String,
+        "last_words": pl.String,
         "said": pl.String,
         "actions": pl.String,
     }
@@ -273,7 +274,7 @@ class _Stage:
         return [registry.model(name) for name in sql.MODEL_ORDER if name in names]
 
     def _facts(self, session: sql.Session, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        outcomes = session.query("select rollout_key, style, answer from outcomes")
+        outcomes = session.query("select rollout_key, style, answer, last_words from outcomes")
         signed = session.query("select rollout_key, said, actions from signatures")
         texts = session.query("select rollout_key, said from texts")
         facts = (

@@ -8,8 +8,9 @@ applies_to = "negative"
 style = "any"
 doc = """
 A failure that takes the same actions with the same arguments as an earlier failure of its question adds no new mistake.
-The nearest earlier twin is named, and it names its own, so that dropping the first re-admits the next. Example: two failures
-that both search the same words and finish alike, with other Thoughts, are caught once.
+A turn without an action counts by its words. The nearest earlier twin is named, and it names its own, so that dropping the
+first re-admits the next. Example: two failures that both search the same words and finish alike, with other Thoughts, are
+caught once; two that take no action and say different things are not.
 """
 */
 with candidates as (

@@ -3,8 +3,8 @@ name = "outcomes"
 doc = """
 One row per rollout: the style the agent spoke in, and the answer it gave. native: some turn has tool calls. react: the
 task's agents speak so, or some turn has an Action:. text: neither. The answer is the argument of the last action where that
-is terminal (of a call's arguments the answer, result or message in them), or a native agent's last words where they call
-nothing.
+is terminal (of a call's arguments the answer, result or message in them). Where an agent that writes no ReAct calls nothing
+in its last turn, that turn is its `last_words`: a whole sentence as a rule, which the answer stands in.
 """
 */
 with spoken as (
@@ -36,9 +36,8 @@ select
     end as style,
     regexp_replace(
         case
-            when spoken.max_calls > 0 and steps.n_calls = 0 then steps.content
             when not list_contains(tasks.terminal_actions, last_actions.name) then null
-            when spoken.max_calls = 0 then last_actions.argument
+            when steps.n_calls = 0 then last_actions.argument
             when json_valid(last_actions.argument)
                 then coalesce(
                     last_actions.argument ->> '$.answer',
@@ -47,7 +46,11 @@ select
                 )
         end,
         '^\s+|\s+$', '', 'g'
-    ) as answer
+    ) as answer,
+    case
+        when steps.n_calls = 0 and (spoken.max_calls > 0 or (tasks.style != 'react' and spoken.max_markers = 0))
+            then nullif(regexp_replace(steps.content, '^\s+|\s+$', '', 'g'), '')
+    end as last_words
 from rollouts
 inner join tasks on rollouts.task = tasks.task
 left join spoken on rollouts.rollout_key = spoken.rollout_key

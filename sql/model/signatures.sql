@@ -2,14 +2,18 @@
 name = "signatures"
 doc = """
 What set-level filters compare instead of whole conversations: `said`, a hash of all that the agent said and called, and
-`actions`, a hash of its actions with their arguments in lower case. Rollouts without assistant turns have no row here.
+`actions`, a hash of its actions with their arguments in lower case. A turn that takes no action stands there with its words,
+also in lower case and with single spaces: what it says is all that it does. Rollouts without assistant turns have no row here.
 """
 */
 with taken as (
     select
         steps.rollout_key,
         string_agg(
-            coalesce(actions.name, '?') || '[' || lower(coalesce(actions.argument, '')) || ']', chr(30)
+            case
+                when actions.name is null then '?[' || lower(trim(regexp_replace(steps.content, '\s+', ' ', 'g'))) || ']'
+                else actions.name || '[' || lower(coalesce(actions.argument, '')) || ']'
+            end, chr(30)
             order by steps.step, actions.action
         ) as sequence
     from steps

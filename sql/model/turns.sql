@@ -20,5 +20,6 @@ select
     turn.role as role,
     coalesce(turn.content, '') as content,
     turn.reasoning as reasoning,
-    turn.tool_calls as tool_calls
+    turn.tool_calls as tool_calls,
+    turn.tool_call_id as tool_call_id
 from placed

@@ -136,6 +136,24 @@ def test_a_home_of_any_name_reads_its_own_files(tmp_path: Path, name: str) -> No
     )
 
 
+ODD_NAMES = ("[a-z]*", "a?b", "[!x]", "**", "it's; --", 'a"b$c', "s3:{x,y}", "a\nb")
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_query_reads_the_files_of_a_home_of_any_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name / "home"
+    other = tmp_path / "axb" / "home"
+    other.mkdir(parents=True)
+    settings = small_settings(home)
+    lineage = small_lineage(Store(home), settings)
+    land_talk(settings, "a.jsonl", "good", "kept")
+    lineage.raw_rollouts()
+    lineage.scored_trajectories()
+    assert read(write_catalog(lineage.store), "from label_balance")["n_rollouts"].sum() == 2
+    assert run_report(lineage.store, sql.load_registry(), "label_balance")["n_rollouts"].sum() == 2
+    assert list(other.iterdir()) == []
+
+
 def test_every_shipped_query_answers(store: Store, settings: Settings) -> None:
     build_small(store, settings)
     registry = sql.load_registry()

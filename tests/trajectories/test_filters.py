@@ -113,6 +113,10 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         {"second_neg"},
     ),
     "decontaminate": (rows(asks_test=[FINISH]), {"asks_test"}),
+    "unpaired_results": (
+        rows(orphan=[[call("search")], "$a", "$b", FINISH], fine=[[call("search")], "$a", FINISH]),
+        {"orphan"},
+    ),
     "empty_observation": (rows(down=[SEARCH, ">", FINISH], fine=[SEARCH, ">9", FINISH]), {"down"}),
     "no_tool_use": (
         rows(guess=[FINISH], native_guess=[[call("finish", answer="Yes")]], fine=[SEARCH, ">a", FINISH]),
@@ -223,12 +227,14 @@ QUESTIONS = [
 ]
 
 
-def labelled(rollouts: list[dict[str, Any]], session: sql.Session, questions: list[tuple[Any, ...]]) -> pl.DataFrame:
+def labelled(
+    rollouts: list[dict[str, Any]], session: sql.Session, questions: list[tuple[Any, ...]], *scorers: str
+) -> pl.DataFrame:
     """Rollouts with facts and labels, the session holding the model's tables."""
     frame = pl.DataFrame(rollouts, schema={**INDEX_SCHEMA, "conversation": pl.String, "tools": pl.String})
     load_conversations(session, frame, [RULE])
     make_model(session, [REGISTRY.model(name) for name in sql.MODEL_ORDER])
-    outcomes = session.query("select rollout_key, style, answer from outcomes")
+    outcomes = session.query("select rollout_key, style, answer, last_words from outcomes")
     asked = questions[0]
     known = frame.with_columns(
         question=pl.lit(asked[3]),
@@ -237,7 +243,7 @@ def labelled(rollouts: list[dict[str, Any]], session: sql.Session, questions: li
         truth="gold",
         rule=pl.lit("r"),
     )
-    labeller = Labeller(("recorded",), TASKS, {}, JUDGEMENTS)
+    labeller = Labeller(scorers or ("recorded",), TASKS, {}, JUDGEMENTS)
     return labeller.label(known.join(outcomes, on="rollout_key", maintain_order="left"))
 
 
@@ -303,6 +309,7 @@ TRUTHS = {
     "missing_thought": (10, 14),
     "unknown_action": (1, 2),
     "tool_error": (1, 1),
+    "unpaired_results": (0, 0),
     "empty_observation": (0, 0),
     "repeated_action_positive": (41, 0),
     "repeated_action_negative": (0, 63),

@@ -1,0 +1,41 @@
+"""Reads the numbers of an answer, as people and models write them."""
+
+import math
+import re
+
+NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+(?![\d,]*\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
+GLUED = re.compile(r"[^\W\d]|[\d_.]")
+"""Before a number these make it a part of something else: `A18`, the 8 of `1_8`."""
+MAX_CHARS = 40
+"""A longer one is no answer; `int` and `float` refuse or round it."""
+DECORATION = " \t\r\n*_`$€£#([{\"'"
+
+
+def read_numbers(text: str) -> list[float | None]:
+    """Every number of a text in order; None for what has digits and is not clearly one.
+
+    Thousands may be grouped by commas. `1,8` is 1 and 8, since nobody can say which of 1.8 and 18 is meant.
+    """
+    return [_value(text, match) for match in NUMBER.finditer(text)]
+
+
+def read_only_number(text: str) -> float | None:
+    """The value of the number that a text says, once or several times; None where it says none, or different ones."""
+    values = set(read_numbers(text))
+    return values.pop() if len(values) == 1 else None
+
+
+def begins_with_number(text: str) -> bool:
+    """Whether nothing but marks and a currency sign stands before the first number."""
+    return NUMBER.match(text.lstrip(DECORATION)) is not None
+
+
+def _value(text: str, match: re.Match[str]) -> float | None:
+    number = match[0]
+    before = text[match.start() - 1] if match.start() else " "
+    if number[0] in "-−+" and (before.isalnum() or before in ")]"):  # 17-18 is a range, 10-2 a difference: no sign
+        number, before = number[1:], " "
+    if GLUED.match(before) or text[match.end() : match.end() + 1] == "_" or len(number) > MAX_CHARS:
+        return None
+    value = float(number.replace(",", "").replace("−", "-"))
+    return value if math.isfinite(value) else None

@@ -1,0 +1,156 @@
+"""What each task takes for a right answer: as strictly as the paper does, and leniently."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster.agent.tools.search import SearchTool
+from negtraj_dagster.launch import run_child
+from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.settings import Settings, WordtrapsSettings
+from negtraj_dagster.store import Store
+from negtraj_dagster.tasks import TASKS
+
+WORDTRAPS = TASKS["wordtraps"]
+RIGHT = {
+    "digits": "18",
+    "a unit behind": "18 plums",
+    "a unit without a space": "18kg",
+    "a currency": "$18",
+    "bold": "**18**",
+    "bold with a full stop": "**18**.",
+    "code": "`18`",
+    "a TeX box": r"\boxed{18}",
+    "decimals": "18.0",
+    "a full stop": "18.",
+    "a sentence": "The answer is 18.",
+    "said twice": "18, so 18 plums",
+    "full-width digits": "１８",
+}
+WRONG = {
+    "two numbers": "1 or 2",
+    "the right one of two": "18 or 19",
+    "a comma for a point": "1,8",
+    "a point": "1.8",
+    "a group too long": "1,8000",
+    "an underscore": "1_8",
+    "minus": "-18",
+    "a true minus sign": "−18",
+    "a fraction": "18/2",
+    "a range": "17-18",
+    "an exponent": "18e2",
+    "no number": "eighteen",
+    "inside of a word": "A18",
+    "nothing": "",
+    "not a number": "nan",
+    "too large": "1e999",
+    "far too long": "18" + "0" * 5000,
+}
+
+
+@pytest.mark.parametrize("prediction", RIGHT.values(), ids=RIGHT)
+def test_the_lenient_rule_forgives_what_stands_around_the_number(prediction: str) -> None:
+    assert WORDTRAPS.score(prediction, "18").lenient
+
+
+@pytest.mark.parametrize("prediction", WRONG.values(), ids=WRONG)
+def test_the_lenient_rule_takes_no_number_that_was_not_answered(prediction: str) -> None:
+    assert not WORDTRAPS.score(prediction, "18").lenient
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer"),
+    [("1,800", 1800), ("1,234,567 dollars", 1234567), ("-5", -5), ("−5", -5), ("0", 0), ("1e3", 1000)],
+)
+def test_the_lenient_rule_reads_thousands_signs_and_exponents(prediction: str, answer: int) -> None:
+    assert WORDTRAPS.score(prediction, json.dumps(answer)).lenient
+
+
+@pytest.mark.parametrize("prediction", [*RIGHT.values(), *WRONG.values()])
+def test_the_strict_rule_takes_the_digits_and_nothing_else(prediction: str) -> None:
+    assert WORDTRAPS.score(prediction, "18").strict == (prediction == "18")
+
+
+OF_THE_KIND = ("18", "19 plums", "**19**", "$1,900")
+NOT_OF_THE_KIND = ("1 or 2", "1,8", "The answer is 18.", "Uncertain", "", "inf")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "is_valid"), [*((each, True) for each in OF_THE_KIND), *((each, False) for each in NOT_OF_THE_KIND)]
+)
+def test_an_answer_of_the_kind_is_one_number_with_its_unit_at_most(prediction: str, is_valid: bool) -> None:
+    assert WORDTRAPS.is_valid_answer(prediction) is is_valid
+
+
+def nat_folder(root: Path) -> Path:
+    """A question of each split; the test file has an explanation and no facts, as NAT's."""
+    (root / "strategyqa").mkdir(parents=True)
+    train = {"id": "a", "question": "Is a whale a fish?", "answer": False, "facts": ["Whales are mammals."]}
+    said = "No. J.D. Salinger wrote 11 stories. He met St. Clair!  Each has  9 parts, No. 3 is lost."
+    test = {"id": 7, "question": "Is a stone alive?", "answer": False, "explanation": said}
+    for name, row in (("train", train), ("test_random_500", test)):
+        (root / "strategyqa" / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    return root
+
+
+def test_an_explanations_sentences_are_facts_and_its_verdict_is_none(tmp_path: Path) -> None:
+    _, test = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_folder(tmp_path / "nat")))
+    assert test.facts == (
+        "J.D. Salinger wrote 11 stories.",
+        "He met St. Clair!",
+        "Each has  9 parts, No. 3 is lost.",
+    )
+
+
+def test_an_agent_finds_evidence_for_the_questions_of_every_split(tmp_path: Path, store: Store) -> None:
+    settings = Settings(home=store.home, nat_dir=nat_folder(tmp_path / "nat"), wordtraps=WordtrapsSettings(enabled=False))
+    lineage = Lineage(store, settings, run_child)
+    lineage.question_sets()
+    search = SearchTool(lineage.passages(lineage.recipes["strategyqa_nat"]))
+    assert "Whales are mammals." in search("whales")
+    assert "J.D. Salinger" in search("stories of Salinger")
+
+
+def test_every_published_test_question_has_facts_and_none_says_the_verdict(nat_dir: Path, tmp_path: Path) -> None:
+    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    held_out = [question for question in questions if question.split == "test"]
+    assert len(held_out) == 500
+    assert all(question.facts for question in held_out)
+    assert not [fact for question in held_out for fact in question.facts if fact.lower().startswith(("yes.", "no."))]
+
+
+def test_most_published_test_questions_find_their_own_evidence(nat_dir: Path, tmp_path: Path) -> None:
+    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    search = SearchTool([fact for question in questions for fact in question.facts])
+    suite = [question for question in questions if question.split == "test"][::10]
+    n_answered = sum(any(fact in search(question.question) for fact in question.facts) for question in suite)
+    assert n_answered >= 0.8 * len(suite)  # 231 of the 500 with the facts of training questions alone, 432 with all
+
+
+NATIVE_ANSWERS = {
+    "a boolean": ("strategyqa", "true", "yes"),
+    "the other": ("strategyqa", "false", "no"),
+    "a boolean's name": ("strategyqa", "True", "yes"),
+    "a text": ("strategyqa", "Yes", "Yes"),
+    "a list of one": ("strategyqa", "[true]", "yes"),
+    "a number": ("wordtraps", "12", "12"),
+    "a whole number with a point": ("wordtraps", "12.0", "12"),
+    "a fraction": ("wordtraps", "12.5", "12.5"),
+    "a quoted number": ("wordtraps", '"12"', "12"),
+    "a list of one text": ("wordtraps", '["12"]', "12"),
+    "an object of one value": ("wordtraps", '{"value": 12}', "12"),
+    "two values": ("wordtraps", "[1, 2]", "[1, 2]"),
+    "null": ("wordtraps", "null", "null"),
+    "an empty list": ("wordtraps", "[]", "[]"),
+    "no number": ("wordtraps", "NaN", "NaN"),
+    "too large": ("wordtraps", "1e999", "1e999"),
+    "a sentence": ("wordtraps", "It is 12", "It is 12"),
+    "too deep": ("wordtraps", "[" * 100_000, "[" * 100_000),
+    "too many digits": ("wordtraps", "1" * 5000, "1" * 5000),
+}
+
+
+@pytest.mark.parametrize(("task", "value", "plain"), NATIVE_ANSWERS.values(), ids=NATIVE_ANSWERS)
+def test_a_json_value_is_the_answer_that_it_means(task: str, value: str, plain: str) -> None:
+    assert TASKS[task].plain_answer(value) == plain
