@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import polars as pl
 import pytest
@@ -595,12 +597,23 @@ def test_the_first_reason_of_the_funnel_is_the_one_that_is_told(nat_dir: Path, s
 
 
 @pytest.mark.parametrize("text", ["天空今天在我们头顶上是蓝色的吗", "Ist der Himmel über Zürich heute blau?"])
-def test_a_copied_question_in_any_script_is_contaminated(text: str) -> None:
+@pytest.mark.parametrize(
+    "hide", ["{}?".format, "\u00ad".join, lambda text: normalize("NFD", text)], ids=["mark", "soft", "nfd"]
+)
+def test_a_copied_question_in_any_script_is_contaminated(text: str, hide: Callable[[str], str]) -> None:
     questions = [
         ("strategyqa", "q1", "train", text, "true", [], "h1"),
-        ("strategyqa", "q2", "test", f"{text}?", "true", [], "h2"),
+        ("strategyqa", "q2", "test", hide(text), "true", [], "h2"),
     ]
     assert run("decontaminate", rows(mine=[FINISH]), questions).height == 1
+
+
+def test_a_question_in_a_script_without_spaces_that_shares_a_name_only_is_not_contaminated() -> None:
+    questions = [
+        ("strategyqa", "q1", "train", "北京故宫博物院的第一任院长是在哪一年出生的", "true", [], "h1"),
+        ("strategyqa", "q2", "test", "北京故宫博物院里有没有比长城更古老的建筑", "true", [], "h2"),
+    ]
+    assert run("decontaminate", rows(mine=[FINISH]), questions).is_empty()
 
 
 def test_a_join_by_using_is_a_join(store: Store, settings: Settings, tmp_path: Path) -> None:
