@@ -138,9 +138,10 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         rows(
             question=[SEARCH, ">1. Is the SKY above us blue today? Answer: yes", FINISH],
             fact=[SEARCH, ">It says rayleigh scattering makes it blue, always", FINISH],
+            hidden=[SEARCH, ">1. Is the sk\u00ady above\u200b us blue today?", FINISH],
             fine=[SEARCH, ">The sky is above us", FINISH],
         ),
-        {"question", "fact"},
+        {"question", "fact", "hidden"},
     ),
     "length_bounds": (
         rows(short=["Action: finish[no]"], long=["x" * (512 * 12 + 1)], fine=[FINISH], nothing=[]),
@@ -311,7 +312,7 @@ TRUTHS = {
     "no_tool_use": (17, 15),
     "label_mismatch": (0, 5),
     "invalid_answer": (0, 115),
-    "benchmark_leak": (19, 18),
+    "benchmark_leak": (20, 18),
     "length_bounds": (0, 0),
     "low_judgement": (0, 0),
     "decontaminate": (245, 266),
@@ -320,7 +321,7 @@ TRUTHS = {
     "near_duplicate": (0, 1),
     "contrast_too_close": (0, 2),
 }
-LEFT = {"strict": (774, 850), "paper": (1070, 1256)}
+LEFT = {"strict": (773, 850), "paper": (1070, 1256)}
 NEAR = {0.8: 1, 0.7: 1, 0.6: 3, 0.5: 9, 0.4: 16, 0.3: 54}
 """Later rows of the same question and label whose 3-word shingles have at least this Jaccard similarity, by brute force."""
 CONTRASTS = {0.5: 2, 0.3: 23}
@@ -614,6 +615,12 @@ def test_a_question_in_a_script_without_spaces_that_shares_a_name_only_is_not_co
         ("strategyqa", "q2", "test", "北京故宫博物院里有没有比长城更古老的建筑", "true", [], "h2"),
     ]
     assert run("decontaminate", rows(mine=[FINISH]), questions).is_empty()
+
+
+def test_a_leaked_question_is_found_in_another_normal_form() -> None:
+    questions = [("strategyqa", "q1", "train", "Ist der Himmel über Zürich heute blau?", "true", [], "h1")]
+    leaked = rows(mine=[SEARCH, f">1. {normalize('NFD', questions[0][3])}", FINISH])
+    assert run("benchmark_leak", leaked, questions).height == 1
 
 
 def test_a_join_by_using_is_a_join(store: Store, settings: Settings, tmp_path: Path) -> None:
