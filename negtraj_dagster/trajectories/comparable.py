@@ -37,6 +37,13 @@ def join_words(texts: pl.Series) -> pl.Series:
     return extract_words(texts).list.join(" ")
 
 
+def separate_words(texts: pl.Series) -> pl.Series:
+    """Texts of which trajtok takes the comparable words: it splits and lowercases ASCII just so, which therefore stays."""
+    is_plain = _is_ascii(texts) & ~_has_escapes(texts)
+    places = (~is_plain).fill_null(value=False).arg_true()
+    return texts.clone().scatter(places, join_words(texts.gather(places))) if len(places) else texts
+
+
 def read_json_texts(conversations: pl.Series) -> pl.Series:
     """The texts of conversations in canonical JSON, for matching by words: escapes become spaces, so no word grows by them."""
     return _decode_escapes(conversations).str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
@@ -44,7 +51,15 @@ def read_json_texts(conversations: pl.Series) -> pl.Series:
 
 def _decode_escapes(texts: pl.Series) -> pl.Series:
     r"""Texts with JSON's `\u4e2d` as the character: a tool's result is often JSON in ASCII, inside of a string."""
-    return _change(texts, texts.str.contains(r"\u", literal=True), _decode)
+    return _change(texts, _has_escapes(texts), _decode)
+
+
+def _has_escapes(texts: pl.Series) -> pl.Series:
+    return texts.str.contains(r"\u", literal=True)
+
+
+def _is_ascii(texts: pl.Series) -> pl.Series:
+    return texts.str.len_bytes() == texts.str.len_chars()
 
 
 def _decode(text: str) -> str:
@@ -53,8 +68,7 @@ def _decode(text: str) -> str:
 
 
 def _fold(texts: pl.Series) -> pl.Series:
-    is_ascii = texts.str.len_bytes() == texts.str.len_chars()
-    return _change(texts.str.replace_all(INVISIBLE, ""), ~is_ascii, _fold_text).str.to_lowercase()
+    return _change(texts.str.replace_all(INVISIBLE, ""), ~_is_ascii(texts), _fold_text).str.to_lowercase()
 
 
 def _fold_text(text: str) -> str:

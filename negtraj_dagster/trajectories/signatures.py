@@ -10,7 +10,7 @@ import polars as pl
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - signatures are trajtok's
 from negtraj_dagster.schema import digest_json
-from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, join_words
+from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, separate_words
 
 SHINGLE_WORDS = 3
 SKETCH_SIZE = 512
@@ -37,7 +37,7 @@ QUOTE_SCHEMA = pl.Schema(QUOTE_TYPES)
 
 def sketch(said: pl.Series) -> pl.DataFrame:
     """`sketch` and `bands` (`SKETCH_SCHEMA`) of texts: the smallest hashes of their 3-word shingles, and LSH band hashes."""
-    words = join_words(said)
+    words = separate_words(said)
     shingles = pl.DataFrame(_trajtok.ngrams(words, n_words=SHINGLE_WORDS))
     signed = _trajtok.minhash(words, n_words=SHINGLE_WORDS, permutations=BANDS * BAND_ROWS, bands=BANDS, rows=BAND_ROWS)
     bands = pl.DataFrame(signed).select(pl.col("bands").cast(pl.List(pl.UInt64)))
@@ -75,7 +75,7 @@ def find_quotes(
     keys: Sequence[str] | pl.Series, texts: pl.Series, question_ids: pl.Series, questions: pl.Series
 ) -> pl.DataFrame:
     """Which texts hold n-grams of which questions (`QUOTE_SCHEMA`)."""
-    searched, references = join_words(texts), join_words(questions)
+    searched, references = separate_words(texts), separate_words(questions)
     found = pl.DataFrame(_trajtok.contaminated(searched, references, n_words=QUOTE_WORDS, min_words=QUOTE_MIN_WORDS))
     rollout_keys = pl.Series(keys, dtype=pl.String)
     made = pl.DataFrame(

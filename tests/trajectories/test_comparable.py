@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negtraj_dagster.trajectories.comparable import extract_words, join_words, read_json_texts
+from negtraj_dagster import _trajtok  # noqa: TID251 - compares words with those of the compiled module
+from negtraj_dagster.trajectories.comparable import extract_words, join_words, read_json_texts, separate_words
 from negtraj_dagster.trajectories.signatures import find_pairs, find_quotes, sketch
 
 QUESTION = "Is the café in Zürich open on the first day of the year?"
@@ -68,6 +69,13 @@ def test_the_form_of_a_form_is_itself(text: str) -> None:
 def test_no_normal_form_changes_the_words(text: str, form: str) -> None:
     visible = text.replace("\\", "")
     assert words(unicodedata.normalize(form, visible)) == words(visible)  # type: ignore[arg-type]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_trajtok_takes_the_same_words_of_plain_texts(text: str) -> None:
+    texts = pl.Series([text, "é", None], dtype=pl.String)
+    shingles = [pl.DataFrame(_trajtok.ngrams(prepare(texts), n_words=2)) for prepare in (separate_words, join_words)]
+    assert shingles[0].equals(shingles[1])
 
 
 def test_nulls_stay_nulls() -> None:
