@@ -57,7 +57,7 @@ SET_TABLES: Mapping[str, Mapping[str, str]] = {
     "pairs": {"rollout_key": "VARCHAR", "other_key": "VARCHAR", "similarity": "FLOAT", "is_earlier": "BOOLEAN"},
     "quotes": {"rollout_key": "VARCHAR", "question_id": "VARCHAR", "n_shared": "BIGINT", "n_ngrams": "BIGINT"},
     "tasks": TASKS,
-    "questions": QUESTION_COLUMNS,
+    "questions": {**QUESTION_COLUMNS, "words": "VARCHAR[]"},
 }
 PROFILE_TABLES: Mapping[str, Mapping[str, str]] = {
     "rollouts": {"rollout_key": "VARCHAR"},

@@ -13,6 +13,7 @@ from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
+from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, read_json_texts
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import N_VERIFIED, VERDICT_SCHEMA, Job, Judge, Judged, filter_jobs, verdict_rows
@@ -97,7 +98,7 @@ def build_corpus(store: Store, made: Made, rule: TaskRule, scoring: Scoring) -> 
         "questions": made.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
         "task": rule.identity(),
         "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
-        "signatures": [SKETCH_IDENTITY, QUOTES_IDENTITY],
+        "signatures": [SKETCH_IDENTITY, QUOTES_IDENTITY, COMPARABLE_VERSION],
         "sql/quality": scoring.registry.one("selection", "quality").version,
         **{f"sql/{each.name}/{each.version[:8]}": said_of(each) for each in filters},
         **{f"profile/{name}": profile.identity() for name, profile in profiles.items()},
@@ -217,7 +218,7 @@ class _Corpus:
             if missing.height
             else ()
         ):
-            words = _words(texts["conversation"])
+            words = read_json_texts(texts["conversation"])
             found = find_quotes(texts["base_key"], words, held_out["question_id"], held_out["question"])
             made.append(
                 found.rename({"rollout_key": "base_key"}).with_columns(rollout_key=pl.lit("")).select(QUOTE_KEY_SCHEMA.names())
@@ -238,7 +239,8 @@ class _Corpus:
 
         def units_of(file: sql.Filter) -> Units:
             mine = units[file.scope]
-            return Units(mine.keys, digest(mine.context, limits)) if file.reads("max_tokens") else mine
+            more = [text for name, text in (("max_tokens", limits), ("words", str(COMPARABLE_VERSION))) if file.reads(name)]
+            return Units(mine.keys, digest(mine.context, *more)) if more else mine
 
         jobs = filter_jobs(self.filters, units_of)
         judge = Judge(self.store)
@@ -378,11 +380,6 @@ def _check_earlier(file: sql.SqlFile, hits: pl.DataFrame, rollouts: pl.DataFrame
             f"{file.path}: names {wrong['earlier_key'][0]!r} as the earlier twin of {wrong['rollout_key'][0]}; none of the "
             f"task's rollouts that came earlier has this key: compare ingest_seq"
         )
-
-
-def _words(conversations: pl.Series) -> pl.Series:
-    """The texts of conversations in canonical JSON, for matching by words: escapes become spaces, so no word grows by them."""
-    return conversations.str.replace_all(r"\\(?:u[0-9a-f]{4}|.)", " ")
 
 
 def _question_verdicts(rollouts: pl.DataFrame, questions: pl.DataFrame) -> list[pl.DataFrame]:

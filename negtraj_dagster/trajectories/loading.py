@@ -6,6 +6,7 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.schema import EVALUATION_SPLITS
+from negtraj_dagster.trajectories.comparable import extract_words
 from negtraj_dagster.trajectories.contract import NARROW, ROW_TABLES, SET_TABLES, TURN
 from negtraj_dagster.trajectories.rules import TaskRule, task_table
 
@@ -83,7 +84,8 @@ def load_set_tables(
     session.load("all_pairs", pairs.select(*SET_TABLES["pairs"]))
     session.load("all_quotes", quotes.select(*SET_TABLES["quotes"]))
     session.load("tasks", task_table([rule]))
-    session.load("all_questions", questions.select(*SET_TABLES["questions"]))
+    worded = questions.with_columns(extract_words(questions["question"]).alias("words"))
+    session.load("all_questions", worded.select(*SET_TABLES["questions"]))
     session.execute("create table wanted (rollout_key varchar)")
     show_all(session, SHOWN)
     show_questions(session, has_held_out=True)

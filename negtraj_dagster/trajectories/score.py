@@ -98,6 +98,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         "raw_rollouts": raw.version,
         "labels": labeller.identity(),
         "decisions": frame_digest(said.decisions()),
+        "sketches": SKETCH_IDENTITY,
         "questions": digest_json(asked),
         "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
         "token_limits": token_limits(scoring.rules.values()) if any(each.reads("max_tokens") for each in files) else "",

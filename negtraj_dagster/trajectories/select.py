@@ -1,6 +1,5 @@
 """Chooses what a recipe trains on: its profile's verdicts, its class rule, its mix; and says why not for all the rest."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
+from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, join_words
 from negtraj_dagster.trajectories.contract import CHOICE_COLUMNS
 from negtraj_dagster.trajectories.quality import why_dropped
 
-SELECTION_VERSION = 2
-WORD = re.compile(r"\w+")
+SELECTION_VERSION = 3
 LIMIT_SCHEMA = pl.Schema({"label": pl.String, "rate": pl.Float64, "max_per_question": pl.Int64, "max_rows": pl.Int64})
 
 
@@ -58,7 +57,7 @@ def select_rollouts(store: Store, corpus: Published, questions: Published, rule:
         ContaminationError: a selected row asks a question of a gate or test split, and the recipe does not allow it.
     """
     made_of = {
-        "code": SELECTION_VERSION,
+        "code": [SELECTION_VERSION, COMPARABLE_VERSION],
         "trajectory_corpus": corpus.version,
         "questions": questions.content["tasks"].get(task, {}).get("rows", "none"),
         "rule": rule.slice_digest(),
@@ -171,8 +170,8 @@ def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: Se
     selected = chosen.filter("selected")
     held_out = pl.col("split").is_in(["gate", "test"])
     mine = mine.filter(held_out | pl.col("question_id").is_in(selected["question_id"].unique().implode()))
-    words = [" ".join(WORD.findall(text.lower())) for text in mine["question"]]
-    mine = mine.with_columns(pl.Series("words", words, dtype=pl.String))
+    mine = mine.with_columns(join_words(mine["question"]).alias("words"))
+    mine = mine.with_columns(words=pl.when(pl.col("words") == "").then("question").otherwise("words"))
     forbidden = {split: set(mine.filter(pl.col("split") == split)["words"]) for split in ("gate", "test")}
     asked = selected.join(mine.select("question_id", "words", "split"), on="question_id", how="left")
     in_gate = asked.filter(pl.col("words").is_in(list(forbidden["gate"])) | (pl.col("split") == "gate"))

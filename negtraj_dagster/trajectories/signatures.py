@@ -10,6 +10,7 @@ import polars as pl
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - signatures are trajtok's
 from negtraj_dagster.schema import digest_json
+from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, separate_words
 
 SHINGLE_WORDS = 3
 SKETCH_SIZE = 512
@@ -17,9 +18,9 @@ BANDS, BAND_ROWS = 16, 8
 MIN_SIMILARITY = 0.3
 """Pairs below are not told: no filter could ask for them."""
 QUOTE_WORDS, QUOTE_MIN_WORDS = 13, 8
-SKETCH_VERSION = 1
-SKETCH_IDENTITY = digest_json(["sketch", SKETCH_VERSION, SHINGLE_WORDS, SKETCH_SIZE, BANDS, BAND_ROWS])
-QUOTES_IDENTITY = digest_json(["quotes", 1, QUOTE_WORDS, QUOTE_MIN_WORDS])
+SKETCH_VERSION = 2
+SKETCH_IDENTITY = digest_json(["sketch", SKETCH_VERSION, COMPARABLE_VERSION, SHINGLE_WORDS, SKETCH_SIZE, BANDS, BAND_ROWS])
+QUOTES_IDENTITY = digest_json(["quotes", 1, COMPARABLE_VERSION, QUOTE_WORDS, QUOTE_MIN_WORDS])
 SKETCH_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"sketch": pl.List(pl.UInt64()), "bands": pl.List(pl.UInt64())}
 SKETCH_SCHEMA = pl.Schema(SKETCH_TYPES)
 KEPT_SKETCH_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {"fact_key": pl.String, **SKETCH_TYPES}
@@ -36,8 +37,9 @@ QUOTE_SCHEMA = pl.Schema(QUOTE_TYPES)
 
 def sketch(said: pl.Series) -> pl.DataFrame:
     """`sketch` and `bands` (`SKETCH_SCHEMA`) of texts: the smallest hashes of their 3-word shingles, and LSH band hashes."""
-    shingles = pl.DataFrame(_trajtok.ngrams(said, n_words=SHINGLE_WORDS))
-    signed = _trajtok.minhash(said, n_words=SHINGLE_WORDS, permutations=BANDS * BAND_ROWS, bands=BANDS, rows=BAND_ROWS)
+    words = separate_words(said)
+    shingles = pl.DataFrame(_trajtok.ngrams(words, n_words=SHINGLE_WORDS))
+    signed = _trajtok.minhash(words, n_words=SHINGLE_WORDS, permutations=BANDS * BAND_ROWS, bands=BANDS, rows=BAND_ROWS)
     bands = pl.DataFrame(signed).select(pl.col("bands").cast(pl.List(pl.UInt64)))
     made = shingles.select(pl.col("ngrams").list.head(SKETCH_SIZE).alias("sketch")).with_columns(bands["bands"])
     return made.cast(SKETCH_SCHEMA)  # type: ignore[arg-type]
@@ -73,7 +75,8 @@ def find_quotes(
     keys: Sequence[str] | pl.Series, texts: pl.Series, question_ids: pl.Series, questions: pl.Series
 ) -> pl.DataFrame:
     """Which texts hold n-grams of which questions (`QUOTE_SCHEMA`)."""
-    found = pl.DataFrame(_trajtok.contaminated(texts, questions, n_words=QUOTE_WORDS, min_words=QUOTE_MIN_WORDS))
+    searched, references = separate_words(texts), separate_words(questions)
+    found = pl.DataFrame(_trajtok.contaminated(searched, references, n_words=QUOTE_WORDS, min_words=QUOTE_MIN_WORDS))
     rollout_keys = pl.Series(keys, dtype=pl.String)
     made = pl.DataFrame(
         {

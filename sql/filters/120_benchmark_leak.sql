@@ -8,8 +8,8 @@ style = "any"
 doc = """
 An observation holds the rollout's question or one of its gold facts word for word, `min_chars` characters at least: the
 search found the benchmark itself, sometimes with the label, so the agent did not have to reason. Shorter questions and
-facts are too common to be a proof. Example: a search result that lists the question and `Answer: Yes` is caught; one about
-its subject is not.
+facts are too common to be a proof. Case, composed letters and invisible characters hide nothing. Example: a search result
+that lists the question and `Answer: Yes` is caught; one about its subject is not.
 """
 
 [params]
@@ -19,22 +19,39 @@ with quotable as (
     select
         rollout_key,
         'the question' as what,
-        lower(question) as quote
+        question as quote
     from rollouts
     where length(question) >= $min_chars
     union all
     select
         rollout_key,
         'a gold fact' as what,
-        lower(rtrim(unnest(list_filter(facts, lambda f: length(f) >= $min_chars)), '. ')) as quote
+        rtrim(unnest(list_filter(facts, lambda f: length(f) >= $min_chars)), '. ') as quote
     from rollouts
+),
+
+comparable_quotes as (
+    select
+        rollout_key,
+        what,
+        lower(nfc_normalize(regexp_replace(quote, '\p{Cf}', '', 'g'))) as quote
+    from quotable
+),
+
+comparable_observations as (
+    select
+        rollout_key,
+        step,
+        position,
+        lower(nfc_normalize(regexp_replace(content, '\p{Cf}', '', 'g'))) as content
+    from observations
 )
 
 select
-    observations.rollout_key,
-    observations.step,
-    quotable.what || ': ' || left(quotable.quote, 80) as detail
-from observations
-inner join quotable on observations.rollout_key = quotable.rollout_key
-where contains(lower(observations.content), quotable.quote)
-order by observations.rollout_key, observations.position, quotable.what, quotable.quote
+    comparable_observations.rollout_key,
+    comparable_observations.step,
+    comparable_quotes.what || ': ' || left(comparable_quotes.quote, 80) as detail
+from comparable_observations
+inner join comparable_quotes on comparable_observations.rollout_key = comparable_quotes.rollout_key
+where contains(comparable_observations.content, comparable_quotes.quote)
+order by comparable_observations.rollout_key, comparable_observations.position, comparable_quotes.what, comparable_quotes.quote

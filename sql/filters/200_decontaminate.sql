@@ -7,7 +7,8 @@ applies_to = "both"
 style = "any"
 doc = """
 Nearly all n-grams of the rollout's question stand in one question of a gate or test split of its task, so training on it
-would be training on the test. n falls to the question's length where it has fewer words. Source: 58 % of NAT's StrategyQA
+would be training on the test. n falls to the question's length where it has fewer words. Case, width, composition and
+invisible characters hide nothing; in a script without spaces each character is a word. Source: 58 % of NAT's StrategyQA
 test questions stand verbatim in the training questions. Example: a copied test question is caught, a shared name is not.
 """
 
@@ -15,33 +16,24 @@ test questions stand verbatim in the training questions. Example: a copied test 
 n = { type = "INTEGER", default = 4 }
 min_containment = { type = "DOUBLE", default = 0.8 }
 */
-with words as (
+with training_grams as (
     select
-        task,
-        question_id,
-        split,
-        regexp_extract_all(lower(question), '[\p{L}\p{N}]+') as word_list
-    from questions
-),
-
-training_grams as (
-    select
-        words.task,
-        words.question_id,
-        least($n, len(words.word_list)) as gram_size,
+        questions.task,
+        questions.question_id,
+        least($n, len(questions.words)) as gram_size,
         unnest(
             list_distinct(
                 list_transform(
-                    range(1, len(words.word_list) - least($n, len(words.word_list)) + 2),
-                    lambda i: array_to_string(words.word_list[i:i + least($n, len(words.word_list)) - 1], ' ')
+                    range(1, len(questions.words) - least($n, len(questions.words)) + 2),
+                    lambda i: array_to_string(questions.words[i:i + least($n, len(questions.words)) - 1], ' ')
                 )
             )
         ) as gram
-    from words
+    from questions
     where
-        words.split not in ('gate', 'test')
-        and len(words.word_list) > 0
-        and (words.task, words.question_id) in (select (rollouts.task, rollouts.question_id) from rollouts)
+        questions.split not in ('gate', 'test')
+        and len(questions.words) > 0
+        and (questions.task, questions.question_id) in (select (rollouts.task, rollouts.question_id) from rollouts)
 ),
 
 gram_sizes as (
@@ -51,22 +43,22 @@ gram_sizes as (
 
 evaluation_grams as (
     select
-        words.task,
-        words.question_id,
+        questions.task,
+        questions.question_id,
         gram_sizes.gram_size,
         unnest(
             list_distinct(
                 list_transform(
-                    range(1, len(words.word_list) - gram_sizes.gram_size + 2),
-                    lambda i: array_to_string(words.word_list[i:i + gram_sizes.gram_size - 1], ' ')
+                    range(1, len(questions.words) - gram_sizes.gram_size + 2),
+                    lambda i: array_to_string(questions.words[i:i + gram_sizes.gram_size - 1], ' ')
                 )
             )
         ) as gram
-    from words
+    from questions
     cross join gram_sizes
     where
-        words.split in ('gate', 'test')
-        and len(words.word_list) >= gram_sizes.gram_size
+        questions.split in ('gate', 'test')
+        and len(questions.words) >= gram_sizes.gram_size
 ),
 
 gram_counts as (

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import polars as pl
 import pytest
@@ -140,9 +142,10 @@ FIXTURES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {
         rows(
             question=[SEARCH, ">1. Is the SKY above us blue today? Answer: yes", FINISH],
             fact=[SEARCH, ">It says rayleigh scattering makes it blue, always", FINISH],
+            hidden=[SEARCH, ">1. Is the sk\u00ady above\u200b us blue today?", FINISH],
             fine=[SEARCH, ">The sky is above us", FINISH],
         ),
-        {"question", "fact"},
+        {"question", "fact", "hidden"},
     ),
     "length_bounds": (
         rows(short=["Action: finish[no]"], long=["x" * (512 * 12 + 1)], fine=[FINISH], nothing=[]),
@@ -316,7 +319,7 @@ TRUTHS = {
     "no_tool_use": (17, 15),
     "label_mismatch": (0, 5),
     "invalid_answer": (0, 115),
-    "benchmark_leak": (19, 18),
+    "benchmark_leak": (20, 18),
     "length_bounds": (0, 0),
     "low_judgement": (0, 0),
     "decontaminate": (245, 266),
@@ -325,7 +328,7 @@ TRUTHS = {
     "near_duplicate": (0, 1),
     "contrast_too_close": (0, 2),
 }
-LEFT = {"strict": (774, 850), "paper": (1070, 1256)}
+LEFT = {"strict": (773, 850), "paper": (1070, 1256)}
 NEAR = {0.8: 1, 0.7: 1, 0.6: 3, 0.5: 9, 0.4: 16, 0.3: 54}
 """Later rows of the same question and label whose 3-word shingles have at least this Jaccard similarity, by brute force."""
 CONTRASTS = {0.5: 2, 0.3: 23}
@@ -602,12 +605,29 @@ def test_the_first_reason_of_the_funnel_is_the_one_that_is_told(nat_dir: Path, s
 
 
 @pytest.mark.parametrize("text", ["天空今天在我们头顶上是蓝色的吗", "Ist der Himmel über Zürich heute blau?"])
-def test_a_copied_question_in_any_script_is_contaminated(text: str) -> None:
+@pytest.mark.parametrize(
+    "hide", ["{}?".format, "\u00ad".join, lambda text: normalize("NFD", text)], ids=["mark", "soft", "nfd"]
+)
+def test_a_copied_question_in_any_script_is_contaminated(text: str, hide: Callable[[str], str]) -> None:
     questions = [
         ("strategyqa", "q1", "train", text, "true", [], "h1"),
-        ("strategyqa", "q2", "test", f"{text}?", "true", [], "h2"),
+        ("strategyqa", "q2", "test", hide(text), "true", [], "h2"),
     ]
     assert run("decontaminate", rows(mine=[FINISH]), questions).height == 1
+
+
+def test_a_question_in_a_script_without_spaces_that_shares_a_name_only_is_not_contaminated() -> None:
+    questions = [
+        ("strategyqa", "q1", "train", "北京故宫博物院的第一任院长是在哪一年出生的", "true", [], "h1"),
+        ("strategyqa", "q2", "test", "北京故宫博物院里有没有比长城更古老的建筑", "true", [], "h2"),
+    ]
+    assert run("decontaminate", rows(mine=[FINISH]), questions).is_empty()
+
+
+def test_a_leaked_question_is_found_in_another_normal_form() -> None:
+    questions = [("strategyqa", "q1", "train", "Ist der Himmel über Zürich heute blau?", "true", [], "h1")]
+    leaked = rows(mine=[SEARCH, f">1. {normalize('NFD', questions[0][3])}", FINISH])
+    assert run("benchmark_leak", leaked, questions).height == 1
 
 
 def test_a_join_by_using_is_a_join(store: Store, settings: Settings, tmp_path: Path) -> None:

@@ -173,7 +173,13 @@ def test_a_twin_that_its_strategy_does_not_train_pushes_nothing_out(store: Store
     assert chosen(select(store, "np", twins, classes=("positive",))) == ["r1"]
 
 
-def test_marks_and_case_do_not_hide_an_evaluation_question(store: Store) -> None:
-    questions = [*QUESTIONS, ("t", "e", "gate", "QUESTION 0 ?", "1", [], "h")]
+@pytest.mark.parametrize("text", ["QUESTION 0 ?", "Ques\u00adtion 0", "Question \uff10?"], ids=["case", "hyphen", "width"])
+def test_no_way_of_writing_hides_an_evaluation_question(store: Store, text: str) -> None:
+    questions = [*QUESTIONS, ("t", "e", "gate", text, "1", [], "h")]
     with pytest.raises(ContaminationError):
         select(store, "pn", questions=questions)
+
+
+def test_questions_without_words_are_compared_as_they_are(store: Store) -> None:
+    questions = [("t", "q0", "train", "?", "1", [], "h"), *QUESTIONS[1:], ("t", "e", "gate", "!", "1", [], "h")]
+    assert chosen(select(store, "pn", questions=questions)) == ["r0", "r1"]
