@@ -8,8 +8,9 @@ style = "any"
 doc = """
 An observation holds the rollout's question or one of its gold facts word for word, `min_chars` characters at least: the
 search found the benchmark itself, sometimes with the label, so the agent did not have to reason. Shorter questions and
-facts are too common to be a proof. Case, composed letters and invisible characters hide nothing. Example: a search result
-that lists the question and `Answer: Yes` is caught; one about its subject is not.
+facts are too common to be a proof; a character of a script without spaces counts three. Case, composed letters and
+invisible characters hide nothing. Example: a search result that lists the question and `Answer: Yes` is caught; one about
+its subject is not.
 """
 
 [params]
@@ -19,23 +20,34 @@ with quotable as (
     select
         rollout_key,
         'the question' as what,
-        question as quote
+        question as content
     from rollouts
-    where length(question) >= $min_chars
     union all
     select
         rollout_key,
         'a gold fact' as what,
-        rtrim(unnest(list_filter(facts, lambda f: length(f) >= $min_chars)), '. ') as quote
+        unnest(facts) as content
     from rollouts
+),
+
+unspaced as (
+    select
+        rollout_key,
+        what,
+        content,
+        regexp_extract_all(
+            content, '[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]'
+        ) as characters
+    from quotable
 ),
 
 comparable_quotes as (
     select
         rollout_key,
         what,
-        lower(nfc_normalize(regexp_replace(quote, '\p{Cf}', '', 'g'))) as quote
-    from quotable
+        lower(nfc_normalize(regexp_replace(rtrim(content, '. '), '\p{Cf}', '', 'g'))) as quote
+    from unspaced
+    where length(content) + 2 * len(characters) >= $min_chars
 ),
 
 comparable_observations as (

@@ -624,6 +624,15 @@ def test_a_question_in_a_script_without_spaces_that_shares_a_name_only_is_not_co
     assert run("decontaminate", rows(mine=[FINISH]), questions).is_empty()
 
 
+@pytest.mark.parametrize(
+    ("question", "is_found"), [("天空今天在我们头顶上是蓝色的吗", True), ("天空是蓝色的吗", False)], ids=["long", "short"]
+)
+def test_a_leaked_question_is_measured_by_what_its_script_writes(question: str, is_found: bool) -> None:
+    questions = [("strategyqa", "q1", "train", question, "true", [], "h1")]
+    leaked = rows(mine=[SEARCH, f">1. {question}", FINISH])
+    assert (run("benchmark_leak", leaked, questions).height == 1) == is_found
+
+
 def test_a_leaked_question_is_found_in_another_normal_form() -> None:
     questions = [("strategyqa", "q1", "train", "Ist der Himmel über Zürich heute blau?", "true", [], "h1")]
     leaked = rows(mine=[SEARCH, f">1. {normalize('NFD', questions[0][3])}", FINISH])
