@@ -82,11 +82,11 @@ def test_a_check_that_blocks_ends_the_run_with_an_error(home: Path, without_data
 
 
 def test_a_step_that_fails_is_named_with_its_reason(home: Path, without_data: subprocess.CompletedProcess[str]) -> None:
-    (home / "landing" / "stray.jsonl").write_text("{}\n")
+    (home / "tombstones.jsonl").write_text("stones\n")
     done = demo(home, "short")
     assert done.returncode == 1
     assert "failed: " in done.stderr
-    assert "stray.jsonl: files belong in" in done.stderr
+    assert "tombstones.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Stack Trace" not in done.stderr
     assert "The run failed: raw_rollouts. Mend it" in done.stderr

@@ -473,6 +473,49 @@ def test_rows_of_a_sentencepiece_tokenizer_are_proved_by_jinja_too() -> None:
     assert (rows.reasons, proof.n_turns) == ([], 2)
 
 
+THINK_TAGS = KEEPS.replace(
+    "{{ m.content }}",
+    "{% if m.role != 'assistant' %}{{ m.content }}{% else %}{% set said = m.content.split('</think>') %}"
+    "{% if said|length > 1 %}{{ said[0].strip() }}\\n</think>\\n\\n{{ said[1].strip() }}"
+    "{% else %}\\n</think>\\n\\n{{ m.content }}{% endif %}{% endif %}",
+)
+"""Cuts an answer at its `</think>` and writes the tag itself in the same place, as Qwen3's does: the text is the same, and to a
+served model the tag is a token."""
+
+
+def test_a_token_that_a_template_cuts_a_text_at_is_never_trained_as_text(tmp_path: Path, store: Store) -> None:
+    rule = rule_for(THINK_TAGS, tmp_path)
+    texts = {
+        "cut": conditioned_json([user("q"), agent("plan\n</think>\n\nanswer")]),
+        "whole": conditioned_json([user("q"), agent("answer")]),
+        "elsewhere": conditioned_json([user("what is </think>?"), agent("answer")]),
+    }
+    tokenize(store, rule, texts)
+    rows = {row["token_key"]: row for row in token_keys(store, rule).iter_rows(named=True)}
+    assert rows["cut"]["reason"] == "template_reads_content"
+    assert 'messages[1]: its content holds "</think>", an added token' in rows["cut"]["detail"]
+    assert (rows["whole"]["reason"], rows["elsewhere"]["reason"]) == ("", "")
+
+
+def test_a_text_that_a_vocabulary_has_no_token_for_is_rejected_as_that(tmp_path: Path, store: Store) -> None:
+    """Not as an injected control token, which would send people looking for an attack."""
+    rule = rule_for(KEEPS, tmp_path)
+    model = json.loads(rule.tokenizer_json.read_text())
+    vocabulary = {**model["model"]["vocab"], "<unk>": len(model["model"]["vocab"]) + 900}
+    del vocabulary["Q"]
+    model["model"] |= {"vocab": vocabulary, "unk_token": "<unk>", "merges": []}
+    unknown = {"id": vocabulary["<unk>"], "content": "<unk>", "single_word": False, "lstrip": False, "rstrip": False}
+    model["added_tokens"].append({**unknown, "normalized": False, "special": True})
+    rule.tokenizer_json.write_text(json.dumps(model))
+    made = token_rule(tmp_path, rule.template, rule.max_tokens, "drop")
+    texts = {said: conditioned_json([user("q"), agent(said)]) for said in ("Quick", "so")}
+    tokenize(store, made, texts)
+    rows = {row["token_key"]: row for row in token_keys(store, made).iter_rows(named=True)}
+    assert rows["Quick"]["reason"] == "no_token"
+    assert 'has no token for "Q"' in rows["Quick"]["detail"]
+    assert rows["so"]["reason"] == ""
+
+
 def keys_of(rules: Sequence[TokenRule]) -> set[tuple[str, str]]:
     return {(rule.rule_key, rule.rows_key) for rule in rules}
 

@@ -11,6 +11,7 @@ use tokenizers::{AddedToken, ModelWrapper, Tokenizer as HfTokenizer};
 
 use crate::error::Error;
 use crate::native::NativeEncoder;
+use crate::unknown::{find_unknown, unknown_id};
 
 /// A token's id, as the batch stores it.
 pub type TokenId = i32;
@@ -135,6 +136,11 @@ pub trait Encoder: Send + Sync {
         None
     }
 
+    /// The first bytes of a text at byte `start`, if any, for which its tokens, from the `from`th on, hold the unknown token or none.
+    fn find_unknown(&self, _text: &str, _start: usize, _tokens: &Tokens, _from: usize) -> Option<Range<usize>> {
+        None
+    }
+
     /// The flag, if any, by which Hugging Face would tokenize the text around this added token unlike the text alone.
     fn unsupported_flag(&self, token: &str) -> Option<&'static str>;
 }
@@ -169,6 +175,8 @@ pub struct HfEncoder {
     ids: HashMap<String, TokenId>,
     /// Whether the id of each place is an added token's.
     is_added: Vec<bool>,
+    /// What the model gives where it has no token.
+    unknown: Option<TokenId>,
     origin: String,
     note: Option<String>,
 }
@@ -202,7 +210,8 @@ impl HfEncoder {
         for id in added.keys().filter_map(|id| usize::try_from(*id).ok()) {
             is_added[id] = true;
         }
-        let encoder = Self { tokenizer, added, ids, is_added, origin, note: None };
+        let unknown = unknown_id(&tokenizer, json);
+        let encoder = Self { tokenizer, added, ids, is_added, unknown, origin, note: None };
         encoder.check_supported()?;
         Ok(encoder)
     }
@@ -309,6 +318,10 @@ impl Encoder for HfEncoder {
     fn find_added(&self, ids: &[TokenId]) -> Option<usize> {
         let is_added = |id: &TokenId| usize::try_from(*id).is_ok_and(|id| self.is_added.get(id).is_some_and(|is| *is));
         ids.iter().position(is_added)
+    }
+
+    fn find_unknown(&self, text: &str, start: usize, tokens: &Tokens, from: usize) -> Option<Range<usize>> {
+        find_unknown(text, start, tokens, from, self.unknown)
     }
 
     fn unsupported_flag(&self, token: &str) -> Option<&'static str> {

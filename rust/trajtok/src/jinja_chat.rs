@@ -11,6 +11,7 @@ use crate::conversation::{Conversation, Message};
 use crate::error::{Error, Reason, Rejection};
 use crate::jinja::{JinjaTemplate, read_settings};
 use crate::marks::{Alphabet, Slot};
+use crate::passed_on::{check_tokens_are_passed_on, token_places};
 use crate::rendering::{Rendering, Segment, SegmentKind, Target};
 use crate::targets::{EmptyThink, prove_target};
 use crate::template::ChatTemplate;
@@ -143,6 +144,9 @@ impl JinjaChat {
                 "its texts hold all letters of Linear A, which mark texts here",
             )
         })?;
+        check_tokens_are_passed_on(conversation, text, &self.overlapping, alphabet.letter(), |values| {
+            self.text_of(values, values.messages.len(), add_generation_prompt)
+        })?;
         let more: &[Marking] =
             if conversation.tools.is_some() { &[Marking::All, Marking::Names] } else { &[Marking::Names] };
         for marking in more {
@@ -196,17 +200,7 @@ impl JinjaChat {
 
     /// A text in which only what reads like a control token is marked: templates compare such texts.
     fn mark_controls(&self, alphabet: &Alphabet, marked: &mut Vec<Marked>, text: &str) -> String {
-        let mut places: Vec<Range<usize>> = Vec::new();
-        for found in self.overlapping.find_overlapping_iter(text) {
-            match places.iter().position(|place| place.end > found.start()) {
-                Some(first) => {
-                    let start = places[first].start.min(found.start());
-                    places.truncate(first);
-                    places.push(start..found.end());
-                }
-                None => places.push(found.range()),
-            }
-        }
+        let places = token_places(&self.overlapping, text);
         let (mut made, mut end) = (String::with_capacity(text.len()), 0);
         for place in places {
             made.push_str(&text[end..place.start]);

@@ -73,6 +73,7 @@ mod output;
 mod own;
 mod pack;
 mod pairs;
+mod passed_on;
 mod prepare;
 mod probes;
 #[cfg(feature = "python")]
@@ -107,6 +108,7 @@ mod tokenizer_json;
 mod turn_ends;
 mod unicode;
 mod unicode_tables;
+mod unknown;
 mod wording;
 mod words;
 mod worker;

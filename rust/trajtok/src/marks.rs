@@ -51,6 +51,11 @@ impl Alphabet {
         }
     }
 
+    /// A letter of it, which stands in none of the texts.
+    pub fn letter(&self) -> char {
+        self.open
+    }
+
     /// The text with marks of this number around it, inside of the white space at its ends: templates cut that off. An empty
     /// or blank text has no marks.
     pub fn mark(&self, number: usize, text: &str) -> String {

@@ -12,6 +12,7 @@ use crate::mask::{TrainedTokens, mask_tokens};
 use crate::rendering::{Rendering, Segment, SegmentKind, Target};
 use crate::row::{Cut, OverLength, TokenRow};
 use crate::template::{ChatTemplate, RowRule, TemplateSource};
+use crate::unknown::{check_no_byte_is_lost, check_no_text_is_unknown, no_token};
 
 /// A control token that the template may write.
 struct Control {
@@ -343,24 +344,15 @@ impl Tokenizer {
 
     fn encode_segment(&self, rendering: &Rendering, bytes: Range<usize>, tokens: &mut Tokens) -> Result<(), Error> {
         let (from, text) = (tokens.ids().len(), &rendering.text[bytes.clone()]);
-        self.check_no_byte_is_lost(text, bytes.start)?;
-        if rendering.restarts.contains(&bytes.start) {
-            self.encoder.encode_text(text, 0, tokens)?;
+        check_no_byte_is_lost(self.encoder.as_ref(), text, bytes.start)?;
+        let is_restart = rendering.restarts.contains(&bytes.start);
+        let at = if is_restart { 0 } else { bytes.start };
+        self.encoder.encode_text(text, at, tokens).map_err(no_token)?;
+        check_no_text_is_unknown(self.encoder.as_ref(), text, at, tokens, from)?;
+        if is_restart {
             tokens.shift(from, bytes.start);
-        } else {
-            self.encoder.encode_text(text, bytes.start, tokens)?;
         }
         self.check_text_tokens(tokens, from)
-    }
-
-    fn check_no_byte_is_lost(&self, text: &str, start: usize) -> Result<(), Error> {
-        let Some(at) = self.encoder.find_lost(text) else { return Ok(()) };
-        let detail = format!(
-            "no token stands for the byte 0x{:02x} at byte {} of the rendered conversation: it would be lost",
-            text.as_bytes()[at],
-            start + at,
-        );
-        Err(Rejection::error(Reason::NoToken, detail))
     }
 
     /// Text may still become an added token where the model's own vocabulary holds it (Unigram, `ignore_merges`).
