@@ -28,7 +28,7 @@ from negtraj_dagster.store import Published, Store, file_sha256
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
-from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions
+from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
 from negtraj_dagster.trajectories.catalog import CATALOG, write_catalog
 from negtraj_dagster.trajectories.corpus import Made, build_corpus
 from negtraj_dagster.trajectories.page import write_quality_page
@@ -124,6 +124,7 @@ class Lineage:
     def trajectory_corpus(self, task: str) -> Published:
         """`trajectory_corpus/<task>`."""
         made = Made(*(self.store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
+        refuse_broken_task(made.questions, task)
         return build_corpus(self.store, made, self.scoring.rules[task], self.scoring)
 
     def show_corpus(self, task: str) -> dict[str, Path]:

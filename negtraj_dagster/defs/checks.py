@@ -31,6 +31,14 @@ def few_quarantined(workspace: Workspace) -> dg.AssetCheckResult:
     return judged(passed=share <= limit, remedy=remedy, numbers=numbers)
 
 
+@dg.asset_check(asset="question_sets", description="The questions of every task could be read.")
+def questions_are_read(workspace: Workspace) -> dg.AssetCheckResult:
+    """Tells of tasks whose question files are broken; the others go on without them."""
+    broken = workspace.store.require("question_sets").content.get("broken", {})
+    remedy = "; ".join(broken.values())
+    return judged(passed=not broken, remedy=remedy, numbers={"n_broken": len(broken), "tasks": ", ".join(broken) or "none"})
+
+
 def _blocking(recipe: Recipe, stage: str, name: str, description: str, judge: Judge) -> dg.AssetChecksDefinition:
     """A check of one of the recipe's assets; what follows does not run where it fails."""
     key = dg.AssetKey([recipe.name, stage])
@@ -156,4 +164,4 @@ def build_checks(recipes: Sequence[Recipe]) -> list[dg.AssetChecksDefinition]:
     """All checks of the lineage."""
     per_recipe = [check for recipe in recipes for check in (*build_selection_checks(recipe), *build_shards_checks(recipe))]
     per_task = [check for task in sorted({recipe.task for recipe in recipes}) for check in build_corpus_checks(task)]
-    return [few_quarantined, landing_is_read, *per_task, *per_recipe]
+    return [questions_are_read, few_quarantined, landing_is_read, *per_task, *per_recipe]

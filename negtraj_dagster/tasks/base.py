@@ -98,7 +98,12 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         QuestionSetError: names file and line. A question file is small and curated: one bad line stops it.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line_number = path.read_bytes().count(b"\n", 0, error.start) + 1
+        raise QuestionSetError(f"{path}, line {line_number}: not UTF-8 (byte {error.start} of the file); convert it") from error
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
