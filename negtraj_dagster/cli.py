@@ -20,7 +20,7 @@ from negtraj_dagster.exit_codes import FAILED, INTERRUPTED, STALE, SUCCESS, USAG
 from negtraj_dagster.printable import visible
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.settings import Settings, did_you_mean, load_settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.store import Store, machine_fault, replace_text, writing
 
 DEFAULT_PORT = 3000
 UI_GRACE_S = 5.0
@@ -51,6 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `negtraj … | head` has read enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
         return SUCCESS
+    except Exception as error:
+        fault = machine_fault(error, paths.home())
+        if fault is None:
+            raise
+        print(f"negtraj: {visible(str(fault))}", file=sys.stderr)
+        return FAILED
 
 
 def _interrupt(*_: object) -> None:
@@ -312,12 +318,10 @@ def prepare_dagster_home() -> Path:
         os.environ["NEGTRAJ_RECIPES"] = os.pathsep.join(str(Path(part).resolve()) for part in recipes.split(os.pathsep))
     folder = Path(os.environ.get("DAGSTER_HOME") or paths.home() / "dagster").expanduser().absolute()
     os.environ["DAGSTER_HOME"] = str(folder)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
-            (folder / "dagster.yaml").write_text((Path(__file__).parent / "dagster.yaml").read_text())
-    except OSError as error:
-        raise SettingsError(f"{folder} cannot be written ({error.strerror}); set NEGTRAJ_HOME to a folder of yours") from error
+            replace_text(folder / "dagster.yaml", (Path(__file__).parent / "dagster.yaml").read_text())
     return folder
 
 
@@ -330,7 +334,7 @@ def _run(target: str, *, has_strict_checks: bool = False) -> int:
 
 def _ui(port: int) -> int:
     folder = prepare_dagster_home()
-    (folder / "workspace.yaml").write_text(WORKSPACE)
+    replace_text(folder / "workspace.yaml", WORKSPACE)
     scripts = Path(sys.executable).parent
     command = [str(scripts / "dagster"), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
     print(f"Dagster UI: http://127.0.0.1:{port}  (NEGTRAJ_HOME={paths.home()})", flush=True)

@@ -262,8 +262,13 @@ def main() -> None:
     except NegtrajError as error:  # the message is the remedy; torch would put a traceback above it, each line with its rank
         print(f"{REASON}{error}", file=sys.stderr, flush=True)
         sys.exit(1)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        from negtraj_dagster.store import machine_fault  # late: a child is bound to its parent before anything slow
+
+        if (fault := machine_fault(error, Path(sys.argv[1]).parent)) is not None:
+            print(f"{REASON}{fault}", file=sys.stderr, flush=True)
+        else:
+            traceback.print_exc()
         sys.exit(1)
 
 

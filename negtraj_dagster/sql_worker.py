@@ -196,14 +196,21 @@ def _describe(error: BaseException) -> dict[str, Any]:
     return {"error": str(error) or type(error).__name__, "is_memory": is_memory}
 
 
+def _limit_memory(memory_mb: int) -> None:
+    """Let the operating system limit the address space, unless the shell that started us allows less already."""
+    used_kb = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize:")).split()[1])  # noqa: SIM115
+    limit = used_kb * 1024 + (memory_mb + ALLOWANCE_MB) * 1024 * 1024
+    present = [bound for bound in resource.getrlimit(resource.RLIMIT_AS) if bound != resource.RLIM_INFINITY]
+    limit = min([limit, *present])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def main() -> None:
     """Answer requests until stdin ends."""
     memory_mb, parent = int(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
-    used_kb = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize:")).split()[1])  # noqa: SIM115
-    limit = used_kb * 1024 + (memory_mb + ALLOWANCE_MB) * 1024 * 1024
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(memory_mb)
     worker = _Worker(memory_mb)
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not stand between two answers

@@ -12,7 +12,9 @@ import dagster as dg
 from dagster import DagsterEvent, DagsterEventType
 
 from negtraj_dagster.errors import NegtrajError
+from negtraj_dagster.paths import home
 from negtraj_dagster.printable import visible
+from negtraj_dagster.store import machine_fault
 
 EVENT = "dagster_event"
 META = "dagster_meta"
@@ -93,8 +95,9 @@ def hide_tracebacks() -> None:
     previous = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, NegtrajError):
-            print(f"negtraj: {visible(str(error))}", file=sys.stderr)
+        ours = error if isinstance(error, NegtrajError) else machine_fault(error, home())
+        if ours is not None:
+            print(f"negtraj: {visible(str(ours))}", file=sys.stderr)
         else:
             previous(kind, error, trace)
 

@@ -18,9 +18,11 @@ from negtraj_dagster.errors import ChildRunError
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage, RunChild
 from negtraj_dagster.settings import Settings, load_settings
-from negtraj_dagster.store import Store
+from negtraj_dagster.store import Store, address_space_mb, memory_cause
 
 PACKAGE_LOGGER = "negtraj_dagster"
+COMFORTABLE_MB = 8192
+"""Of address space, not of memory: torch alone maps more than two thousand."""
 LOG = logging.getLogger(__name__)
 
 
@@ -50,6 +52,7 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
         package, handler = logging.getLogger(PACKAGE_LOGGER), _RunLog(context.log) if context.log else logging.NullHandler()
         package.addHandler(handler)
         propagates, package.propagate = package.propagate, False  # the run's own console says it once
+        _warn_of_narrow_shell()
         try:
             yield self
         finally:
@@ -69,6 +72,13 @@ class Workspace(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lineage(self, run: RunChild | None = None) -> Lineage:
         """The deployment's stages; `run` runs trainers and evaluators, plain children by default."""
         return Lineage(self.store, self.settings, run or _run_plainly)
+
+
+def _warn_of_narrow_shell() -> None:
+    """Libraries in Rust and C end a process that is refused memory, without a word of which limit refused it."""
+    allowed_mb = address_space_mb()
+    if allowed_mb is not None and allowed_mb < COMFORTABLE_MB:
+        LOG.warning("memory may run out%s", memory_cause())
 
 
 def _run_plainly(module: str, config: Path, ranks: int, threads: int) -> None:

@@ -19,10 +19,12 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from negtraj_dagster.errors import SqlContractError
+from negtraj_dagster.errors import NegtrajError, SqlContractError, StoreError
 from negtraj_dagster.paths import PACKAGE_ROOT
 from negtraj_dagster.settings import listed
 from negtraj_dagster.sql.files import SqlFile
+from negtraj_dagster.sql_worker import ALLOWANCE_MB
+from negtraj_dagster.store import address_space_mb, memory_cause
 
 DEADLINE_S = 300.0
 MEMORY_MB = 2048
@@ -215,8 +217,10 @@ class Session:
         """Run one of our own SELECTs."""
         try:
             _, body = self._answered({"do": "select", "sql": statement, "params": {}}, self.limits.deadline_s)
-        except (_DiedError, TimeoutError, MemoryError) as error:
-            raise SqlContractError(f"the SQL process stopped ({_first_line(error) or 'deadline'}): {statement[:80]}") from None
+        except (_DiedError, MemoryError) as error:
+            raise self._out_of_memory(f"a query of ours, {statement[:80]!r}", error, "raise sql.memory_mb") from None
+        except TimeoutError:
+            raise SqlContractError(f"the SQL process stopped (deadline): {statement[:80]}") from None
         with pa.ipc.open_stream(body) as reader:
             return pl.DataFrame(reader.read_all())
 
@@ -229,17 +233,23 @@ class Session:
                 f"{file.path}: stopped after its deadline of {limits.deadline_s:g} s; make it look at less, or raise "
                 f"sql.deadline_s in negtraj.toml"
             ) from None
-        except _DiedError as error:
-            raise SqlContractError(
-                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({error}); {LESS}"
-            ) from None
-        except MemoryError as error:
-            raise SqlContractError(
-                f"{file.path}: stopped, it took more than its {limits.memory_mb} MB of memory ({_first_line(error)}); {LESS}"
-            ) from None
+        except (_DiedError, MemoryError) as error:
+            raise self._out_of_memory(str(file.path), error, LESS) from None
         except SqlContractError as error:
             line = LINE.search(str(error)) if request["do"] == "check" else None  # elsewhere the engine counts other lines
             raise SqlContractError(f"{file.path}{f', line {line[1]}' if line else ''}: {error}") from None
+
+    def _out_of_memory(self, place: str, error: BaseException, remedy: str) -> NegtrajError:
+        """Why the process is gone: the shell's own limit where it is the narrower one, else ours."""
+        allowed_mb, memory_mb = address_space_mb(), self.limits.memory_mb
+        if allowed_mb is not None and allowed_mb < memory_mb + ALLOWANCE_MB:
+            return StoreError(
+                f"{place}: stopped, out of memory ({_first_line(error)}){memory_cause()}: a SQL process needs "
+                f"{memory_mb + ALLOWANCE_MB:,} MB, of which sql.memory_mb in negtraj.toml is {memory_mb:,}"
+            )
+        return SqlContractError(
+            f"{place}: stopped, it took more than its {memory_mb} MB of memory ({_first_line(error)}); {remedy}"
+        )
 
     def _answered(self, request: Mapping[str, Any], deadline_s: float) -> tuple[dict[str, Any], bytes]:
         """An answer from a process that holds the tables."""
@@ -250,9 +260,7 @@ class Session:
         try:
             self._exchanged(request, SETUP_DEADLINE_S)
         except (_DiedError, MemoryError) as error:
-            raise SqlContractError(
-                f"the tables need more than {self.limits.memory_mb} MB of memory ({_first_line(error)}); raise sql.memory_mb"
-            ) from None
+            raise self._out_of_memory("the SQL tables", error, "raise sql.memory_mb in negtraj.toml") from None
         self._setup.append(request)
 
     def _exchanged(self, request: _Request, deadline_s: float) -> tuple[dict[str, Any], bytes]:

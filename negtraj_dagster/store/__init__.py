@@ -11,6 +11,7 @@ An object's `key` is computed from what it is made of, so work is skipped by ask
 """
 
 from negtraj_dagster.store.core import Published, Store, set_aside
+from negtraj_dagster.store.faults import address_space_mb, machine_fault, memory_cause, writing
 from negtraj_dagster.store.files import (
     file_lock,
     file_sha256,
@@ -27,13 +28,17 @@ __all__ = [
     "Built",
     "Published",
     "Store",
+    "address_space_mb",
     "file_lock",
     "file_sha256",
     "find_faults",
     "load_manifest",
+    "machine_fault",
+    "memory_cause",
     "object_key",
     "read_json_lines",
     "replace_text",
     "set_aside",
     "write_text_durably",
+    "writing",
 ]

@@ -1,6 +1,7 @@
 """The store: what an asset publishes, what it reuses, and the row caches its stages share."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.store.faults import writing
 from negtraj_dagster.store.files import file_lock, file_sha256, make_folder, replace_text, scratch_folder, sync_folder
 from negtraj_dagster.store.manifest import (
     MANIFEST,
@@ -93,7 +95,7 @@ class Store:
         name, work = f"objects/{asset}/{key}", {}
         why = self._why(asset, key, made_of)
         self.last_why[asset] = why
-        with self.in_use():
+        with writing(self.home / name), self.in_use():
             reused = self._is_reusable(name)
             if not reused:
                 with self.lock(f"build/{asset}"):  # a second run of the same key waits, and then finds it made
@@ -108,9 +110,10 @@ class Store:
     def publish_segment(self, table: str, key: str, write: Callable[[Path], Built]) -> Path:
         """Publish one append-only piece of a row cache; a complete one of this key is left as it is."""
         name = f"segments/{table}/{key}"
-        if not self._is_usable(name):
-            self._publish(name, f"segments/{table}", key, {}, write)
-        self._share(name)
+        with writing(self.home / name):
+            if not self._is_usable(name):
+                self._publish(name, f"segments/{table}", key, {}, write)
+            self._share(name)
         return self._find(name)
 
     def segments(self, table: str, *, check: Iterable[str] = ()) -> list[Path]:
@@ -299,7 +302,9 @@ class Store:
         make_folder(target.parent)
         try:
             folder.rename(target)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
             if not self._is_usable(name):  # not a concurrent publisher's: a broken leftover, now set aside
                 folder.rename(target)
         sync_folder(target.parent)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.errors import StoreError
+from negtraj_dagster.store.faults import writing
 
 LOG = logging.getLogger(__name__)
 
@@ -26,12 +26,21 @@ def write_text_durably(path: Path, text: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step: readers see the old text or the new, never a part."""
+    """Replace a file's text in one step: readers see the old text or the new, never a part.
+
+    Raises:
+        StoreError: it cannot be written; names the file, the cause and the remedy.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
-    write_text_durably(temporary, text)
-    temporary.replace(path)
-    sync_folder(path.parent)
+    with writing(path):
+        try:
+            write_text_durably(temporary, text)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk it would take the room that was just freed
+            raise
+        sync_folder(path.parent)
 
 
 def read_json_lines(path: Path) -> list[Any]:
@@ -51,15 +60,11 @@ def make_folder(folder: Path) -> None:
     Raises:
         StoreError: it cannot be made; names it with the remedy.
     """
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    try:
+    with writing(folder):
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for made in missing:
-            sync_folder(made.parent)
-    except OSError as error:
-        raise StoreError(
-            f"{folder}: cannot be made ({error.strerror}); point NEGTRAJ_HOME at a folder that can be written"
-        ) from error
+        for parent in missing:
+            sync_folder(parent.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -80,10 +85,15 @@ def file_lock(path: Path, *, shared: bool = False, wait: bool = True, waiting_fo
         shared: many holders at once, none beside an exclusive one.
         wait: False raises BlockingIOError where another process holds it.
         waiting_for: logged when the lock is not free at once.
+
+    Raises:
+        StoreError: the lock's file cannot be opened; names it with the remedy.
     """
     make_folder(path.parent)
     mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with path.open("a") as handle:
+    with writing(path):
+        opened = path.open("a")
+    with opened as handle:
         try:
             fcntl.flock(handle, mode | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -105,7 +115,8 @@ def scratch_folder(root: Path) -> Iterator[Path]:
     _clean_stale(root)
     lock = folder.with_suffix(".lock")
     with file_lock(lock):
-        folder.mkdir()
+        with writing(folder):
+            folder.mkdir()
         try:
             yield folder
         finally:

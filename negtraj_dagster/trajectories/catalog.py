@@ -23,7 +23,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.errors import SettingsError, SqlContractError
 from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import did_you_mean, listed
-from negtraj_dagster.store import Published, Store
+from negtraj_dagster.store import Published, Store, writing
 from negtraj_dagster.store.files import sync_folder
 from negtraj_dagster.trajectories.catalog_tables import STORED_AS, VIEWS, View
 from negtraj_dagster.trajectories.contract import check_file, declare
@@ -68,7 +68,7 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
     for name, error in faults.items():  # a broken query must not keep the tables from view; `negtraj query` refuses it
         LOG.warning("%s; the catalogue is written without the view %s", error, name)
     target = store.home / CATALOG
-    with store.in_use(), store.lock("catalog"), store.scratch() as folder:
+    with writing(target), store.in_use(), store.lock("catalog"), store.scratch() as folder:
         made = folder / CATALOG
         with tempfile.TemporaryDirectory() as plain:  # DuckDB cannot write below a folder with `?` in its name
             with duckdb.connect(Path(plain) / CATALOG) as connection:
