@@ -89,7 +89,8 @@ def _judge(store: Store, corpus: Published, profile: sql.Profile) -> pl.DataFram
     rows, verdicts = (
         pl.read_parquet(store.file(corpus.folder, f"{name}.parquet"), glob=False) for name in ("corpus", "verdicts")
     )
-    dropped = why_dropped(rows.select("rollout_key", "ingest_seq"), verdicts, profile).select("rollout_key", "why")
+    dropped = why_dropped(rows.select("rollout_key", "ingest_seq"), verdicts, profile)
+    dropped = dropped.select("rollout_key", pl.col("why").str.strip_prefix("filter "))
     columns = ("rollout_key", "ingest_seq", "question_id", "split", "label", "source", "answer")
     return rows.select(columns).join(dropped, on="rollout_key", how="left").sort("ingest_seq")
 
