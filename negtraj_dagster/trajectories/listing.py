@@ -65,7 +65,7 @@ def list_rollouts(store: Store, wanted: Wanted, registry: sql.Registry, limit: i
         return Listing((), 0)
     rollouts = pl.concat(judged)
     if wanted.dropped_by is not None:
-        filters = set(rollouts["why"].unique()) - {""}
+        filters = set(rollouts["dropped_by"].unique()) - {""}
         if wanted.dropped_by not in {*filters, *registry.files["filters"]}:
             raise SettingsError(f"no filter {wanted.dropped_by!r}{did_you_mean(wanted.dropped_by, filters)}")
     fitting = rollouts.filter(_conditions(store, wanted))
@@ -85,12 +85,13 @@ def _corpora(store: Store, task: str | None) -> Iterator[Published]:
 
 
 def _judge(store: Store, corpus: Published, profile: sql.Profile) -> pl.DataFrame:
-    """A task's rollouts with `why`, the filter that drops each."""
+    """A task's rollouts with the filter that drops each, and `why` in its words."""
     rows, verdicts = (
         pl.read_parquet(store.file(corpus.folder, f"{name}.parquet"), glob=False) for name in ("corpus", "verdicts")
     )
     dropped = why_dropped(rows.select("rollout_key", "ingest_seq"), verdicts, profile)
-    dropped = dropped.select("rollout_key", pl.col("why").str.strip_prefix("filter "))
+    why = pl.col("why").str.strip_prefix("filter ")  # `near_duplicate: of 3f2a…`
+    dropped = dropped.select("rollout_key", why, dropped_by=why.str.split(":").list.first())
     columns = ("rollout_key", "ingest_seq", "question_id", "split", "label", "source", "answer")
     return rows.select(columns).join(dropped, on="rollout_key", how="left").sort("ingest_seq")
 
@@ -99,7 +100,7 @@ def _conditions(store: Store, wanted: Wanted) -> pl.Expr:
     conditions = [pl.lit(True)]
     conditions += [pl.col("label") == wanted.label] if wanted.label else []
     conditions += [pl.col("source") == wanted.source] if wanted.source else []
-    conditions += [pl.col("why") == wanted.dropped_by] if wanted.dropped_by else []
+    conditions += [pl.col("dropped_by") == wanted.dropped_by] if wanted.dropped_by else []
     if wanted.recipe is not None:
         selection = store.require(f"{wanted.recipe}/training_selection")
         conditions.append(pl.col("rollout_key").is_in(_selected(store, selection).implode()))

@@ -16,7 +16,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusHome, list[st
     home = CorpusHome(tmp_path_factory.mktemp("list"))
     home.filter("moss")
     rows = [solved(n, "moss" if n > 3 else "stones", source="b" if n % 3 == 0 else "a", reward=n % 2 == 0) for n in range(6)]
-    home.land(rows)
+    home.land([*rows, {**rows[0], "source": "copied"}])
     return home, home.keys(home.build())
 
 
@@ -31,20 +31,21 @@ def places(built: tuple[CorpusHome, list[str]], **conditions: str) -> list[int]:
 
 
 def test_all_are_listed_in_order_of_arrival(built: tuple[CorpusHome, list[str]]) -> None:
-    assert places(built) == [0, 1, 2, 3, 4, 5]
+    assert places(built) == [0, 1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
-        ({"label": "positive"}, [0, 2, 4]),
+        ({"label": "positive"}, [0, 2, 4, 6]),
         ({"label": "negative"}, [1, 3, 5]),
         ({"label": "unknown"}, []),
         ({"source": "b"}, [0, 3]),
         ({"source": "b", "label": "positive"}, [0]),
         ({"dropped_by": "says_word"}, [4, 5]),
         ({"dropped_by": "no_finish"}, []),
-        ({"task": TASK}, [0, 1, 2, 3, 4, 5]),
+        ({"task": TASK}, [0, 1, 2, 3, 4, 5, 6]),
+        ({"dropped_by": "exact_duplicate"}, [6]),
     ],
     ids=str,
 )
@@ -54,11 +55,13 @@ def test_every_condition_holds(built: tuple[CorpusHome, list[str]], conditions: 
 
 def test_the_count_is_of_all_that_fit(built: tuple[CorpusHome, list[str]]) -> None:
     some = listed(built, limit=2, label="positive")
-    assert (len(some.rows), some.n_found) == (2, 3)
+    assert (len(some.rows), some.n_found) == (2, 4)
 
 
 def test_what_drops_a_rollout_stands_beside_it(built: tuple[CorpusHome, list[str]]) -> None:
-    assert [row["dropped by"] for row in listed(built).rows] == ["-", "-", "-", "-", "says_word", "says_word"]
+    *others, last = [row["dropped by"] for row in listed(built).rows]
+    assert others == ["-", "-", "-", "-", "says_word", "says_word"]
+    assert last == f"exact_duplicate: of {built[1][0][:12]}"
 
 
 @pytest.mark.parametrize(
