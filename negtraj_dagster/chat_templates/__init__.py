@@ -22,10 +22,14 @@ VERSIONS: dict[str, int] = {name: template.version for name, template in NATIVE.
 
 
 def reference_render(template: ChatTemplate) -> Render:
-    """The template's rendering without trajtok."""
+    """The template's rendering without trajtok.
+
+    Raises:
+        SettingsError: Jinja cannot compile the template.
+    """
     if template.jinja is None:
         return NATIVE[template.name].render(template.variables())
-    return jinja_render(template.jinja, template.variables())
+    return jinja_render(template.jinja, template.variables(), name=template.name)
 
 
 __all__ = ["NATIVE", "VERSIONS", "ChatTemplate", "EmptyThink", "NativeTemplate", "Render", "make_template", "reference_render"]

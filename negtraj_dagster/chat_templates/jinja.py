@@ -16,6 +16,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from negtraj_dagster.chat_templates.base import Render
+from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import ConditionedTurn
 
 
@@ -51,14 +52,25 @@ def _compile(source: str) -> jinja2.Template:
     return environment.from_string(source)
 
 
-def jinja_render(source: str, settings: Mapping[str, Any]) -> Render:
+def jinja_render(source: str, settings: Mapping[str, Any], *, name: str = "of Jinja text") -> Render:
     """The rendering of a chat template.
 
     Args:
         source: its text.
         settings: what it sees beside messages and tools; `today` ("2026-01-31") is what `strftime_now` knows of.
+        name: what it is called in messages.
+
+    Raises:
+        SettingsError: Jinja cannot compile it.
     """
-    template = _compile(source)
+    try:
+        template = _compile(source)
+    except Exception as error:  # Jinja's own errors, and those of Python, which compiles what Jinja writes
+        line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise SettingsError(
+            f"chat template {name}: Jinja, by which transformers renders, cannot use it: {type(error).__name__}: {error}{line}"
+            f"; mend the template or set shards.chat_template to another one"
+        ) from error
 
     def strftime_now(pattern: str) -> str:
         return datetime.datetime.fromisoformat(settings["today"]).strftime(pattern)

@@ -3,8 +3,8 @@
 For every trained turn of every row: (a) its trained tokens decode to what should be trained; (b) what precedes it, as text
 and as tokens, is what a served model is given there; (c) it is what a conversation that ends with this turn has there, with
 all that the agent wrote: reasoning, content, tool calls, end token. A row that fails stops the stage: a wrong mask never
-reaches a trainer. Some failures are the data's own and only reject their row: the tokenizer joins a target's first characters
-with what precedes it, or recorded token ids are not those of the text.
+reaches a trainer. Some failures are the data's own or the template's and only reject their row: the tokenizer joins a target's
+first characters with what precedes it, recorded token ids are not those of the text, Jinja itself raises or writes other text.
 """
 
 import json
@@ -19,6 +19,7 @@ from negtraj_dagster import _trajtok  # noqa: TID251 - gives the ids that a serv
 from negtraj_dagster.chat_templates import EmptyThink, Render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
+from negtraj_dagster.shards.engines import Engines, TemplateRaisesError
 from negtraj_dagster.shards.reading import load_reader
 from negtraj_dagster.shards.rows import is_target
 from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
@@ -57,6 +58,8 @@ class Prover:
         row_end: the token that is appended to a row that does not end with it, and trained, where there is room; None where
             none is.
         max_tokens: the room.
+        jinja_name: what the template is called in messages, where it is a Jinja one: it may be one that the engines do not
+            render alike. None where a difference is our own fault.
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class Prover:
         empty_think: EmptyThink = "mask",
         row_end: str | None = None,
         max_tokens: int = 0,
+        jinja_name: str | None = None,
     ) -> None:
         self._empty_think = empty_think
-        self._tokenizer, self._render = tokenizer, render
+        self._engines = None if jinja_name is None else Engines(jinja_name, render, tokenizer)
+        self._tokenizer, self._render = tokenizer, render if self._engines is None else self._engines.render
         self._max_tokens = max_tokens
         self._row_end_id = None if row_end is None else tokenizer.control_tokens[row_end]
         self._reader = load_reader(tokenizer_json)
@@ -103,26 +108,40 @@ class Prover:
             key = row["token_key"]
             conversation = json.loads(conversations[key])
             turns: list[ConditionedTurn] = conversation["messages"][: (kept or {}).get(key)]
+            tools = conversation.get("tools")
             try:
-                n_turns = self._prove_row(row, turns, conversation.get("tools"))
-            except _WeightsError as error:
-                proof.rejected.append((key, "weights_differ", str(error)))
-                continue
-            except _JoinedAcrossTurnError as error:
-                if not has_straddling:
-                    raise MaskError(f"token row {key}: {error}") from error
-                proof.rejected.append((key, "joined_across_turn", str(error)))
-                continue
-            except MaskError as error:
-                if not any("token_ids" in turn for turn in turns):
-                    raise MaskError(f"token row {key}: {error}") from error
-                proof.rejected.append((key, "ids_differ", f"with the token ids that came with it, {error}"))
+                n_turns = self._prove_row(row, turns, tools)
+            except (MaskError, TemplateRaisesError, _WeightsError, _JoinedAcrossTurnError) as error:
+                reason, detail = self._judge_fault(error, key, turns, tools, has_straddling=has_straddling)
+                proof.rejected.append((key, reason, detail))
                 continue
             proof.n_rows += 1
             proof.n_turns += n_turns
             proof.n_tokens += row["n_tokens"]
             proof.n_trained += row["n_trained"]
         return proof
+
+    def _judge_fault(
+        self, error: Exception, key: str, turns: Sequence[ConditionedTurn], tools: str | None, *, has_straddling: bool
+    ) -> tuple[str, str]:
+        """Reason and detail by which a row that failed is left out.
+
+        Raises:
+            MaskError: neither the data nor the template is at fault.
+        """
+        try:
+            difference = None if self._engines is None else self._engines.find_difference(turns, tools)
+        except TemplateRaisesError as raised:
+            return "template_refuses", f"token row {key}: {raised}"
+        if difference is not None:
+            return "engines_differ", f"token row {key}: {difference}"
+        if isinstance(error, _WeightsError):
+            return "weights_differ", str(error)
+        if isinstance(error, _JoinedAcrossTurnError) and has_straddling:
+            return "joined_across_turn", str(error)
+        if isinstance(error, MaskError) and any("token_ids" in turn for turn in turns):
+            return "ids_differ", f"with the token ids that came with it, {error}"
+        raise MaskError(f"token row {key}: {error}") from error
 
     def _prove_row(self, row: Mapping[str, Any], turns: list[ConditionedTurn], tools: str | None) -> int:
         """The number of turns that were proved."""

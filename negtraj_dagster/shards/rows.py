@@ -14,6 +14,7 @@ UNPROVED = (
     "no_end_of_turn",
     "invalid_arguments",
     "template_refuses",
+    "engines_differ",
     "template_reads_content",
     "tools_missing",
     "ids_differ",

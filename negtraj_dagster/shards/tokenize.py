@@ -195,6 +195,7 @@ def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
         empty_think=rule.template.empty_think,
         row_end=row_end,
         max_tokens=rule.max_tokens,
+        jinja_name=None if rule.template.jinja is None else rule.template.name,
     )
 
 
