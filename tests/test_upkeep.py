@@ -196,7 +196,8 @@ def test_machines_that_share_a_copy_recompute_nothing_of_each_other(root: Path, 
     assert work["rows_tokenized"] == dep.N_QUESTIONS * dep.N_SAMPLES
     shutil.copytree(root / "home" / "landing", root / "second" / "landing")
     assert shards_on(root / "second") == ({}, version)
-    assert dep.rows_digest(root / "second", recipe.name) == dep.rows_digest(root / "home", recipe.name)
+    for home in (root / "second", tmp_path / "shared"):
+        assert dep.rows_digest(home, recipe.name) == dep.rows_digest(root / "home", recipe.name)
     assert verify_home(root / "second").faults == []
 
 

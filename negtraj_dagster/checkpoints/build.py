@@ -104,8 +104,8 @@ def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_sta
         if text is None:
             parent = _present_parent(store, warm_start)
             chosen = (parent.asset, parent.key, parent.version) if parent else (None, None, None)
-            text = canonical_json(dict(zip(("asset", "key", "version"), chosen, strict=True)))
-            store.write_text(name, text)
+            pin = canonical_json(dict(zip(("asset", "key", "version"), chosen, strict=True)))
+            text = store.update_text(name, lambda present: pin if present is None else present)  # the first machine's holds
     return {part: json.loads(text)[part] for part in ("asset", "key", "version")}
 
 

@@ -6,10 +6,12 @@ answered rightly, by which rules. Each change is appended to `registry/<line>/pr
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.reports.stats import mcnemar_exact
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store import Built, Published, Store, read_json_lines
@@ -18,7 +20,13 @@ CHAMPION_VERSION = 3
 SIGNIFICANCE = 0.05
 """A candidate takes the title below this two-sided p: the chance that as good a one would look better by so much."""
 
+N_TRIES = 20
+
 Record = Mapping[str, Any]
+
+
+class _TitleMovedError(Exception):
+    """Another machine has decided meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -51,30 +59,38 @@ def crown_champion(store: Store, line: str, comparison: Published) -> Published:
         line: its name.
         comparison: the line's `recipe_comparison`.
     """
-    alias = f"registry/{line}/champion.json"
     with store.lock(f"registry-{line}"):
-        text = store.read_text(alias)
-        present = json.loads(text) if text else None
-        decided = present is not None and present.get("comparison") == comparison.version
-        incumbent = None if present is None or comparison.is_empty else _incumbent(store, present, comparison)
-        held_by = present["incumbent"] if present and decided else incumbent.identity if incumbent else None
-        made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version, "incumbent": held_by}
+        for _ in range(N_TRIES):
+            with suppress(_TitleMovedError):
+                return _crown(store, line, comparison)
+    raise StoreError(f"registry/{line}/champion.json: other machines changed it {N_TRIES} times meanwhile; run again")
 
-        def write(folder: Path) -> Built:
-            if comparison.is_empty:
-                return Built(content=comparison.content)
-            candidates = read_candidates(store, comparison)
-            if present and decided:  # the object is gone, the decision is not
-                content = {name: present[name] for name in ("recipe", "checkpoint", "accuracy", "why")}
-            else:
-                content = choose_champion(candidates, incumbent)
-            (folder / "champion.json").write_text(canonical_json(content))
-            return Built(content=content, details={"n_candidates": len(candidates)}, work={"champions_chosen": 1})
 
-        published = store.build(f"champion/{line}", made_of, write)
-        if not published.is_empty:
-            champions = [*read_candidates(store, comparison), *([incumbent] if incumbent else [])]
-            _promote(store, line, published.content, champions, {"comparison": comparison.version, "incumbent": held_by})
+def _crown(store: Store, line: str, comparison: Published) -> Published:
+    alias = f"registry/{line}/champion.json"
+    text = store.read_text(alias)
+    present = json.loads(text) if text else None
+    decided = present is not None and present.get("comparison") == comparison.version
+    incumbent = None if present is None or comparison.is_empty else _incumbent(store, present, comparison)
+    held_by = present["incumbent"] if present and decided else incumbent.identity if incumbent else None
+    made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version, "incumbent": held_by}
+
+    def write(folder: Path) -> Built:
+        if comparison.is_empty:
+            return Built(content=comparison.content)
+        candidates = read_candidates(store, comparison)
+        if present and decided:  # the object is gone, the decision is not
+            content = {name: present[name] for name in ("recipe", "checkpoint", "accuracy", "why")}
+        else:
+            content = choose_champion(candidates, incumbent)
+        (folder / "champion.json").write_text(canonical_json(content))
+        return Built(content=content, details={"n_candidates": len(candidates)}, work={"champions_chosen": 1})
+
+    published = store.build(f"champion/{line}", made_of, write)
+    if not published.is_empty:
+        champions = [*read_candidates(store, comparison), *([incumbent] if incumbent else [])]
+        decision = {"comparison": comparison.version, "incumbent": held_by}
+        _promote(store, line, published.content, champions, decision, text)
     return published
 
 
@@ -171,11 +187,14 @@ def _incumbent(store: Store, present: Record, comparison: Published) -> Candidat
     )
 
 
-def _promote(store: Store, line: str, chosen: Record, champions: Sequence[Candidate], decision: Record) -> None:
+def _promote(
+    store: Store, line: str, chosen: Record, champions: Sequence[Candidate], decision: Record, present: str | None
+) -> None:
     """Replace the alias in one step; log it where another checkpoint holds the title now."""
     alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
     holder = next((each for each in champions if each.identity == [chosen["recipe"], chosen["checkpoint"]]), None)
-    present = store.read_text(alias)
+    if store.read_text(alias) != present:
+        raise _TitleMovedError
     earlier = json.loads(present) if present else None
     kept = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
     if holder and holder.right is not None:
@@ -186,7 +205,15 @@ def _promote(store: Store, line: str, chosen: Record, champions: Sequence[Candid
     if earlier is None or any(earlier[name] != chosen[name] for name in ("recipe", "checkpoint")):
         previous = earlier and {name: earlier[name] for name in ("recipe", "checkpoint", "accuracy", "why") if name in earlier}
         entry = f"{canonical_json({'champion': dict(chosen), 'previous': previous})}\n"
-        history = store.read_text(log) or ""
-        if not history.endswith(entry):  # a run that ended between log and alias has written it
-            store.write_text(log, history + entry)
-    store.write_text(alias, text)
+        store.update_text(log, lambda history: _with_entry(history or "", entry))
+
+    def take_title(now: str | None) -> str:
+        if now not in (present, text):
+            raise _TitleMovedError
+        return text
+
+    store.update_text(alias, take_title)
+
+
+def _with_entry(history: str, entry: str) -> str:
+    return history if history.endswith(entry) else history + entry  # a run that ended between log and alias has written it

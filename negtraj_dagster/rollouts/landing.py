@@ -219,8 +219,8 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _read_arrivals(store: Store) -> list[dict[str, str]]:
-    lines = [line for line in (store.read_text(ARRIVALS) or "").split("\n") if line]
+def _read_arrivals(store: Store, text: str | None) -> list[dict[str, str]]:
+    lines = [line for line in (text or "").split("\n") if line]
     try:
         return [{name: str(json.loads(line)[name]) for name in ("file", "piece")} for line in lines]
     except (ValueError, KeyError, TypeError) as error:
@@ -244,14 +244,31 @@ def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[Lande
 
     Limits and duplicates go by this order, so what lands later never pushes out what was chosen before. An edited or
     renamed file keeps its place, and a file that went away and comes back has it again. The list is an input like the
-    files themselves: with it, a build from nothing gives what the nightly builds gave.
+    files themselves: with it, a build from nothing gives what the nightly builds gave. Machines that share a store share the
+    list: each adds what it has, in turn.
     """
+    place_of: dict[LandedFile, int] = {}
+
+    def add_files(text: str | None) -> str:
+        nonlocal place_of
+        arrivals = _read_arrivals(store, text)
+        arrivals += _own_arrivals(arrivals, _read_arrivals(store, store.read_local_text(ARRIVALS)))
+        place_of = _take_places(arrivals, files)
+        return "".join(f"{canonical_json(entry)}\n" for entry in arrivals)
+
     with store.lock("arrivals"):
-        return _in_order(store, files)
+        store.update_text(ARRIVALS, add_files)
+    return sorted(files, key=place_of.__getitem__)
 
 
-def _in_order(store: Store, files: Sequence[LandedFile]) -> list[LandedFile]:
-    arrivals = _read_arrivals(store)
+def _own_arrivals(arrivals: list[dict[str, str]], own: list[dict[str, str]]) -> list[dict[str, str]]:
+    """What this home saw before it shared a store: neither a file nor bytes of the shared list."""
+    present = {(name, entry[name]) for entry in arrivals for name in ("file", "piece")}
+    return [entry for entry in own if not present & set(entry.items())]
+
+
+def _take_places(arrivals: list[dict[str, str]], files: Sequence[LandedFile]) -> dict[LandedFile, int]:
+    """Each file's place in the list, which takes up those that are new to it."""
     place_of: dict[LandedFile, int] = {}
     # an unchanged file claims its place first, then a renamed one, then an edited one: no two files share a place
     claims: tuple[Callable[[LandedFile], tuple[str, ...]], ...] = (
@@ -277,5 +294,4 @@ def _in_order(store: Store, files: Sequence[LandedFile]) -> list[LandedFile]:
         else:
             place_of[file] = len(arrivals)
             arrivals.append(entry)
-    store.write_text(ARRIVALS, "".join(f"{canonical_json(entry)}\n" for entry in arrivals))
-    return sorted(files, key=place_of.__getitem__)
+    return place_of

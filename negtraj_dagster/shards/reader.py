@@ -76,14 +76,14 @@ def read_shards(home: Path, recipe: str) -> Iterator[ShardRow]:
     """The rows of a recipe's present shards in the order of the index, everything verified before the first is given.
 
     Args:
-        home: NEGTRAJ_HOME.
+        home: NEGTRAJ_HOME, or the folder of a store that machines share.
         recipe: its name.
 
     Raises:
         ShardFormatError: nothing was published, or something is missing or altered.
     """
     asset = f"{recipe}/tokenized_shards"
-    folder, manifest = _current(home / "current" / f"{asset}.json", home / "objects", asset)
+    folder, manifest = _current(_pointer_place(home, asset), home / "objects", asset)
     if manifest["content"].get("status") == "no_data":
         return
     path = _verified(folder, manifest, "index.parquet")
@@ -99,6 +99,13 @@ def read_shards(home: Path, recipe: str) -> Iterator[ShardRow]:
         _check_entry(entry, stored[entry["token_key"]], path)
     for entry in index:
         yield _row(entry, stored[entry["token_key"]])
+
+
+def _pointer_place(home: Path, asset: str) -> Path:
+    """A home's pointer, or in a shared store's folder the last of its numbered versions."""
+    versions = home / "versions" / "current" / f"{asset}.json"
+    numbers = sorted(path.name for path in versions.glob("*") if path.name.isdigit())
+    return versions / numbers[-1] if numbers else home / "current" / f"{asset}.json"
 
 
 def _current(place: Path, objects: Path, asset: str) -> tuple[Path, dict[str, Any]]:

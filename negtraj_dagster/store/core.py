@@ -17,7 +17,7 @@ from typing import Any
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store.faults import writing
-from negtraj_dagster.store.files import file_lock, file_sha256, make_folder, replace_text, scratch_folder, sync_folder
+from negtraj_dagster.store.files import file_lock, file_sha256, make_folder, scratch_folder, sync_folder
 from negtraj_dagster.store.manifest import (
     MANIFEST,
     REMEDY,
@@ -29,11 +29,10 @@ from negtraj_dagster.store.manifest import (
     write_manifest,
 )
 from negtraj_dagster.store.remote import Remote
+from negtraj_dagster.store.texts import Texts
 
 LOG = logging.getLogger(__name__)
 KEY = re.compile(r"[0-9a-f]{64}")
-SHARED = ("current/", "registry/", "pins/", "arrivals.jsonl")
-"""Small files that machines with one `store_url` have in common; others, tombstones above all, are each home's own."""
 N_HISTORY = 50
 """Keys a pointer remembers, so that the last ones can be kept and gone back to."""
 
@@ -76,6 +75,7 @@ class Store:
         self.home = home
         self._base = base
         self._remote = Remote(remote, is_read_only=base is not None) if remote else None
+        self._texts = Texts(self._roots(), self._remote)
         self._shared: set[str] = set()
         self._verified: set[tuple[Path, int, int]] = set()
         self.last_why: dict[str, tuple[str, ...]] = {}
@@ -241,32 +241,24 @@ class Store:
             self.file(folder, name)
 
     def read_text(self, name: str) -> str | None:
-        """A small mutable file of the home, None where there is none. Pointers, registry, pins and arrivals are the remote's.
+        """A small mutable text, None where there is none. Pointers, registry, pins and arrivals are the shared store's."""
+        return self._texts.read(name)
 
-        Raises:
-            StoreError: it is not UTF-8.
-        """
-        is_planned = self._base is not None and (self.home / name).is_file()
-        is_shared = self._remote is not None and name.startswith(SHARED) and not is_planned
-        if is_shared and self._remote and (text := self._remote.read_text(name)) is not None:
-            return text
-        path = self.place(name)
-        try:
-            return path.read_text(encoding="utf-8") if path.is_file() else None
-        except UnicodeDecodeError as error:
-            raise StoreError(f"{path}: not UTF-8 at byte {error.start}; mend or delete it") from error
+    def read_local_text(self, name: str) -> str | None:
+        """This home's own copy of a text."""
+        return self._texts.read_local(name)
 
     def place(self, name: str) -> Path:
         """Where a small file is, or would be: what messages name."""
-        return next((root / name for root in self._roots() if (root / name).is_file()), self._roots()[-1] / name)
+        return self._texts.place(name)
 
     def write_text(self, name: str, text: str) -> None:
-        """Replace a small mutable file in one step; left alone when it holds this text."""
-        path = next((root / name for root in self._roots() if (root / name).is_file()), None)
-        if path is None or path.read_text(encoding="utf-8") != text:
-            replace_text(self.home / name, text)
-        if self._remote and name.startswith(SHARED) and self._remote.read_text(name) != text:
-            self._remote.write_text(name, text)
+        """Replace a small text in one step, whatever it is now; left alone when it is this one."""
+        self._texts.update(name, lambda _: text)
+
+    def update_text(self, name: str, merge: Callable[[str | None], str]) -> str:
+        """Replace a small text by what `merge` makes of the present one, again where another machine was faster."""
+        return self._texts.update(name, merge)
 
     def lock(self, name: str) -> AbstractContextManager[None]:
         """An OS file lock of this home: one holder per name, freed when the process ends however it ends."""
@@ -373,14 +365,16 @@ class Store:
 
     def _point(self, asset: str, published: Published) -> None:
         name = f"current/{asset}.json"
-        text = self.read_text(name)
-        try:
-            history = _parse_pointer(text, self.home / name)["history"] if text else []
-        except StoreError:
-            history = []
-        kept = [published.key, *(key for key in history if key != published.key)][:N_HISTORY]
-        pointer = {"asset": asset, "key": published.key, "version": published.version, "history": kept}
-        self.write_text(name, canonical_json(pointer))
+
+        def point(text: str | None) -> str:
+            try:
+                history = _parse_pointer(text, self.home / name)["history"] if text else []
+            except StoreError:
+                history = []
+            kept = [published.key, *(key for key in history if key != published.key)][:N_HISTORY]
+            return canonical_json({"asset": asset, "key": published.key, "version": published.version, "history": kept})
+
+        self.update_text(name, point)
 
     def _roots(self) -> list[Path]:
         return [self.home, *([self._base] if self._base else [])]

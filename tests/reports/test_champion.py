@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.checkpoints.build import pinned_parent
+from negtraj_dagster.reports import champion
 from negtraj_dagster.reports.champion import Candidate, choose_champion, crown_champion
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store import Built, Published, Store
@@ -92,6 +93,35 @@ def compare(store: Store, *arms: tuple[Published, Iterable[int]], contaminated: 
 
     made_of = {"arms": [[trained.version, list(right)] for trained, right in arms], "contaminated": contaminated}
     return store.build("recipe_comparison/l", made_of, write)
+
+
+def test_a_title_that_another_machine_gave_meanwhile_is_the_next_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, choose = f"file://{tmp_path}/shared", champion.choose_champion
+    one, two = (Store(tmp_path / name, remote=url) for name in ("one", "two"))
+    stores = {"": (two, ("b", range(105, 200)))}
+
+    def choose_late(candidates: list[Candidate], incumbent: Candidate | None) -> Any:
+        if stores:  # while the first machine decides, the second has done so
+            store, (recipe, right) = stores.pop("")
+            crown_champion(store, "l", compare(store, (checkpoint(store, recipe), right)))
+        return choose(candidates, incumbent)
+
+    monkeypatch.setattr(champion, "choose_champion", choose_late)
+    crown_champion(one, "l", compare(one, (checkpoint(one, "a"), range(100))))
+    assert alias(one) == alias(two)
+    assert (alias(one)["recipe"], alias(one)["incumbent"][0]) == ("b", "b")
+    assert n_promotions(one) == 1
+
+
+def test_a_parent_that_another_machine_has_pinned_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"file://{tmp_path}/shared"
+    one, two = (Store(tmp_path / name, remote=url) for name in ("one", "two"))
+    first = pinned_parent(two, "a/checkpoint", {"n": 1}, "champion/l")
+    crown_champion(one, "l", compare(one, (checkpoint(one, "a"), range(100))))
+    monkeypatch.setattr(one, "read_text", lambda name: None if name.startswith("pins/") else two.read_text(name))
+    assert pinned_parent(one, "a/checkpoint", {"n": 1}, "champion/l") == first
 
 
 def alias(store: Store) -> dict[str, Any]:

@@ -1,0 +1,189 @@
+"""Machines with one `store_url`: two that write at once lose nothing, on S3's protocol and on a shared file system."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.rollouts.landing import ARRIVALS, LandedFile, in_order_of_arrival
+from negtraj_dagster.store import Built, Store
+from negtraj_dagster.store.core import N_HISTORY
+from negtraj_dagster.store.remote import N_KEPT, Remote, Version
+
+BUCKET = "shared"
+WRITER = """
+import json, sys, time
+from pathlib import Path
+from negtraj_dagster.rollouts.landing import in_order_of_arrival
+from negtraj_dagster.store import Store
+from tests.test_shared_store import landed, write_hello
+home, url, name, n_rounds, start = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), Path(sys.argv[5])
+store, keys = Store(home, remote=url), []
+(start / name).touch()
+while len(list(start.iterdir())) < 2:
+    time.sleep(0.005)
+for number in range(n_rounds):
+    in_order_of_arrival(store, [landed(f"{name}-{number}.jsonl")])  # alone: what is lost must not come back by itself
+    keys.append(store.build("greeting", {"writer": name, "number": number}, write_hello).key)
+print(json.dumps(keys))
+"""
+
+
+def landed(name: str) -> LandedFile:
+    return LandedFile("wordtraps", "negtraj", Path(name), name, hashlib.sha256(name.encode()).hexdigest(), 1)
+
+
+def write_hello(folder: Path) -> Built:
+    (folder / "hello.txt").write_text("hello")
+    return Built(content={"text": "hello"})
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket's URL."""
+    for name, value in {"KEY": "ACCESS_KEY_ID", "SECRET": "SECRET_ACCESS_KEY"}.items():
+        monkeypatch.setenv(f"AWS_{value}", name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    S3FileSystem.clear_instance_cache()
+    files = S3FileSystem()
+    if files.exists(BUCKET):
+        files.rm(BUCKET, recursive=True)
+    files.mkdir(BUCKET)
+    return f"s3://{BUCKET}/negtraj"
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A shared store of each kind."""
+    if request.param == "s3":
+        return str(request.getfixturevalue("s3"))
+    return f"file://{tmp_path}/shared" if request.param == "file" else f"memory://{tmp_path}"
+
+
+@pytest.mark.parametrize("n_rounds", [5, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_two_machines_that_write_at_once_lose_nothing_and_agree_on_the_order(
+    kind: str, n_rounds: int, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}/shared"
+    start = tmp_path / "start"
+    start.mkdir()
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / name), url, name, str(n_rounds), str(start)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for name in ("one", "two")
+    ]
+    keys = [json.loads(writer.communicate(timeout=300)[0]) for writer in writers]
+    stores = [Store(tmp_path / name, remote=url) for name in ("one", "two")]
+    lines = (stores[0].read_text(ARRIVALS) or "").splitlines()
+    assert len(lines) == 2 * n_rounds
+    names = [f"{name}-{number}.jsonl" for number in range(n_rounds) for name in ("one", "two")]
+    orders = [[file.name for file in in_order_of_arrival(store, [landed(name) for name in names])] for store in stores]
+    assert sorted(orders[0]) == sorted(names)
+    assert orders[0] == orders[1]
+    assert orders[0] == [json.loads(line)["file"].rpartition("/")[2] for line in lines]
+    for name in ("one", "two"):
+        assert [file for file in orders[0] if file.startswith(name)] == [f"{name}-{number}.jsonl" for number in range(n_rounds)]
+    history = stores[0].history("greeting")
+    assert history == stores[1].history("greeting")
+    assert set(history) <= {key for own in keys for key in own}
+    assert len(history) == len(set(history)) == min(2 * n_rounds, N_HISTORY)
+
+
+def test_the_second_of_two_writers_is_refused_and_nothing_changes(url: str) -> None:
+    one, two = Remote(url), Remote(url)
+    present = one.read("current/a.json")
+    assert present == Version(0, None)
+    assert one.replace("current/a.json", "one", present)
+    assert not two.replace("current/a.json", "two", present)
+    assert two.read("current/a.json") == Version(1, "one")
+    assert two.replace("current/a.json", "two", Version(1, "one"))
+    assert one.read("current/a.json") == Version(2, "two")
+
+
+def test_a_text_that_an_earlier_version_left_in_one_file_is_read_and_goes_on(tmp_path: Path) -> None:
+    entry = json.dumps({"file": "wordtraps/negtraj/a.jsonl", "piece": "1"})
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / ARRIVALS).write_text(f"{entry}\n")
+    store = Store(tmp_path / "home", remote=f"file://{tmp_path}/shared")
+    in_order_of_arrival(store, [landed("b.jsonl")])
+    assert [json.loads(line)["file"][-7:] for line in (store.read_text(ARRIVALS) or "").splitlines()] == ["a.jsonl", "b.jsonl"]
+
+
+def test_what_a_home_saw_before_it_shared_a_store_joins_the_list(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/shared"
+    in_order_of_arrival(Store(tmp_path / "own"), [landed("z.jsonl"), landed("b.jsonl")])
+    in_order_of_arrival(Store(tmp_path / "other", remote=url), [landed("a.jsonl")])
+    joined = Store(tmp_path / "own", remote=url)
+    in_order_of_arrival(joined, [landed("0.jsonl")])
+    lines = (joined.read_text(ARRIVALS) or "").splitlines()
+    assert [json.loads(line)["file"].rpartition("/")[2] for line in lines] == ["a.jsonl", "z.jsonl", "b.jsonl", "0.jsonl"]
+
+
+def test_old_versions_are_dropped_and_a_writer_that_slept_meanwhile_is_refused(tmp_path: Path) -> None:
+    remote = Remote(f"file://{tmp_path}/shared")
+    assert remote.replace("pins/a.json", "0", Version(0, None))
+    slept = remote.read("pins/a.json")
+    for number in range(1, N_KEPT + 5):
+        assert remote.replace("pins/a.json", str(number), remote.read("pins/a.json"))
+    assert len(list((tmp_path / "shared" / "versions" / "pins" / "a.json").iterdir())) == N_KEPT
+    assert not remote.replace("pins/a.json", "late", slept)
+    assert remote.read("pins/a.json").text == str(N_KEPT + 4)
+
+
+@pytest.mark.parametrize("folder", ["x[ab]y", "x*y?", "a b", "ü", "{a,b}"])
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_a_url_with_odd_characters_is_written_to_as_it_stands(protocol: str, folder: str, tmp_path: Path) -> None:
+    url = f"{protocol}://{tmp_path}/{folder}"
+    built = Store(tmp_path / "one", remote=url).build("greeting", {"n": 1}, write_hello)
+    other = Store(tmp_path / "two", remote=url)
+    current = other.current("greeting")
+    assert current is not None
+    assert current.key == built.key
+    assert (other.load("greeting", built.key).folder / "hello.txt").read_text() == "hello"
+
+
+def test_on_s3_an_object_is_one_request_that_writes(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    call = S3FileSystem._call_s3
+
+    async def record(self: S3FileSystem, method: str, *arguments: object, **options: object) -> object:
+        calls.append(method)
+        return await call(self, method, *arguments, **options)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", record)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.txt", "MANIFEST.json"):
+        (folder / name).write_text("x")
+    Remote(s3).put(folder, "objects/a/1")
+    assert [name for name in calls if name.startswith(("put", "copy", "delete", "create"))] == ["put_object", "put_object"]
+
+
+def test_a_store_that_cannot_be_reached_is_named_with_the_remedy(tmp_path: Path, s3: str) -> None:
+    store = Store(tmp_path / "home", remote="s3://no-such-bucket/negtraj")
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket/negtraj.*cannot be reached.*store_url") as caught:
+        store.build("greeting", {"n": 1}, write_hello)
+    assert "NEGTRAJ_HOME" not in str(caught.value)
