@@ -160,8 +160,9 @@ def load_tokenizer(rule: TokenRule) -> _trajtok.Tokenizer:
         )
     if rule.cuts_rows and (other_kind := describe_other_kind(rule.tokenizer_json)) is not None:
         LOG.warning(
-            "%s: nat_exact makes the ids of the paper's code, LlamaTokenizer(legacy=True), by a file with the normalizer Prepend; "
-            "found %s: ids and labels will be others. Save the tokenizer from LlamaTokenizerFast(legacy=True) for the paper's rows",
+            "%s: nat_exact makes the ids of the paper's code, LlamaTokenizer(legacy=True), by a file with the normalizer "
+            "Prepend; found %s: ids and labels will be others. For the paper's rows save the tokenizer from "
+            "LlamaTokenizerFast(legacy=True)",
             rule.tokenizer_json,
             other_kind,
         )
