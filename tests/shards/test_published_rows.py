@@ -19,6 +19,8 @@ from tests.support.published_templates import JINJA_NAMES, TRL
 from tests.support.template_tokenizers import SETTINGS, template_tokenizer
 from tests.support.tool_conversations import Maker, conditioned
 
+NEVER_A_ROW = ("deepseek_r1_distill", "deepseekv3")
+"""Their prompt opens reasoning that they never write."""
 SPREAD = ("deepseekv3", "gemma3", "gptoss", "llama3_1", "qwen3", "qwen3_5_think")
 N_GENERATED = 300
 ANSWERS = (
@@ -120,6 +122,7 @@ def outcomes(name: str, folder: Path, drawn: list[Conversation]) -> Counter[str]
             same_ids = row["input_ids"] == theirs.encode(text, add_special_tokens=False).ids
             counts["equal ids" if same_text and same_ids else "other ids"] += 1
     assert sum(counts.values()) == len(drawn)
+    assert (counts["equal ids"] > 0 and counts["equal text"] > 0) or name in NEVER_A_ROW
     return counts
 
 
