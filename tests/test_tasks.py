@@ -27,6 +27,12 @@ RIGHT = {
     "a sentence": "The answer is 18.",
     "said twice": "18, so 18 plums",
     "full-width digits": "１８",
+    "a plus": "+18",
+    "spaces around": " 18 ",
+    "a line break": "18\n",
+    "an equation": "x = 18",
+    "an ordinal": "18th",
+    "a number in words beside it": "eighteen (18)",
 }
 WRONG = {
     "two numbers": "1 or 2",
@@ -46,6 +52,12 @@ WRONG = {
     "not a number": "nan",
     "too large": "1e999",
     "far too long": "18" + "0" * 5000,
+    "spaced digits": "1 8",
+    "a sum": "12 + 6 = 18",
+    "two amounts": "18 plums and 2 pears",
+    "a hexadecimal": "0x12",
+    "Roman": "XVIII",
+    "null": "null",
 }
 
 
@@ -154,3 +166,77 @@ NATIVE_ANSWERS = {
 @pytest.mark.parametrize(("task", "value", "plain"), NATIVE_ANSWERS.values(), ids=NATIVE_ANSWERS)
 def test_a_json_value_is_the_answer_that_it_means(task: str, value: str, plain: str) -> None:
     assert TASKS[task].plain_answer(value) == plain
+
+
+STRATEGYQA = TASKS["strategyqa"]
+STRICT_YES = {"plain": "yes", "capital": "Yes", "upper case": "YES", "spaces around": " yes ", "a line break": "yes\n"}
+LENIENT_YES = {
+    "a full stop": "yes.",
+    "an exclamation": "Yes!",
+    "bold": "**yes**",
+    "code": "`yes`",
+    "quoted": '"yes"',
+    "brackets": "(yes)",
+    "square brackets": "[yes]",
+    "a TeX box": r"\boxed{yes}",
+    "a reason behind": "yes, since whales are mammals",
+    "a colon": "Yes: they are",
+    "a hedge": "Most likely yes",
+    "a sentence": "The answer is yes.",
+    "a sentence with bold": "The answer is **yes**",
+    "a label": "Answer: yes",
+    "an action's text": "finish[yes]",
+    "said twice": "Yes. Yes, really",
+}
+NO_YES = {
+    "no": "no",
+    "both": "yes or no",
+    "both, the wrong first": "No, yes",
+    "both, the right first": "yes, no",
+    "both with a slash": "yes/no",
+    "a verdict in a phrase": "no doubt, yes",
+    "in the middle": "there is yes in it",
+    "in the middle of a sentence": "I cannot say yes to this",
+    "a longer word": "yesterday",
+    "inside of a word": "eyes",
+    "doubled": "yesyes",
+    "a letter too many": "yess",
+    "spaced letters": "y e s",
+    "a letter": "y",
+    "a truth value": "true",
+    "a number": "1",
+    "another language": "oui",
+    "uncertain": "Uncertain",
+    "nothing": "",
+    "spaces": "   ",
+    "null": "null",
+    "None": "None",
+}
+
+
+def test_every_task_is_asked_forty_texts_and_more() -> None:
+    assert len({*RIGHT.values(), *WRONG.values()}) >= 40
+    assert len({*STRICT_YES.values(), *LENIENT_YES.values(), *NO_YES.values()}) >= 40
+
+
+@pytest.mark.parametrize(
+    ("prediction", "strict", "lenient"),
+    [
+        *(pytest.param(text, True, True, id=name) for name, text in STRICT_YES.items()),
+        *(pytest.param(text, False, True, id=name) for name, text in LENIENT_YES.items()),
+        *(pytest.param(text, False, False, id=name) for name, text in NO_YES.items()),
+    ],
+)
+def test_yes_is_the_word_alone_strictly_and_the_one_verdict_leniently(prediction: str, strict: bool, lenient: bool) -> None:
+    score = STRATEGYQA.score(prediction, "true")
+    assert (score.strict, score.lenient) == (strict, lenient)
+    opposite = STRATEGYQA.score(prediction, "false")
+    assert (opposite.strict, opposite.lenient) == ((True, True) if prediction == "no" else (False, False))
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_no_answer_at_all_is_never_right(task: str) -> None:
+    for answer in ("18",) if task == "wordtraps" else ("true", "false"):
+        score = TASKS[task].score(None, answer)
+        assert not score.strict
+        assert not score.lenient

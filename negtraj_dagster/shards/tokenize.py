@@ -17,6 +17,7 @@ from negtraj_dagster import _trajtok  # noqa: TID251 - the tokenizing stage
 from negtraj_dagster.chat_templates import VERSIONS, ChatTemplate, reference_render
 from negtraj_dagster.errors import MaskError, ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
+from negtraj_dagster.shards.nat_tokenizer import describe_other_kind
 from negtraj_dagster.shards.proof import Prover, is_beginning
 from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, blank_target, foreign_tokenizer, lacks_tools
 from negtraj_dagster.store import Built, Store, file_sha256
@@ -156,6 +157,14 @@ def load_tokenizer(rule: TokenRule) -> _trajtok.Tokenizer:
     if tokenizer.encoder_note:
         LOG.warning(
             "%s is tokenized by the slower encoder %r: %s", rule.tokenizer_json, tokenizer.encoder, tokenizer.encoder_note
+        )
+    if rule.cuts_rows and (other_kind := describe_other_kind(rule.tokenizer_json)) is not None:
+        LOG.warning(
+            "%s: nat_exact makes the ids of the paper's code, LlamaTokenizer(legacy=True), by a file with the normalizer "
+            "Prepend; found %s: ids and labels will be others. For the paper's rows save the tokenizer from "
+            "LlamaTokenizerFast(legacy=True)",
+            rule.tokenizer_json,
+            other_kind,
         )
     return tokenizer
 

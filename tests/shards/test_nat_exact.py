@@ -5,74 +5,41 @@ between special tokens. So an expected row can be read: `▁ ▁Go ▁ </s>` is 
 """
 
 import importlib.util
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import pyarrow as pa
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from negtraj_dagster import _trajtok
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.shards.tokenize import TokenRule, token_keys, tokenize
 from negtraj_dagster.store import Store, file_sha256
 from tests.reference.nat_exact import MASKED, NatRow, nat_row, nat_segments
+from tests.support.nat_rollouts import (
+    BOS,
+    EOS,
+    MAX_TOKENS,
+    Comparison,
+    Message,
+    RealConversation,
+    compare,
+    labels_of,
+    read_real_conversations,
+    trajtok_encode,
+)
 from tests.support.real_tokenizers import PACKAGES, real_tokenizer
 
-BOS, EOS = "<s>", "</s>"
-MAX_TOKENS = 4096
 N_CONVERSATIONS, N_EMPTY, N_UNFINISHED = 2333, 7, 20
-PROMPT_ENTRY = "zero-shot-target-aware"
 FASTCHAT = PACKAGES / "fastchat" / "conversation.py"
 
 WORDS = ["<unk>", "<s>", "</s>", "▁", "▁[INST]", "▁[/INST]", "▁Play", "▁OK", "▁Why", "▁Go", "▁Look", "▁End"]
 
-Message = dict[str, Any]
-Encode = Callable[..., tuple[list[int], list[int]]]
-"""Messages of role, content and weight, and tools, to ids and labels."""
-
-
-@dataclass(frozen=True)
-class RealConversation:
-    """A rollout of the paper's data with the prompt it is trained under."""
-
-    prefix: list[Message]
-    question_prompt: str
-    turns: list[Message]
-    is_finished: bool
-
-    def row(self, tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS) -> NatRow:
-        segments = nat_segments(self.prefix, self.question_prompt, self.turns)
-        return nat_row(segments, tokenizer, bos=BOS, eos=EOS, max_tokens=max_tokens)
-
-    def messages(self) -> list[Message]:
-        """As trajtok reads them: only what is to be trained weighs."""
-        context = [*self.prefix, {"role": "user", "content": self.question_prompt}]
-        weighted = [(message, 0.0) for message in context] + [(turn, float(turn["loss"])) for turn in self.turns]
-        return [{"role": each["role"], "content": each["content"], "weight": weight} for each, weight in weighted]
-
 
 @pytest.fixture
 def real_conversations(nat_dir: Path) -> list[RealConversation]:
-    """Every StrategyQA rollout, positives first, the prompt chosen by its reward."""
-    entry = json.loads((nat_dir / "prompts/StrategyQA/StrategyQA_conversation.json").read_text("utf-8"))[PROMPT_ENTRY]
-    with (nat_dir / "strategyqa/train.jsonl").open(encoding="utf-8") as file:
-        asked = {row["id"]: row["question"] for row in map(json.loads, file)}
-    conversations = []
-    for name in ("positive", "negative"):
-        for rollout in json.loads((nat_dir / f"strategyqa/strategyqa_gpt-3.5_{name}.json").read_text("utf-8")):
-            prompt = entry["correct_question_prompt" if rollout["info"]["reward"] else "incorrect_question_prompt"]
-            question_prompt = prompt.replace("{question}", asked[rollout["id"]])
-            is_finished = "pred" in rollout["info"]
-            conversations.append(
-                RealConversation(entry["conversations"], question_prompt, rollout["conversations"], is_finished)
-            )
-    return conversations
+    return read_real_conversations(nat_dir)
 
 
 @pytest.fixture(scope="module")
@@ -329,51 +296,7 @@ def test_every_real_conversation_is_a_row_that_ends_with_a_trained_eos(
         assert row.labels.count(2) == 1 + sum(turn["loss"] for turn in real.turns)
 
 
-@dataclass
-class Comparison:
-    """How many conversations were encoded, and the numbers of those whose ids or labels differ."""
-
-    n_conversations: int
-    ids: list[int]
-    labels: list[int]
-
-
-def _compare(
-    encode: Encode, conversations: Sequence[RealConversation], tokenizer: Tokenizer, max_tokens: int = MAX_TOKENS
-) -> Comparison:
-    result = Comparison(len(conversations), [], [])
-    for n, conversation in enumerate(conversations):
-        expected = conversation.row(tokenizer, max_tokens)
-        input_ids, labels = encode(conversation.messages(), tools=None)
-        if input_ids != expected.input_ids:
-            result.ids.append(n)
-        if labels != expected.labels:
-            result.labels.append(n)
-    return result
-
-
-def _trajtok_encode(tokenizer_json: Path, max_tokens: int) -> Encode:
-    tokenizer = _trajtok.Tokenizer(tokenizer_json, template="nat_exact", max_tokens=max_tokens)
-
-    def encode(messages: list[Message], tools: list[Any] | None = None) -> tuple[list[int], list[int]]:
-        assert tools is None, "the paper's conversations have no tools"
-        encoded = tokenizer.encode(["key"], [json.dumps({"messages": messages}, ensure_ascii=False)])
-        assert encoded.rejected == []
-        (row,) = pa.record_batch(encoded).to_pylist()
-        assert row["token_key"] == "key"
-        return row["input_ids"], _labels(row["input_ids"], zip(row["span_start"], row["span_end"], strict=True))
-
-    return encode
-
-
-def _labels(input_ids: list[int], spans: Iterable[tuple[int, int]]) -> list[int]:
-    labels = [MASKED] * len(input_ids)
-    for start, end in spans:
-        labels[start:end] = input_ids[start:end]
-    return labels
-
-
-def test_the_comparison_tells_ids_from_labels(words: Tokenizer) -> None:
+def test_the_comparison_tells_ids_fromlabels_of(words: Tokenizer) -> None:
     short, long = (RealConversation(PREFIX, "Why", turns, is_finished=True) for turns in (TURNS[:2], TURNS))
 
     def encode(messages: list[Message], tools: None) -> tuple[list[int], list[int]]:
@@ -381,11 +304,11 @@ def test_the_comparison_tells_ids_from_labels(words: Tokenizer) -> None:
         assert messages == (long if len(messages) > 5 else short).messages()
         return (row.input_ids[:-1], row.labels) if len(messages) > 5 else (row.input_ids, [*row.labels[:-1], MASKED])
 
-    assert _compare(encode, [short, long], words) == Comparison(2, ids=[1], labels=[0])
+    assert compare(encode, [short, long], words) == Comparison(2, ids=[1], labels=[0])
 
 
 def test_labels_are_the_ids_inside_of_spans() -> None:
-    assert _labels([5, 6, 7, 8, 9], [(1, 3), (4, 5)]) == [MASKED, 6, 7, MASKED, 9]
+    assert labels_of([5, 6, 7, 8, 9], [(1, 3), (4, 5)]) == [MASKED, 6, 7, MASKED, 9]
 
 
 @pytest.mark.parametrize("max_tokens", [MAX_TOKENS, 700], ids=["whole", "cut at the right"])
@@ -393,8 +316,8 @@ def test_trajtoks_rows_are_the_references(
     real_conversations: list[RealConversation], capsys: pytest.CaptureFixture[str], max_tokens: int
 ) -> None:
     path = real_tokenizer("mistral_v1")
-    encode = _trajtok_encode(path, max_tokens)
-    result = _compare(encode, real_conversations, Tokenizer.from_file(str(path)), max_tokens)
+    encode = trajtok_encode(path, max_tokens)
+    result = compare(encode, real_conversations, Tokenizer.from_file(str(path)), max_tokens)
     with capsys.disabled():
         print(
             f"\nnat_exact, at most {max_tokens:,} tokens: {result.n_conversations:,} conversations, "

@@ -34,6 +34,24 @@ END_TOKENS = {"llama2": "</s>", "llama3": "<|eot_id|>", "mistral": "</s>", "qwen
 BOS_TOKENS = {"llama3": "<|begin_of_text|>", "mistral": "<s>"}
 EXTRAS = ("reasoning_content", "tool_calls")
 
+JINJA_NAMES = (
+    *("cohere", "cohere2", "deepseek_r1_distill", "deepseekv3", "gemma", "gemma3", "gemma4", "gemma4_v5", "gptoss", "lfm2"),
+    *("lfm2_2_5", "lfm2_v2", "llama3", "llama3_1", "llama3_2", "muse_glimmer", "nemotron_3_nano", "nemotron_3_super"),
+    *(
+        "nemotron_3_ultra",
+        "phi3",
+        "phi3_5",
+        "qwen2_5",
+        "qwen2_5_training",
+        "qwen3",
+        "qwen3_5_nothink",
+        "qwen3_5_think",
+        "qwen3_6",
+    ),
+    *("qwen3_8", "qwen3_instruct_2507", "qwen3_training"),
+)
+"""Thirty of the package's templates for text, each of another family or another version of one."""
+
 Message = dict[str, Any]
 
 
