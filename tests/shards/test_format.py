@@ -521,6 +521,7 @@ def test_the_text_states_every_reason_of_a_rejected_row() -> None:
     found = [name for name, kind in named("### keys.parquet") if kind not in {"string", "int32"}]
     assert found == [
         *reasons,
+        "engines_differ",
         "joined_across_turn",
         "blank_turn",
         "tools_missing",
