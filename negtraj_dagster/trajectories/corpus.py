@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from negtraj_dagster import sql
+from negtraj_dagster.comparable import COMPARABLE_VERSION, read_json_texts
 from negtraj_dagster.conversations import iter_conversations, read_conversations, read_index
 from negtraj_dagster.errors import SqlContractError, StoreError
 from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
-from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, read_json_texts
 from negtraj_dagster.trajectories.contract import check_registry
 from negtraj_dagster.trajectories.funnel import answer_shortcut, answers_by_class, funnel_of, per_source
 from negtraj_dagster.trajectories.judge import N_VERIFIED, VERDICT_SCHEMA, Job, Judge, Judged, filter_jobs, verdict_rows

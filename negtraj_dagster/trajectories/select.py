@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 
 from negtraj_dagster import sql
+from negtraj_dagster.comparable import COMPARABLE_VERSION, join_words
 from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, join_words
 from negtraj_dagster.trajectories.contract import CHOICE_COLUMNS
 from negtraj_dagster.trajectories.quality import why_dropped
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - signatures are trajtok's
+from negtraj_dagster.comparable import COMPARABLE_VERSION, separate_words
 from negtraj_dagster.schema import digest_json
-from negtraj_dagster.trajectories.comparable import COMPARABLE_VERSION, separate_words
 
 SHINGLE_WORDS = 3
 SKETCH_SIZE = 512

@@ -1,11 +1,13 @@
 """Looks passages up in a frozen local corpus by BM25: no network, the same answer for the same words every time."""
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-WORD = re.compile(r"[a-z0-9]+")
+import polars as pl
+
+from negtraj_dagster.comparable import extract_words
+
 K1, B = 1.2, 0.75
 """Okapi BM25's usual constants (Robertson and Zaragoza, 2009)."""
 N_RESULTS = 3
@@ -17,7 +19,7 @@ class SearchTool:
 
     def __init__(self, passages: Sequence[str]) -> None:
         self._passages = list(dict.fromkeys(passages))
-        self._counts = [Counter(WORD.findall(passage.lower())) for passage in self._passages]
+        self._counts = [Counter(words) for words in _words(self._passages)]
         self._lengths = [counts.total() for counts in self._counts]
         self._mean_length = sum(self._lengths) / len(self._lengths) if self._lengths else 1.0
         self._containing: dict[str, list[int]] = {}
@@ -28,7 +30,7 @@ class SearchTool:
     def __call__(self, argument: str) -> str:
         """The best passages as ` #1: … #2: …`, or a sentence that says there is none."""
         scores: defaultdict[int, float] = defaultdict(float)
-        for word in set(WORD.findall(argument.lower())):
+        for word in sorted(set(*_words([argument]))):
             found = self._containing.get(word, [])
             rarity = math.log(1 + (len(self._passages) - len(found) + 0.5) / (len(found) + 0.5))
             for index in found:
@@ -38,3 +40,7 @@ class SearchTool:
         if not best:
             return NOTHING_FOUND
         return " ".join(f"#{rank}: {self._passages[index]}" for rank, index in enumerate(best, 1))
+
+
+def _words(texts: Sequence[str]) -> list[list[str]]:
+    return extract_words(pl.Series(texts, dtype=pl.String)).to_list()

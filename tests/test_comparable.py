@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - compares words with those of the compiled module
-from negtraj_dagster.trajectories.comparable import extract_words, join_words, read_json_texts, separate_words
+from negtraj_dagster.comparable import extract_words, join_words, read_json_texts, separate_words
 from negtraj_dagster.trajectories.signatures import find_pairs, find_quotes, sketch
 
 QUESTION = "Is the café in Zürich open on the first day of the year?"

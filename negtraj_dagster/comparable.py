@@ -1,7 +1,7 @@
-"""Brings texts into the one form in which they are compared, by filters, selections and trajectory signatures alike.
+"""Brings texts into the one form in which they are compared, by selections, trajectory signatures and the agent's search.
 
 Two texts that a reader takes for the same are equal here: case, width, composition, ligatures, soft hyphens and invisible
-characters do not tell them apart (NFKC and full case folding; Unicode 15 of Python 3.11). Letters of other scripts that
+characters do not tell them apart (NFKC and full case folding, by the Unicode of this Python). Letters of other scripts that
 merely look alike do, and so do accents.
 
 A word is a run of letters, numbers and their marks. In scripts that write no spaces between words each character is one, so
@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import polars as pl
 
-COMPARABLE_VERSION = 1
-"""Rises when a text gets another form: whatever was compared before is compared anew."""
+COMPARABLE_VERSION = f"1 unicode {unicodedata.unidata_version}"
+"""Changes when a text gets another form: whatever was compared before is compared anew. Pythons differ in their Unicode."""
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"
 """Soft hyphens, zero-width spaces and joiners, marks of direction, variation selectors, tags."""
 UNSPACED = (
