@@ -59,7 +59,8 @@ def build_report(
     limits = {name: value for name, value in agent.items() if name not in untold}
     corpus = digest_json(list(passages))
     asked = {"task": task, "rules": task_identity(get_task(task)), "decoding": dict(DECODING)}
-    rules = digest_json([EVALUATE_VERSION, asked, corpus])
+    bounds = {name: value for name, value in agent.items() if name not in ("template", "threads", "batch_size")}
+    rules = digest_json([EVALUATE_VERSION, asked, corpus, bounds])
     made_of = {
         "code": EVALUATE_VERSION,
         "checkpoint": checkpoint.version,

@@ -70,6 +70,17 @@ def test_what_a_run_is_given_is_part_of_it(store: Store, changes: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [({"max_turns": 3}, False), ({"max_new_tokens_per_turn": 9}, False), ({"batch_size": 1}, True), ({"threads": 2}, True)],
+    ids=["turns", "tokens", "batch", "threads"],
+)
+def test_arms_with_other_limits_are_asked_by_other_rules(store: Store, changes: dict[str, int], is_same: bool) -> None:
+    trained = checkpoint(store)
+    rules = report(store, trained).content["rules"]
+    assert (report(store, trained, agent={**AGENT, **changes}).content["rules"] == rules) is is_same
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("version", 99), ("terminal_action", "answer"), ("style", "native"), ("tools", ("calculator",))],
 )
