@@ -25,7 +25,8 @@ def wilson(n_success: int, n: int, *, z: float = Z_95) -> tuple[float, float]:
     scale = 1 + z * z / n
     centre = (share + z * z / (2 * n)) / scale
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # exact where rounding would leave a bound beside the end it stands on
+    return (centre - half if n_success else 0.0), (centre + half if n_success < n else 1.0)
 
 
 def mcnemar_exact(n_only_a: int, n_only_b: int) -> float:

@@ -14,6 +14,13 @@ def test_wilson_gives_the_reference_interval(n_success, n, low, high):
     assert wilson(n_success, n) == pytest.approx((low, high), abs=5e-4)
 
 
+def test_wilson_reaches_the_ends_exactly_where_all_or_none_succeed() -> None:
+    sizes = range(1, 2000)
+    assert {wilson(0, n)[0] for n in sizes} == {0.0}
+    assert {wilson(n, n)[1] for n in sizes} == {1.0}
+    assert all(0 < low < high < 1 for n in sizes[1:] for low, high in [wilson(1, n)])
+
+
 @pytest.mark.parametrize(("n_success", "n"), [(0, 0), (3, 2), (-1, 2)])
 def test_wilson_refuses_impossible_counts(n_success, n):
     with pytest.raises(ValueError, match="expected 0 <= n_success <= n"):
