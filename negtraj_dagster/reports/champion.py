@@ -18,7 +18,10 @@ from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
 CHAMPION_VERSION = 3
 SIGNIFICANCE = 0.05
-"""A candidate takes the title below this two-sided p: the chance that as good a one would look better by so much."""
+"""A candidate takes the title below this two-sided p: the chance that as good a one would look better by so much.
+
+Several candidates share it (Bonferroni): the more of them try, the more often one looks better by chance.
+"""
 
 N_TRIES = 20
 
@@ -117,20 +120,15 @@ def choose_champion(candidates: Sequence[Candidate], incumbent: Candidate | None
     challengers = [candidate for candidate in able if candidate.identity != incumbent.identity]
     if not challengers:
         return _title(incumbent, "it holds the title, and no other candidate answers a question rightly")
-    return _duel(challengers[0], incumbent)
+    duels = [_duel(challenger, incumbent, SIGNIFICANCE / len(challengers)) for challenger in challengers]
+    won = [chosen for chosen in duels if [chosen["recipe"], chosen["checkpoint"]] != incumbent.identity]
+    return (won or duels)[0]
 
 
-def _duel(challenger: Candidate, incumbent: Candidate) -> dict[str, Any]:
+def _duel(challenger: Candidate, incumbent: Candidate, significance: float) -> dict[str, Any]:
     name = f"{challenger.recipe} ({challenger.checkpoint[:12]})"
-    if (
-        challenger.right is None
-        or incumbent.right is None
-        or (challenger.suite, challenger.rules)
-        != (
-            incumbent.suite,
-            incumbent.rules,
-        )
-    ):
+    asked_alike = (challenger.suite, challenger.rules) == (incumbent.suite, incumbent.rules)
+    if challenger.right is None or incumbent.right is None or not asked_alike:
         return _title(
             incumbent,
             f"it holds the title, and {name} cannot be compared with it: its answers to these questions by these rules are not "
@@ -142,11 +140,11 @@ def _duel(challenger: Candidate, incumbent: Candidate) -> dict[str, Any]:
         f"{challenger.accuracy:.1%} against {incumbent.accuracy:.1%}, {n_challenger} questions that only {challenger.recipe} "
         f"answers rightly and {n_incumbent} that only the holder does, exact p {p_value:.2g}"
     )
-    if n_challenger > n_incumbent and p_value < SIGNIFICANCE:
+    if n_challenger > n_incumbent and p_value < significance:
         return _title(
             challenger, f"better than {incumbent.recipe} ({incumbent.checkpoint[:12]}), which held the title: {numbers}"
         )
-    return _title(incumbent, f"it holds the title, and {name} is not better at p < {SIGNIFICANCE}: {numbers}")
+    return _title(incumbent, f"it holds the title, and {name} is not better at p < {significance:.2g}: {numbers}")
 
 
 def _title(candidate: Candidate, why: str) -> dict[str, Any]:
@@ -190,7 +188,7 @@ def _incumbent(store: Store, present: Record, comparison: Published) -> Candidat
 def _promote(
     store: Store, line: str, chosen: Record, champions: Sequence[Candidate], decision: Record, present: str | None
 ) -> None:
-    """Replace the alias in one step; log it where another checkpoint holds the title now."""
+    """Replace the alias in one step, then log who holds the title. What a run left out, the next adds."""
     alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
     holder = next((each for each in champions if each.identity == [chosen["recipe"], chosen["checkpoint"]]), None)
     if store.read_text(alias) != present:
@@ -199,21 +197,36 @@ def _promote(
     kept = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
     if holder and holder.right is not None:
         kept = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
-    text = canonical_json({**chosen, **decision, **kept})
-    if present == text:
-        return
-    if earlier is None or any(earlier[name] != chosen[name] for name in ("recipe", "checkpoint")):
-        previous = earlier and {name: earlier[name] for name in ("recipe", "checkpoint", "accuracy", "why") if name in earlier}
-        entry = f"{canonical_json({'champion': dict(chosen), 'previous': previous})}\n"
-        store.update_text(log, lambda history: _with_entry(history or "", entry))
+    previous = earlier and (earlier.get("previous") if _is_same(earlier, chosen) else _only_title(earlier))
+    text = canonical_json({**chosen, **decision, **kept, "previous": previous})
 
     def take_title(now: str | None) -> str:
         if now not in (present, text):
             raise _TitleMovedError
         return text
 
-    store.update_text(alias, take_title)
+    if present != text:
+        store.update_text(alias, take_title)
+    store.update_text(log, lambda history: _log_title(history or "", json.loads(store.read_text(alias) or text)))
 
 
-def _with_entry(history: str, entry: str) -> str:
-    return history if history.endswith(entry) else history + entry  # a run that ended between log and alias has written it
+def _log_title(history: str, alias: Record) -> str:
+    """The log of promotions with the title held now, and the one before it where another machine has yet to log that."""
+    last = json.loads(history.splitlines()[-1])["champion"] if history.strip() else None
+    if last and _is_same(last, alias):
+        return history
+    titles = [_only_title(alias)]
+    if (previous := alias.get("previous")) and not (last and _is_same(last, previous)):
+        titles.insert(0, previous)
+    for title in titles:
+        history += f"{canonical_json({'champion': title, 'previous': last})}\n"
+        last = title
+    return history
+
+
+def _only_title(record: Record) -> Record:
+    return {name: record[name] for name in ("recipe", "checkpoint", "accuracy", "why") if name in record}
+
+
+def _is_same(a: Record, b: Record) -> bool:
+    return (a["recipe"], a["checkpoint"]) == (b["recipe"], b["checkpoint"])

@@ -1,7 +1,7 @@
 """Who holds a line's title: the first by accuracy, then whoever is better than the holder by the paired exact test."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,42 @@ def test_a_better_checkpoint_takes_the_title_and_the_next_one_is_held_to_it(stor
     crown_champion(store, "l", compare(store, (third, range(98))))
     assert alias(store)["checkpoint"] == second.version
     assert n_promotions(store) == 2
+
+
+def test_of_several_challengers_the_first_that_is_better_wins_though_a_more_accurate_one_is_not():
+    lucky, better = candidate("lucky", range(45, 165)), candidate("better", range(115))
+    assert choose_champion([lucky], HOLDER)["recipe"] == "holder"
+    assert choose_champion([lucky, better], HOLDER)["recipe"] == "better"
+
+
+def test_several_challengers_share_the_chance_that_one_looks_better():
+    challengers = [candidate("better", range(111)), candidate("equal", range(105))]
+    assert choose_champion(challengers[:1], HOLDER)["recipe"] == "better"
+    chosen = choose_champion(challengers, HOLDER)
+    assert chosen["recipe"] == "holder"
+    assert "not better at p < 0.025" in chosen["why"]
+
+
+def test_a_title_given_by_a_run_that_ended_before_it_was_logged_is_logged_by_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    crown_champion(store, "l", compare(store, (checkpoint(store, "a"), range(50))))
+    update_text = store.update_text
+
+    def end_before_the_log(name: str, change: Callable[[str | None], str]) -> None:
+        if name.endswith("promotions.jsonl"):
+            raise KeyboardInterrupt
+        update_text(name, change)
+
+    monkeypatch.setattr(store, "update_text", end_before_the_log)
+    second, third = checkpoint(store, "b"), checkpoint(store, "c")
+    with pytest.raises(KeyboardInterrupt):
+        crown_champion(store, "l", compare(store, (second, range(100))))
+    monkeypatch.undo()
+    crown_champion(store, "l", compare(store, (third, range(150))))
+    lines = [json.loads(line) for line in (store.read_text("registry/l/promotions.jsonl") or "").splitlines()]
+    told = [[title and title["recipe"] for title in (line["previous"], line["champion"])] for line in lines]
+    assert told == [[None, "a"], ["a", "b"], ["b", "c"]]
 
 
 def test_the_same_comparison_again_decides_nothing_anew(store: Store):
