@@ -14,7 +14,7 @@ from typing import Any
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
-from negtraj_dagster.rollouts.walk import Passed, list_folder, matches, walk_folder, why_unlisted
+from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
 from negtraj_dagster.store import Store, file_sha256
@@ -130,13 +130,13 @@ def _landing_roots(landing: Path, landed: Landed) -> Iterator[_Root]:
 def _folders_in(folder: Path, place: str, words: Collection[str], kind: str, landed: Landed) -> Iterator[tuple[str, Path]]:
     try:
         entries = list_folder(folder)
-    except FileNotFoundError:
-        return
     except OSError as error:
-        landed.passed.append(Passed(place.rstrip("/") or ".", why_unlisted(error), is_fault=True))
+        if not isinstance(error, FileNotFoundError) or folder.is_symlink():
+            landed.passed.append(Passed(place.rstrip("/") or ".", why_unlisted(error), is_fault=True))
         return
     for entry in entries:
         if entry.name.startswith("."):
+            landed.passed.append(Passed(f"{place}{entry.name}", HIDDEN, is_fault=False))
             continue
         if not _is_folder(entry):
             reason = "files belong in landing/<task>/<format>/; move it there"

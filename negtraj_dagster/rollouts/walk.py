@@ -5,6 +5,7 @@
 
 import fnmatch
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from pathlib import Path
 from negtraj_dagster.printable import visible_name
 
 SUFFIXES = (".json", ".jsonl")
+HIDDEN = "hidden: its name begins with a dot"
+ROLLOUTS_OTHERWISE = re.compile(r"\.(jsonl?|ndjson|jsonlines|parquet|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
+"""Names of files that may well hold rollouts, in a spelling or packing that is not read."""
 PERMISSION = "give the user that runs this permission to read it"
 
 
@@ -58,7 +62,7 @@ def walk_folder(root: Path) -> Walk:
                 continue
             entries = list_folder(folder)
         except OSError as error:
-            if name or not isinstance(error, FileNotFoundError):
+            if name or root.is_symlink() or not isinstance(error, FileNotFoundError):
                 walk.passed.append(Passed(name, why_unlisted(error), True))
             continue
         for entry in entries:
@@ -90,18 +94,21 @@ def why_unlisted(error: OSError) -> str:
 def _why_passed(entry: os.DirEntry[str], name: str) -> Passed | None:
     is_visible = not entry.name.startswith(".")
     has_suffix = entry.name.endswith(SUFFIXES)
+    is_packed = not has_suffix and ROLLOUTS_OTHERWISE.search(entry.name) is not None
     if not is_visible:
-        return Passed(name, "hidden: its name begins with a dot", False)
+        return Passed(name, HIDDEN, False)
     try:
         mode = entry.stat().st_mode
     except OSError as error:
         return Passed(name, f"a link that leads nowhere: {error.strerror}" if entry.is_symlink() else why_unlisted(error), True)
     if not _is_utf8(entry.name):
-        return Passed(name, "its name is not UTF-8; rename it", has_suffix or stat.S_ISDIR(mode))
+        return Passed(name, "its name is not UTF-8; rename it", has_suffix or is_packed or stat.S_ISDIR(mode))
     if stat.S_ISDIR(mode):
         return None
     if not stat.S_ISREG(mode):
         return Passed(name, "a pipe, socket or device; only files are read", True)
+    if is_packed:
+        return Passed(name, f"only {' and '.join(SUFFIXES)} files are read; unpack, convert or rename it", True)
     return None if has_suffix else Passed(name, f"not a visible {' or '.join(SUFFIXES)} file", False)
 
 

@@ -47,6 +47,28 @@ def test_a_link_to_a_folder_does_not_rename_what_is_read_without_it(store: Store
 
 
 @pytest.mark.parametrize(
+    "name", ["a.JSONL", "a.Json", "a.jsonl.gz", "a.ndjson", "a.json.zst", "a.parquet", "a.arrow", "\udcffa.jsonl.xz"]
+)
+def test_a_file_that_may_hold_rollouts_in_another_spelling_or_packing_needs_a_look(
+    name: str, store: Store, settings: Settings
+) -> None:
+    folder = settings.landing / "wordtraps" / "negtraj"
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    (entry,) = find_landed_files(store, settings).unread
+    assert "rename it" in entry["reason"]
+
+
+def test_a_landing_folder_that_leads_nowhere_needs_a_look_and_one_that_is_not_there_does_not(
+    store: Store, settings: Settings
+) -> None:
+    assert find_landed_files(store, settings).unread == []
+    settings.landing.parent.mkdir(parents=True, exist_ok=True)
+    settings.landing.symlink_to("unmounted")
+    assert [entry["path"] for entry in find_landed_files(store, settings).unread] == ["."]
+
+
+@pytest.mark.parametrize(
     ("pattern", "names"),
     [
         ("*_positive.json", {"a_positive.json"}),

@@ -114,10 +114,14 @@ def test_a_file_that_changes_while_it_is_read_is_not_taken(
     assert not (store.home / "segments").exists()
 
 
-def test_hidden_files_are_no_one_s_business(store: Store, settings: Settings) -> None:
+def test_hidden_files_are_listed_and_not_read(store: Store, settings: Settings) -> None:
     land(settings, "a.jsonl", line("q1"))
-    (settings.landing / ".DS_Store").write_text("x")
-    assert read_landed_files(store, settings).content["n_rollouts"] == 1
+    for place in (".DS_Store", ".trash/a.jsonl", "strategyqa/.b/c.jsonl"):
+        (settings.landing / place).parent.mkdir(parents=True, exist_ok=True)
+        (settings.landing / place).write_text("x")
+    raw = read_landed_files(store, settings)
+    assert raw.content["n_rollouts"] == 1
+    assert {entry["path"] for entry in raw.details["ignored"]} == {".DS_Store", ".trash", "strategyqa/.b"}
 
 
 def test_twins_in_one_file_are_two_rollouts_and_a_file_landed_twice_is_one(store: Store, settings: Settings) -> None:
