@@ -2,12 +2,18 @@
 
 import math
 import re
+import unicodedata
 
 NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+(?![\d,]*\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?")
 GLUED = re.compile(r"[^\W\d]|[\d_.]")
 """Before a number these make it a part of something else: `A18`, the 8 of `1_8`."""
+FRACTION_AFTER = re.compile(r"\s*[/⁄∕÷]\s*\d")
+FRACTION_BEFORE = re.compile(r"\d\s*[/⁄∕÷]\s*$")
+"""`8/8` is not 8."""
 MAX_CHARS = 40
 """A longer one is no answer; `int` and `float` refuse or round it."""
+OTHER_NUMBERS = ("Nl", "No")
+"""Categories of `½`, `²` and the like: `3½` is not 3, and `2²` not 2."""
 DECORATION = " \t\r\n*_`$€£#([{\"'"
 
 
@@ -35,7 +41,12 @@ def _value(text: str, match: re.Match[str]) -> float | None:
     before = text[match.start() - 1] if match.start() else " "
     if number[0] in "-−+" and (before.isalnum() or before in ")]"):  # 17-18 is a range, 10-2 a difference: no sign
         number, before = number[1:], " "
-    if GLUED.match(before) or text[match.end() : match.end() + 1] == "_" or len(number) > MAX_CHARS:
+    after = text[match.end() : match.end() + MAX_CHARS]
+    if GLUED.match(before) or after[:1] == "_" or len(number) > MAX_CHARS:
+        return None
+    if unicodedata.category(after[:1] or " ") in OTHER_NUMBERS or FRACTION_AFTER.match(after):
+        return None
+    if FRACTION_BEFORE.search(text[max(0, match.start() - MAX_CHARS) : match.start()]):
         return None
     value = float(number.replace(",", "").replace("−", "-"))
     return value if math.isfinite(value) else None
