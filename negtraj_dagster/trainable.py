@@ -33,7 +33,10 @@ def _faults(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
         if "expert" in name and _is_number(value) and value > 1:
             yield name, value, "a mixture of experts, whose routing loss this trainer leaves out"
         elif _caps_logits(name) and _is_number(value) and value not in (0, 1):
-            yield name, value, "logits are capped or scaled, in training they would not be"
+            if name.startswith("attn"):
+                yield name, value, "attention scores are capped, which fast attention kernels leave out"
+            else:
+                yield name, value, "logits are capped or scaled, in training they would not be"
         elif name == "is_encoder_decoder" and value is True:
             yield name, value, "an encoder and a decoder"
         elif name == "quantization_config" and value:
