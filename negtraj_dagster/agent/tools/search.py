@@ -30,7 +30,7 @@ class SearchTool:
     def __call__(self, argument: str) -> str:
         """The best passages as ` #1: … #2: …`, or a sentence that says there is none."""
         scores: defaultdict[int, float] = defaultdict(float)
-        for word in sorted(set(*_words([argument]))):
+        for word in sorted(set(_words([argument])[0])):
             found = self._containing.get(word, [])
             rarity = math.log(1 + (len(self._passages) - len(found) + 0.5) / (len(found) + 0.5))
             for index in found:
