@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::encode::HfEncoder;
-use crate::rendering::{Rendering, SegmentKind};
+use crate::template::{Rendering, SegmentKind};
 
 /// Role, content and weight.
 pub type Turn = (&'static str, String, f64);

@@ -45,96 +45,37 @@
 //! # Ok::<(), Error>(())
 //! ```
 
-mod alternation;
-mod batch;
-mod chat_messages;
-mod chat_values;
-mod chatml;
 mod conversation;
-mod date;
 mod encode;
 mod error;
-mod fast;
 #[cfg(test)]
 mod fixture;
-mod jinja;
-mod jinja_chat;
 mod json;
-mod llama2;
-mod llama3;
-mod marks;
-mod mask;
-mod merge;
-mod messages;
-mod mistral;
-mod nat_exact;
-mod native;
-mod output;
-mod own;
 mod pack;
-mod pairs;
-mod passed_on;
 mod prepare;
-mod probes;
 #[cfg(feature = "python")]
 mod py;
-#[cfg(feature = "python")]
-mod py_arrow;
-#[cfg(feature = "python")]
-mod py_jinja;
-#[cfg(feature = "python")]
-mod py_pack;
-#[cfg(feature = "python")]
-mod py_prepare;
-#[cfg(feature = "python")]
-mod py_reader;
-#[cfg(feature = "python")]
-mod py_signature;
-mod python;
-mod qwen3;
-mod qwen3_answer;
-mod qwen3_words;
-mod reader;
-mod rendering;
+mod records;
 mod row;
-mod scan;
 mod signature;
-mod similar;
-mod targets;
 mod template;
-mod text;
-mod tokenizer;
-mod tokenizer_json;
-mod turn_ends;
-mod unicode;
-mod unicode_tables;
-mod unknown;
-mod wording;
-mod words;
-mod worker;
-mod written;
-mod zephyr;
 
-pub use batch::{Batch, CutRow, RejectedRow, TOKEN_FORMAT_VERSION, schema};
 pub use conversation::{Conversation, Message, Role, ToolCall, WeighedField, WeightRange};
-pub use encode::{Encoder, HfEncoder, TokenId, Tokens, load_encoder};
+pub use encode::{Encoder, HfEncoder, NativeEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};
-pub use jinja::{JinjaInput, JinjaTemplate, MAX_TEMPLATE_BYTES};
-pub use jinja_chat::JinjaChat;
 pub use json::MAX_DEPTH;
-pub use mask::{LossMask, TrainedTokens, mask_tokens};
-pub use messages::{RecordMessage, Shape};
-pub use native::NativeEncoder;
 pub use pack::{Packing, pack, pack_flat};
 pub use prepare::{PrepareSettings, Prepared, prepare};
-pub use reader::{Place, ReaderSettings, Record, RecordBatch, RecordReader};
-pub use rendering::{Piece, Rendering, Segment, SegmentKind, Target, TextPlace, TrainedBytes};
-pub use row::{Cut, OverLength, TokenRow};
-pub use signature::{MAX_PERMUTATIONS, MinHashSettings, contaminated, minhash, ngrams};
-pub use similar::{PairSettings, similar_pairs};
-pub use targets::EmptyThink;
-pub use template::{ChatTemplate, RowRule, TEMPLATES, TemplateSource, find_template};
-pub use tokenizer::Tokenizer;
+pub use records::{Place, ReaderSettings, Record, RecordBatch, RecordMessage, RecordReader, Shape};
+pub use row::{
+    Batch, Cut, CutRow, LossMask, OverLength, RejectedRow, TOKEN_FORMAT_VERSION, TokenRow, Tokenizer, TrainedTokens,
+    mask_tokens, schema,
+};
+pub use signature::{MAX_PERMUTATIONS, MinHashSettings, PairSettings, contaminated, minhash, ngrams, similar_pairs};
+pub use template::{
+    ChatTemplate, EmptyThink, JinjaChat, JinjaInput, JinjaTemplate, MAX_TEMPLATE_BYTES, Piece, Rendering, RowRule,
+    Segment, SegmentKind, TEMPLATES, Target, TemplateSource, TextPlace, TrainedBytes, find_template,
+};
 
 /// This crate's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

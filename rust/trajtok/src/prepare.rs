@@ -13,15 +13,15 @@ use arrow_ipc::writer::FileWriter;
 use arrow_schema::{DataType, Field, Schema};
 use rayon::prelude::*;
 
-use crate::batch::{Batch, CutRow, RejectedRow, schema};
 use crate::conversation::{Conversation, Message};
 use crate::encode::Tokens;
 use crate::error::{Error, Reason, Rejection};
-use crate::messages::Shape;
 use crate::pack::{Packing, pack_flat};
-use crate::reader::{ReaderSettings, Record, RecordBatch, RecordReader};
+use crate::records::Shape;
+use crate::records::{ReaderSettings, Record, RecordBatch, RecordReader};
+use crate::row::Tokenizer;
+use crate::row::{Batch, CutRow, RejectedRow, schema};
 use crate::row::{Cut, TokenRow};
-use crate::tokenizer::Tokenizer;
 
 /// How rows are prepared.
 #[derive(Debug, Clone)]
