@@ -173,8 +173,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     from negtraj_dagster.printable import text_table
-    from negtraj_dagster.trajectories.listing import Wanted, list_rollouts
     from negtraj_dagster.upkeep import present_lineage
+    from negtraj_dagster.views.listing import Wanted, list_rollouts
 
     wanted = Wanted(options.task, options.recipe, options.label, options.source, options.dropped_by, options.profile)
     with present_lineage(load_settings()) as lineage:
@@ -210,8 +210,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     from negtraj_dagster.printable import text_table
-    from negtraj_dagster.trajectories.changes import diff_lines, diff_runs
     from negtraj_dagster.upkeep import reading_store
+    from negtraj_dagster.views.diff.runs import diff_runs
+    from negtraj_dagster.views.diff.text import diff_lines
 
     with reading_store(load_settings()) as store:
         changes = diff_runs(store, (options.before, options.after), task=options.task, profile=options.profile)
@@ -233,9 +234,9 @@ def _write_page(file: Path, text: str) -> None:
 
 
 def _why(options: argparse.Namespace) -> int:
-    from negtraj_dagster.trajectories.explain import explain_rollout
-    from negtraj_dagster.trajectories.explain_text import explained_lines
     from negtraj_dagster.upkeep import present_lineage
+    from negtraj_dagster.views.why.explain import explain_rollout
+    from negtraj_dagster.views.why.text import explained_lines
 
     with present_lineage(load_settings()) as lineage:
         registry, recipes = lineage.scoring.registry, lineage.recipes
@@ -245,8 +246,8 @@ def _why(options: argparse.Namespace) -> int:
 
 
 def _try(options: argparse.Namespace) -> int:
-    from negtraj_dagster.trajectories.trial import trial_lines, try_filter
     from negtraj_dagster.upkeep import present_lineage
+    from negtraj_dagster.views.trial import trial_lines, try_filter
 
     with present_lineage(load_settings()) as lineage:
         n_samples = max(options.limit, 0)
@@ -257,7 +258,7 @@ def _try(options: argparse.Namespace) -> int:
 
 def _catalog(options: argparse.Namespace) -> int:
     from negtraj_dagster import sql
-    from negtraj_dagster.trajectories.catalog import catalog_lines, write_catalog
+    from negtraj_dagster.views.catalog.catalog import catalog_lines, write_catalog
 
     settings, store = _store_of_home()
     registry = sql.load_registry(settings.sql_dirs)
@@ -268,7 +269,7 @@ def _catalog(options: argparse.Namespace) -> int:
 def _query(options: argparse.Namespace) -> int:
     from negtraj_dagster import sql
     from negtraj_dagster.printable import csv_text, frame_text
-    from negtraj_dagster.trajectories.catalog import run_report
+    from negtraj_dagster.views.catalog.catalog import run_report
 
     settings, store = _store_of_home()
     rows = run_report(store, sql.load_registry(settings.sql_dirs), options.name)

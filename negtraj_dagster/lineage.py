@@ -29,13 +29,13 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
-from negtraj_dagster.trajectories.catalog import CATALOG, write_catalog
 from negtraj_dagster.trajectories.corpus import Made, build_corpus
-from negtraj_dagster.trajectories.page import write_quality_page
 from negtraj_dagster.trajectories.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
-from negtraj_dagster.trajectories.shown import write_if_changed
+from negtraj_dagster.views.catalog.catalog import CATALOG, write_catalog
+from negtraj_dagster.views.quality_page.page import write_quality_page
+from negtraj_dagster.views.write import write_if_changed
 
 STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
 """A recipe's four assets, in order."""

@@ -18,7 +18,7 @@ from negtraj_dagster.errors import NegtrajError, StoreError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Store, machine_fault, replace_text, writing
-from negtraj_dagster.trajectories.catalog import write_catalog
+from negtraj_dagster.views.catalog.catalog import write_catalog
 
 NOBODY = 65534
 SCRIPTS = Path(sys.executable).parent

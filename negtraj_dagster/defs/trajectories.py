@@ -15,8 +15,8 @@ from negtraj_dagster.store import Published
 from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.corpus import CORPUS_VERSION
 from negtraj_dagster.trajectories.labels import LABELS_VERSION
-from negtraj_dagster.trajectories.samples import samples_in_markdown
 from negtraj_dagster.trajectories.score import SCORED_VERSION, said_of
+from negtraj_dagster.views.quality_page.samples import samples_in_markdown
 
 DEFAULT_PROFILE = "strict"
 """The profile whose numbers are series in the UI; the funnels of all are shown."""

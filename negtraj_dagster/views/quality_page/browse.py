@@ -15,7 +15,8 @@ import polars as pl
 from negtraj_dagster.conversations import iter_conversations, read_index
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.trajectories.report import Examples, Tables, short_why
+from negtraj_dagster.views.quality_page.examples import Examples, short_why
+from negtraj_dagster.views.quality_page.numbers import Tables
 
 ROLLOUT_BYTES, MAX_ROLLOUT_BYTES = 24_000, 80_000
 """So long is a shown conversation; after that only `MAX_MARKED` of its marked turns are shown, up to the second number."""

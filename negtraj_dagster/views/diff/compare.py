@@ -4,30 +4,19 @@
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 import polars as pl
 
-from negtraj_dagster.errors import SettingsError, StoreError
-from negtraj_dagster.printable import visible
-from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.trajectories.funnel import CLASSES
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
 from negtraj_dagster.trajectories.quality import profile_verdicts, why_dropped
+from negtraj_dagster.views.diff.side import SIDE_COLUMNS, PastFilter, PastProfile, Side, read_side
 
-DEFAULT_PROFILE = "strict"
-MIN_RUN_CHARS = 6
-SHOWN_RUN_CHARS = 12
-MAX_LISTED_RUNS = 10
-MAX_CELL_CHARS = 100
 DROPPED_BY = re.compile(r"filter (\w+)")
-SIDE_COLUMNS = ("rollout_key", "ingest_seq", "question_id", "source", "label")
-WHO_SCHEMA = pl.Schema({"rollout_key": pl.String, "scorer": pl.String})
 CHANGE_SCHEMA = pl.Schema(
     {
         "rollout_key": pl.String,
@@ -83,49 +72,6 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True)
-class PastFilter:
-    """A filter as an object's profile had it."""
-
-    name: str
-    version: str
-    severity: str
-    names_nearest_twin: bool
-    parameters: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class PastProfile:
-    """A profile as an object recorded it."""
-
-    filters: tuple[PastFilter, ...]
-
-    def acting(self) -> dict[tuple[str, str], str]:
-        """(filter, version) -> severity."""
-        return {(each.name, each.version): each.severity for each in self.filters}
-
-    def by_name(self) -> dict[str, PastFilter]:
-        """Filter by name."""
-        return {each.name: each for each in self.filters}
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two objects.
-
-    Attributes:
-        corpus: `SIDE_COLUMNS`.
-        verdicts: of all filter variants.
-        who: rollout_key, scorer; empty where the labels' object is gone.
-        profile: as it was.
-    """
-
-    corpus: pl.DataFrame
-    verdicts: pl.DataFrame
-    who: pl.DataFrame
-    profile: PastProfile
-
-
-@dataclass(frozen=True)
 class Changes:
     """All that differs.
 
@@ -144,25 +90,6 @@ class Changes:
     filters: Mapping[str, str]
 
 
-def diff_runs(store: Store, runs: tuple[str, str], *, task: str | None = None, profile: str = DEFAULT_PROFILE) -> Changes:
-    """What differs between two runs' objects of `trajectory_corpus/<task>`.
-
-    Args:
-        store: is read.
-        runs: before and after: `current`, `previous`, or the beginning of an object key.
-        task: may be left out where there is one corpus only.
-        profile: by name.
-
-    Raises:
-        SettingsError: there is no such task, run or profile, or a beginning fits several runs; names those there are.
-        StoreError: an object was made under an older layout, or is damaged.
-    """
-    asset = f"trajectory_corpus/{_find_task(store, task)}"
-    history = store.history(asset)
-    before, after = (_load_run(store, asset, history, run) for run in runs)
-    return compare_objects(store, before, after, profile)
-
-
 def compare_objects(store: Store, before: Published, after: Published, profile: str) -> Changes:
     """What differs between two corpus objects under a profile.
 
@@ -173,63 +100,6 @@ def compare_objects(store: Store, before: Published, after: Published, profile: 
     old, new = (read_side(store, each, profile) for each in (before, after))
     rows = compare_corpora(old, new)
     return Changes(profile, before.key, after.key, rows, count_changes(rows), filter_changes(old.profile, new.profile))
-
-
-def read_side(store: Store, published: Published, profile: str) -> Side:
-    """A corpus object as this module reads it; an empty corpus is one without rollouts.
-
-    Raises:
-        SettingsError: it has no such profile.
-        StoreError: it was made under an older layout, or is damaged.
-    """
-    if published.is_empty:
-        no_rows = dict.fromkeys(SIDE_COLUMNS, pl.String) | {"ingest_seq": pl.UInt32}
-        return Side(pl.DataFrame(schema=no_rows), VERDICT_SCHEMA.to_frame(), WHO_SCHEMA.to_frame(), PastProfile(()))
-    past = past_profile(published, profile)
-    corpus = pl.read_parquet(store.file(published.folder, "corpus.parquet"), glob=False)
-    verdicts = pl.read_parquet(store.file(published.folder, "verdicts.parquet"), glob=False)
-    if lacking := [*({*SIDE_COLUMNS} - {*corpus.columns}), *({*VERDICT_SCHEMA} - {*verdicts.columns})]:
-        raise _older_layout(published, f"it has no column {sorted(lacking)[0]}")
-    return Side(corpus.select(SIDE_COLUMNS), verdicts.select(VERDICT_SCHEMA.names()), _read_who(store, published), past)
-
-
-def past_profile(published: Published, name: str) -> PastProfile:
-    """A profile as a corpus object recorded it.
-
-    Raises:
-        SettingsError: it recorded no such profile.
-        StoreError: it was made before profiles were recorded.
-    """
-    profiles = published.details.get("profiles")
-    if not isinstance(profiles, dict) or not all(isinstance(each, dict) and "acting" in each for each in profiles.values()):
-        raise _older_layout(published, "it does not say which filters acted under its profiles")
-    if name not in profiles:
-        where = f"run {published.key[:SHOWN_RUN_CHARS]} of {published.asset}"
-        raise SettingsError(f"{where} knows no profile {name!r}{did_you_mean(name, profiles)}")
-    acting = profiles[name]["acting"]
-    named = (
-        PastFilter(each["filter"], each["version"], each["severity"], each["names_nearest_twin"], each["parameters"])
-        for each in acting
-    )
-    return PastProfile(tuple(named))
-
-
-def _older_layout(published: Published, what: str) -> StoreError:
-    return StoreError(
-        f"run {published.key[:SHOWN_RUN_CHARS]} of {published.asset} was made under an older layout ({what}) and cannot be "
-        f"compared; compare runs made since, or materialize {published.asset} again"
-    )
-
-
-def _read_who(store: Store, published: Published) -> pl.DataFrame:
-    """Who gave the labels; nothing where the object they were read from is gone."""
-    try:
-        scored = store.find("scored_trajectories", str(published.made_of.get("scored_trajectories")))
-        if scored is not None:
-            return pl.read_parquet(store.file(scored.folder, "labels.parquet"), columns=WHO_SCHEMA.names(), glob=False)
-    except (StoreError, pl.exceptions.ColumnNotFoundError):
-        pass
-    return WHO_SCHEMA.to_frame()
 
 
 def compare_corpora(before: Side, after: Side) -> pl.DataFrame:
@@ -395,121 +265,3 @@ def _filter_change(old: PastFilter | None, new: PastFilter | None) -> str:
         what = ", ".join(altered) or "its SQL, or a model it reads"
         said.append(f"edited ({what}), version {old.version[:8]} → {new.version[:8]}")
     return "; ".join(said)
-
-
-def _find_task(store: Store, task: str | None) -> str:
-    known = [name for name in TASKS if store.history(f"trajectory_corpus/{name}")]
-    if not known:
-        raise SettingsError("no trajectory_corpus has been materialized here; run `negtraj demo`, or materialize one")
-    if task is None and len(known) > 1:
-        raise SettingsError(f"several tasks have a corpus; name one with --task: {', '.join(known)}")
-    if task is not None and task not in known:
-        raise SettingsError(f"no corpus of task {task!r}{did_you_mean(task, known)}")
-    return task or known[0]
-
-
-def _load_run(store: Store, asset: str, history: Sequence[str], run: str) -> Published:
-    key = find_run(history, run, asset)
-    try:
-        return store.load(asset, key)
-    except StoreError as error:
-        raise SettingsError(f"run {key[:SHOWN_RUN_CHARS]} of {asset} is no longer here (gc drops old runs): {error}") from error
-
-
-def find_run(history: Sequence[str], run: str, asset: str) -> str:
-    """The object key that `run` names.
-
-    Args:
-        history: keys, newest first.
-        run: `current`, `previous`, or the beginning of a key.
-        asset: for messages.
-
-    Raises:
-        SettingsError: it names none, or several; says which there are.
-    """
-    word = run.strip().lower()
-    there = f"; there are: {_listed_runs(history)}"
-    if word in ("current", "previous"):
-        place = ("current", "previous").index(word)
-        if place >= len(history):
-            raise SettingsError(f"{asset} has no {word} run{there}")
-        return history[place]
-    if len(word) < MIN_RUN_CHARS or not set(word) <= set("0123456789abcdef"):
-        raise SettingsError(
-            f"{run!r} names no run; expected current, previous, or at least {MIN_RUN_CHARS} digits of an object_key{there}"
-        )
-    fits = [key for key in history if key.startswith(word)]
-    if not fits:
-        raise SettingsError(f"{asset} has no run that begins with {word!r}{there}")
-    if len(fits) > 1:
-        some = ", ".join(key[: len(word) + 6] for key in fits[:MAX_LISTED_RUNS])
-        raise SettingsError(f"{word!r} begins {len(fits)} runs of {asset} ({some}); give more digits")
-    return fits[0]
-
-
-def _listed_runs(history: Sequence[str]) -> str:
-    words = {0: " (current)", 1: " (previous)"}
-    shown = [f"{key[:SHOWN_RUN_CHARS]}{words.get(n, '')}" for n, key in enumerate(history[:MAX_LISTED_RUNS])]
-    more = [f"{len(history) - MAX_LISTED_RUNS} older"] if len(history) > MAX_LISTED_RUNS else []
-    return ", ".join([*shown, *more]) or "none"
-
-
-def diff_lines(changes: Changes, limit: int, table: Callable[[Sequence[Mapping[str, str]]], str]) -> Iterable[str]:
-    """The changes as text for a terminal: the profile's, counts by cause, and the first rollouts with why.
-
-    Args:
-        changes: all of them.
-        limit: rollouts to print.
-        table: writes rows as aligned text.
-    """
-    yield f"{changes.before[:SHOWN_RUN_CHARS]} → {changes.after[:SHOWN_RUN_CHARS]}, profile {changes.profile}"
-    yield from (f"  {name}: {_cell(text)}" for name, text in changes.filters.items())
-    if changes.rows.is_empty():
-        yield "no rollout differs"
-        return
-    yield ""
-    yield table([{name: _cell(value) for name, value in row.items()} for row in changes.counts.to_dicts()])
-    if limit:
-        yield ""
-        yield table([_told(row) for row in changes.rows.head(limit).to_dicts()])
-    if changes.rows.height > limit:
-        yield f"\n{changes.rows.height - limit} more rollouts: --limit {changes.rows.height} shows them"
-
-
-def _told(row: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "rollout": row["rollout_key"][:SHOWN_RUN_CHARS],
-        "change": row["change"],
-        "label": label_change(row),
-        "why": _cell(why_changed(row)),
-    }
-
-
-def label_change(row: Mapping[str, Any]) -> str:
-    """`positive`, or `negative → positive (override)`."""
-    before, after = row["label_before"], row["label_after"]
-    if before is None or after is None or before == after:
-        return str(after or before)
-    return f"{before} → {after}" + (f" ({row['scorer_after']})" if row["scorer_after"] else "")
-
-
-def why_changed(row: Mapping[str, Any]) -> str:
-    """The cause of one change (`CHANGE_SCHEMA`) in a sentence: cause, filter with its versions, detail, other filters."""
-    said = [row["cause"]]
-    if row["filter"]:
-        versions = ""
-        if row["cause"] == Cause.EDITED:
-            versions = f" ({row['version_before'][:8]} → {row['version_after'][:8]})"
-        step = f", step {row['step']}" if row["step"] else ""
-        said.append(f"{row['filter']}{versions}{step}")
-    if row["detail"]:
-        said.append(row["detail"])
-    for word in ("came", "went"):
-        if others := [name for name in row[word].split(", ") if name not in ("", row["filter"])]:
-            said.append(f"{word} too: {', '.join(others)}")
-    return ": ".join(said[:2]) + "".join(f"; {each}" for each in said[2:])
-
-
-def _cell(value: object) -> str:
-    text = visible(str(value)[: MAX_CELL_CHARS + 1]).replace("\n", "\\n").replace("\t", "\\t")
-    return text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS]}…"

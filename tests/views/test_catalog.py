@@ -10,9 +10,9 @@ from negtraj_dagster import cli, sql
 from negtraj_dagster.errors import SettingsError, SqlContractError
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Store
-from negtraj_dagster.trajectories import catalog as module
-from negtraj_dagster.trajectories.catalog import CATALOG, catalog_lines, check_reports, run_report, write_catalog
-from negtraj_dagster.trajectories.catalog_tables import VIEWS
+from negtraj_dagster.views.catalog import catalog as module
+from negtraj_dagster.views.catalog.catalog import CATALOG, catalog_lines, check_reports, run_report, write_catalog
+from negtraj_dagster.views.catalog.tables import VIEWS
 from tests.support.small_corpus import TALK, build_small, keys_by_source, land_talk, small_lineage, small_settings
 
 REPORTS = {"funnel", "label_balance", "near_duplicates", "quality_distribution", "reasons_per_source"}

@@ -9,10 +9,10 @@ import pytest
 
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import Built, Published
-from negtraj_dagster.trajectories import browse, page
-from negtraj_dagster.trajectories.browse import ROLLOUT_BYTES, ShownRollout, anchor, rollout_html
-from negtraj_dagster.trajectories.page import MAX_PAGE_BYTES, write_quality_page
-from negtraj_dagster.trajectories.report import profile_numbers, read_tables
+from negtraj_dagster.views.quality_page import browse, page
+from negtraj_dagster.views.quality_page.browse import ROLLOUT_BYTES, ShownRollout, anchor, rollout_html
+from negtraj_dagster.views.quality_page.numbers import profile_numbers, read_tables
+from negtraj_dagster.views.quality_page.page import MAX_PAGE_BYTES, write_quality_page
 from tests.support.corpus_home import TASK, CorpusHome, episode, solved
 
 ASSET = f"trajectory_corpus/{TASK}"

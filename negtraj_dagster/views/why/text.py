@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from negtraj_dagster.printable import text_table, visible
-from negtraj_dagster.trajectories.explain import Explained, FilterSaid, Hit, Twin
+from negtraj_dagster.views.why.explain import Explained, FilterSaid, Hit, Twin
 
 MAX_TWINS = 8
 NAME_CHARS = 28

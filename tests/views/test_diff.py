@@ -9,15 +9,9 @@ import pytest
 from negtraj_dagster import cli
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.trajectories.changes import (
-    Cause,
-    Change,
-    Changes,
-    compare_objects,
-    diff_runs,
-    find_run,
-    why_changed,
-)
+from negtraj_dagster.views.diff.compare import Cause, Change, Changes, compare_objects
+from negtraj_dagster.views.diff.runs import diff_runs, find_run
+from negtraj_dagster.views.diff.text import why_changed
 from tests.support.corpus_home import TASK, CorpusHome, episode, solved
 
 ASSET = f"trajectory_corpus/{TASK}"

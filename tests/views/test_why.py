@@ -10,9 +10,9 @@ from negtraj_dagster.errors import SettingsError, SqlContractError
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Store
-from negtraj_dagster.trajectories.explain import Explained, explain_rollout, find_rollout
-from negtraj_dagster.trajectories.explain_text import explained_lines
-from negtraj_dagster.trajectories.trial import Trial, trial_lines, try_filter
+from negtraj_dagster.views.trial import Trial, trial_lines, try_filter
+from negtraj_dagster.views.why.explain import Explained, explain_rollout, find_rollout
+from negtraj_dagster.views.why.text import explained_lines
 from tests.support.small_corpus import build_small, land_talk, small_lineage, small_settings
 
 HEADER = 'name = "mine"\nreason = "a reason of mine"\nseverity = "drop"\nstyle = "any"\ndoc = "d"\n'

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster.store import Store
-from negtraj_dagster.trajectories.shown import write_if_changed
+from negtraj_dagster.views.write import write_if_changed
 
 
 class Page:

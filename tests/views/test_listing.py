@@ -6,7 +6,7 @@ import pytest
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.store import Store
-from negtraj_dagster.trajectories.listing import KEY_CHARS, Listing, Wanted, list_rollouts
+from negtraj_dagster.views.listing import KEY_CHARS, Listing, Wanted, list_rollouts
 from tests.support.corpus_home import TASK, CorpusHome, solved
 
 

@@ -1,0 +1,1 @@
+"""What people look at, above the stages that make it: pages, `negtraj why`, `diff`, `try`, `list`, the catalogue."""

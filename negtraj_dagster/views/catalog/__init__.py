@@ -1,0 +1,1 @@
+"""The catalogue: every table of a home as views of one DuckDB file."""

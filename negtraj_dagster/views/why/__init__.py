@@ -1,0 +1,1 @@
+"""Why a rollout is in or out."""
