@@ -29,10 +29,11 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import TASKS, get_task
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
-from negtraj_dagster.trajectories.corpus import Made, build_corpus
-from negtraj_dagster.trajectories.rules import TaskRule
+from negtraj_dagster.trajectories.corpus import build_corpus
+from negtraj_dagster.trajectories.judging.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
+from negtraj_dagster.trajectories.set_judging import CorpusInputs
 from negtraj_dagster.views.catalog.catalog import CATALOG, write_catalog
 from negtraj_dagster.views.quality_page.page import write_quality_page
 from negtraj_dagster.views.write import write_if_changed
@@ -123,9 +124,9 @@ class Lineage:
 
     def trajectory_corpus(self, task: str) -> Published:
         """`trajectory_corpus/<task>`."""
-        made = Made(*(self.store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
-        refuse_broken_task(made.questions, task)
-        return build_corpus(self.store, made, self.scoring.rules[task], self.scoring)
+        inputs = CorpusInputs(*(self.store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
+        refuse_broken_task(inputs.questions, task)
+        return build_corpus(self.store, inputs, self.scoring.rules[task], self.scoring)
 
     def show_corpus(self, task: str) -> dict[str, Path]:
         """Write what people open of a corpus, for it is no object: the quality page, with what flipped, and the catalogue."""

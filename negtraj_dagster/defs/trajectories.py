@@ -15,7 +15,7 @@ from negtraj_dagster.store import Published
 from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.corpus import CORPUS_VERSION
 from negtraj_dagster.trajectories.labels import LABELS_VERSION
-from negtraj_dagster.trajectories.score import SCORED_VERSION, said_of
+from negtraj_dagster.trajectories.score import SCORED_VERSION, answers_digest
 from negtraj_dagster.views.quality_page.samples import samples_in_markdown
 
 DEFAULT_PROFILE = "strict"
@@ -26,7 +26,7 @@ def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
     """The asset `scored_trajectories`."""
     models = [registry.model(name).version for name in ("outcomes", "texts", "signatures")]
     filters = [each for each in sql.filter_variants(registry) if each.is_of_rows]
-    files = [*models, *(said_of(each) for each in (*filters, *registry.scores))]
+    files = [*models, *(answers_digest(each) for each in (*filters, *registry.scores))]
 
     @dg.asset(
         group_name="data",
@@ -61,7 +61,7 @@ def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
 
 def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinition:
     """The asset `trajectory_corpus/<task>`."""
-    filters = [said_of(each) for each in sql.filter_variants(registry) if not each.is_of_rows]
+    filters = [answers_digest(each) for each in sql.filter_variants(registry) if not each.is_of_rows]
     profiles = [profile.identity() for profile in sql.load_profiles(registry).values()]
     quality = registry.one("selection", "quality").version
 

@@ -98,10 +98,10 @@ def _without_keys(turn: ConditionedTurn, settings: RowSettings) -> ConditionedTu
         ranges = [stretch for stretch in turn.get("ranges", ()) if stretch["field"] != "reasoning"]
         made.pop("ranges", None)
         made |= {"ranges": ranges} if ranges else {}
-    return cast(ConditionedTurn, made)
+    return cast("ConditionedTurn", made)
 
 
 def _as_context(turn: ConditionedTurn) -> ConditionedTurn:
     made = dict(turn) | {"weight": 0.0}
     made.pop("ranges", None)
-    return cast(ConditionedTurn, made)
+    return cast("ConditionedTurn", made)

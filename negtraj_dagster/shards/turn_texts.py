@@ -42,7 +42,7 @@ def foreign_text(
         text = turn["content"].strip()
         if len(text) < MIN_FOREIGN_CHARS or text not in target or text in mine:
             continue
-        changed = [*turns[:at], cast(ConditionedTurn, {**turn, "content": "x" * len(text)}), *turns[at + 1 : index + 1]]
+        changed = [*turns[:at], cast("ConditionedTurn", {**turn, "content": "x" * len(text)}), *turns[at + 1 : index + 1]]
         written = write(changed)
         if written is not None and not written.startswith(target):
             return text

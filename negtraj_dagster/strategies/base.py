@@ -72,7 +72,7 @@ class Strategy:
 def conditioned(turn: Turn, weight: float) -> ConditionedTurn:
     """A turn with its weight in place of `loss`; all else it says goes along."""
     said = {key: value for key, value in turn.items() if key != "loss"}
-    return cast(ConditionedTurn, {**said, "weight": weight})
+    return cast("ConditionedTurn", {**said, "weight": weight})
 
 
 def _weight(turn: Turn) -> float:

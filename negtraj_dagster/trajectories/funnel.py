@@ -5,7 +5,7 @@ from typing import Any
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.trajectories.judge import applicable
+from negtraj_dagster.trajectories.judging.judge import applicable
 
 MAX_ANSWER_CHARS = 80
 MAX_SOURCES = 30

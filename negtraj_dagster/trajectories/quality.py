@@ -6,7 +6,7 @@ from typing import Protocol
 import polars as pl
 
 from negtraj_dagster import sql
-from negtraj_dagster.trajectories.contract import QUALITY_COLUMNS
+from negtraj_dagster.trajectories.judging.contract import QUALITY_COLUMNS
 
 QUALITY_SCHEMA = pl.Schema({"profile": pl.String, "rollout_key": pl.String, "quality": pl.Float64})
 

@@ -15,14 +15,15 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.tasks import Task
-from negtraj_dagster.trajectories.contract import check_registry
-from negtraj_dagster.trajectories.judge import N_VERIFIED, Job, Judge, Judged, applicable, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judging.asking import Request, Stage, ask_all, verify_all
+from negtraj_dagster.trajectories.judging.contract import check_registry
+from negtraj_dagster.trajectories.judging.judge import N_VERIFIED, Job, Judge, Judged, applicable, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model, show_all, show_only
+from negtraj_dagster.trajectories.judging.rules import TaskRule, token_limits
+from negtraj_dagster.trajectories.judging.units import Units, row_units
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
-from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_all, show_only
 from negtraj_dagster.trajectories.overrides import Said, read_said
-from negtraj_dagster.trajectories.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.signatures import KEPT_SKETCH_SCHEMA, SKETCH_IDENTITY, sketch
-from negtraj_dagster.trajectories.units import Units, row_units
 
 SCORED_VERSION = 2
 """Rises when labels, verdicts or scores come out differently from the same rollouts and the same SQL."""
@@ -103,7 +104,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
         "token_limits": token_limits(scoring.rules.values()) if any(each.reads("max_tokens") for each in files) else "",
         **{f"model/{name}": scoring.registry.model(name).version for name in ("outcomes", "signatures", "texts")},
-        **{f"sql/{each.name}/{each.version[:8]}": said_of(each) for each in files},
+        **{f"sql/{each.name}/{each.version[:8]}": answers_digest(each) for each in files},
     }
     return store.build(
         "scored_trajectories", made_of, lambda folder: _Stage(store, raw, questions, scoring, labeller, said).write(folder)
@@ -126,7 +127,7 @@ def restore_facts(store: Store, raw: Published, questions: Published, scoring: S
     stage.restore()
 
 
-def said_of(file: sql.SqlFile) -> str:
+def answers_digest(file: sql.SqlFile) -> str:
     """Digest of a file's answers and of what they are called: reason, severity, weight."""
     return digest_json([file.version, file.header.model_dump(mode="json", exclude={"doc", "params"})])
 
@@ -234,37 +235,22 @@ class _Stage:
             labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
         load_row_tables(session, labelled, self.said.judgements)
         tables = ["rollouts", "judgements", *(each.name for each in wanted)]
-        shown: pl.DataFrame | None = None
-        asked: list[tuple[Job, pl.DataFrame]] = []
-        mark = session.mark()
-        for job in self._jobs(row_units(labelled)):
-            mine = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
-            if not mine.height:
-                continue
-            present = mine.select("rollout_key").sort("rollout_key")
-            if shown is None or not shown.equals(present):
-                session.rewind(mark)
-                is_all = mine.height == labelled.height
-                show_all(session, tables) if is_all else show_only(session, tables, present["rollout_key"])
-                shown = present
-            self.judge.ask(session, job, mine)
-            asked.append((job, mine))
-        if asked and not self.is_verified:
-            self._verify(session, asked, tables, mark)
-        return labelled, (facts, sketches)
 
-    def _verify(
-        self, session: sql.Session, asked: Sequence[tuple[Job, pl.DataFrame]], tables: Sequence[str], mark: int
-    ) -> None:
-        """Ask every file a second time about a few rollouts alone: a row file sees no other row."""
-        self.is_verified = True
-        widest = max((mine for _, mine in asked), key=lambda each: each.height)
-        sample = widest["rollout_key"].sort().head(N_VERIFIED)
-        session.rewind(mark)
-        show_only(session, tables, sample)
-        for job, mine in asked:
-            if mine.height > len(sample):
-                self.judge.verify(session, job, sample.filter(sample.is_in(mine["rollout_key"].implode())))
+        def show(visible: pl.Series) -> None:
+            is_all = len(visible) == labelled.height
+            show_all(session, tables) if is_all else show_only(session, tables, visible)
+
+        requests = []
+        for job in self._jobs(row_units(labelled)):
+            unanswered = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
+            if unanswered.height:
+                requests.append(Request(job, unanswered, unanswered["rollout_key"].sort()))
+        stage = Stage(session, show)
+        mark = ask_all(self.judge, stage, requests)
+        if requests and not self.is_verified:
+            self.is_verified = True
+            verify_all(self.judge, stage, mark, _samples(requests))
+        return labelled, (facts, sketches)
 
     def _models(self, *, has_new: bool) -> list[sql.SqlFile]:
         registry = self.scoring.registry
@@ -326,6 +312,17 @@ class _Stage:
             work=judged.work,
             caches=tuple(caches),
         )
+
+
+def _samples(requests: Sequence[Request]) -> list[Request]:
+    """The same few rollouts for every file that was shown more of them: a row file sees no other row."""
+    widest = max((request.missing for request in requests), key=lambda missing: missing.height)
+    keys = widest["rollout_key"].sort().head(N_VERIFIED)
+    return [
+        Request(request.job, request.missing.filter(pl.col("rollout_key").is_in(keys.implode())), keys)
+        for request in requests
+        if request.missing.height > len(keys)
+    ]
 
 
 def _score_rows(job: Job, answers: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:

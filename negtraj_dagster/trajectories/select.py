@@ -13,7 +13,7 @@ from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
-from negtraj_dagster.trajectories.contract import CHOICE_COLUMNS
+from negtraj_dagster.trajectories.judging.contract import CHOICE_COLUMNS
 from negtraj_dagster.trajectories.quality import why_dropped
 
 SELECTION_VERSION = 3

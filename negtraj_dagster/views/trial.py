@@ -16,13 +16,14 @@ from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.printable import line_of, text_table, visible
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Store
-from negtraj_dagster.trajectories.contract import check_filter
-from negtraj_dagster.trajectories.corpus import OVERRULED, Made, load_task
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA, answer, applicable, verdict_rows
+from negtraj_dagster.trajectories.fixed_verdicts import OVERRULED
+from negtraj_dagster.trajectories.judging.contract import check_filter
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA, answer, applicable, verdict_rows
+from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model, show_questions
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
-from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, make_model, show_questions
 from negtraj_dagster.trajectories.overrides import read_said
 from negtraj_dagster.trajectories.score import CHUNK_BYTES, Scoring, asked_rollouts
+from negtraj_dagster.trajectories.set_judging import CorpusInputs, load_task
 
 N_SAMPLES = 10
 
@@ -69,26 +70,26 @@ def try_filter(store: Store, path: Path, scoring: Scoring, *, task: str | None =
     if task is not None and task not in scoring.rules:
         raise SettingsError(f"no task {task!r}{did_you_mean(task, scoring.rules)}")
     check_filter(file, scoring.registry, scoring.limits)
-    made = Made(*(store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
-    if made.scored.details["raw_version"] != made.raw.version:
+    inputs = CorpusInputs(*(store.require(name) for name in ("raw_rollouts", "scored_trajectories", "question_sets")))
+    if inputs.scored.details["raw_version"] != inputs.raw.version:
         raise StoreError("scored_trajectories was made from other rollouts than the present ones; materialize it again first")
-    labelled = asked_rollouts(store, made.raw, made.questions, scoring.rules)
-    labels = _read(store, made, "labels").select(
+    labelled = asked_rollouts(store, inputs.raw, inputs.questions, scoring.rules)
+    labels = _read(store, inputs, "labels").select(
         *(name for name in LABEL_SCHEMA if name not in ("fact_key", "row_unit", "truth"))
     )
     labelled = labelled.join(labels, on="rollout_key", how="inner", maintain_order="left")
     if task is not None:
         labelled = labelled.filter(pl.col("task") == task)
     ask = _ask_rows if file.is_of_rows else _ask_sets
-    hits = verdict_rows(file, ask(store, made, scoring, file, labelled), labelled)
-    return _told(file, labelled, hits, _known_verdicts(store, made, labelled), n_samples)
+    hits = verdict_rows(file, ask(store, inputs, scoring, file, labelled), labelled)
+    return _told(file, labelled, hits, _known_verdicts(store, inputs, labelled), n_samples)
 
 
-def _read(store: Store, made: Made, name: str) -> pl.DataFrame:
-    return pl.read_parquet(store.file(made.scored.folder, f"{name}.parquet"), glob=False)
+def _read(store: Store, inputs: CorpusInputs, name: str) -> pl.DataFrame:
+    return pl.read_parquet(store.file(inputs.scored.folder, f"{name}.parquet"), glob=False)
 
 
-def _ask_rows(store: Store, made: Made, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
+def _ask_rows(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
     """What a row filter says, some conversations at a time."""
     said = [VERDICT_SCHEMA.to_frame().select("rollout_key", "step", "detail", "earlier_key")]
     judgements = read_said(store, labelled["rollout_key"]).judgements
@@ -96,7 +97,7 @@ def _ask_rows(store: Store, made: Made, scoring: Scoring, file: sql.Filter, labe
     if labelled.is_empty():
         return said[0]
     with sql.Session(scoring.limits) as session:
-        for texts in iter_conversations(store, made.raw, labelled["base_key"], max_bytes=CHUNK_BYTES):
+        for texts in iter_conversations(store, inputs.raw, labelled["base_key"], max_bytes=CHUNK_BYTES):
             chunk = labelled.join(texts, on="base_key", how="inner", maintain_order="left")
             load_conversations(session, chunk, scoring.rules.values())
             make_model(session, model)
@@ -105,12 +106,12 @@ def _ask_rows(store: Store, made: Made, scoring: Scoring, file: sql.Filter, labe
     return pl.concat(said)
 
 
-def _ask_sets(store: Store, made: Made, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
+def _ask_sets(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
     """What a set-level filter says, task by task."""
     said = [VERDICT_SCHEMA.to_frame().select("rollout_key", "step", "detail", "earlier_key")]
     with sql.Session(scoring.limits) as session:
         for task in labelled["task"].unique().sort():
-            load_task(session, store, made, scoring.rules[task], scoring)
+            load_task(session, store, inputs, scoring.rules[task], scoring)
             show_questions(session, has_held_out=file.scope == "reference")
             said.append(_in_order(answer(session, file, "verdicts")))
     return pl.concat(said)
@@ -120,7 +121,7 @@ def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(pl.col(name).cast(VERDICT_SCHEMA[name]) for name in ("rollout_key", "step", "detail", "earlier_key"))
 
 
-def _known_verdicts(store: Store, made: Made, labelled: pl.DataFrame) -> pl.DataFrame:
+def _known_verdicts(store: Store, inputs: CorpusInputs, labelled: pl.DataFrame) -> pl.DataFrame:
     """What the present filters say of these rollouts: rollout_key, filter, severity."""
     frames = []
     for task in labelled["task"].unique().sort():
@@ -128,7 +129,7 @@ def _known_verdicts(store: Store, made: Made, labelled: pl.DataFrame) -> pl.Data
         if corpus is not None and not corpus.is_empty:
             verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
         else:
-            verdicts = _read(store, made, "verdicts")
+            verdicts = _read(store, inputs, "verdicts")
         mine = labelled.filter(pl.col("task") == task).select("rollout_key")
         frames.append(verdicts.join(mine, on="rollout_key", how="semi"))
     known = pl.concat([VERDICT_SCHEMA.to_frame(), *frames])
@@ -167,14 +168,14 @@ def _classes(file: sql.Filter, labelled: pl.DataFrame, mine: pl.DataFrame) -> It
 
 
 def _overlaps(mine: pl.DataFrame, known: pl.DataFrame) -> Iterator[dict[str, Any]]:
-    made = []
+    inputs = []
     for (name,), rows in known.group_by("filter"):
         keys = rows.select("rollout_key").unique()
         n_both = keys.join(mine, on="rollout_key", how="semi").height
         severity = "drop" if "drop" in rows["severity"] else "flag"
         row = {"filter": name, "severity": severity, "n_both": n_both}
-        made.append(row | {"n_only_this": mine.height - n_both, "n_only_other": keys.height - n_both})
-    yield from sorted(made, key=lambda row: (-row["n_both"], str(row["filter"])))
+        inputs.append(row | {"n_only_this": mine.height - n_both, "n_only_other": keys.height - n_both})
+    yield from sorted(inputs, key=lambda row: (-row["n_both"], str(row["filter"])))
 
 
 def trial_lines(trial: Trial) -> Iterator[str]:

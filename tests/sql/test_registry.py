@@ -9,7 +9,7 @@ import sqlglot
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import NegtrajError, SettingsError, SqlContractError
-from negtraj_dagster.trajectories.contract import SET_TABLES, check_registry
+from negtraj_dagster.trajectories.judging.contract import SET_TABLES, check_registry
 
 SHIPPED = sql.load_registry()
 FILTER = """/*

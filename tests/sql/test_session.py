@@ -12,8 +12,8 @@ import pytest
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import SqlContractError
-from negtraj_dagster.trajectories.contract import FILTER_COLUMNS, ROW_TABLES, check_file, declare
-from negtraj_dagster.trajectories.judge import answer
+from negtraj_dagster.trajectories.judging.contract import FILTER_COLUMNS, ROW_TABLES, check_file, declare
+from negtraj_dagster.trajectories.judging.judge import answer
 
 HEADER = """/*
 name = "x"

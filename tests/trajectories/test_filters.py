@@ -19,12 +19,12 @@ from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
-from negtraj_dagster.trajectories.judge import answer, verdict_rows
+from negtraj_dagster.trajectories.judging.judge import answer, verdict_rows
+from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, load_set_tables, make_model
+from negtraj_dagster.trajectories.judging.rules import TaskRule
 from negtraj_dagster.trajectories.labels import Labeller
-from negtraj_dagster.trajectories.loading import load_conversations, load_row_tables, load_set_tables, make_model
 from negtraj_dagster.trajectories.overrides import JUDGEMENT_SCHEMA
 from negtraj_dagster.trajectories.quality import why_dropped
-from negtraj_dagster.trajectories.rules import TaskRule
 from negtraj_dagster.trajectories.signatures import find_pairs, find_quotes, sketch
 
 REGISTRY = sql.load_registry()

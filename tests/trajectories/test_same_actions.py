@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from negtraj_dagster import sql
-from negtraj_dagster.trajectories.judge import answer
-from negtraj_dagster.trajectories.loading import load_row_tables
+from negtraj_dagster.trajectories.judging.judge import answer
+from negtraj_dagster.trajectories.judging.loading import load_row_tables
 from tests.trajectories.test_filters import FINISH, JUDGEMENTS, QUESTIONS, REGISTRY, SEARCH, call, labelled, rows, run
 
 CALL = [call("search", q="x")]

@@ -8,7 +8,7 @@ from negtraj_dagster.errors import ContaminationError, SettingsError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA
 from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
 

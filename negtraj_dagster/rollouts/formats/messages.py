@@ -48,7 +48,7 @@ def read_message(value: object, place: str) -> Turn:
     }
     said = {key: found for key, found in said.items() if found not in (None, "", [])}
     _refuse_keys_of_other_roles(said, role, place)
-    return cast(Turn, {"role": role, "content": content, **said})
+    return cast("Turn", {"role": role, "content": content, **said})
 
 
 def _role(message: dict[str, Any], place: str) -> Role:

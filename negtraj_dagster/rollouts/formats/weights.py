@@ -78,7 +78,7 @@ def _stretch(found: WeightRange) -> str:
 def _range(value: object, texts: Mapping[str, str], place: str) -> WeightRange:
     given = check(value, place, dict, "write {field, start, end, weight}")
     refuse_unknown_keys(given, RANGE_KEYS, place)
-    field = cast(Literal["content", "reasoning"], given.get("field"))
+    field = cast("Literal['content', 'reasoning']", given.get("field"))
     if field not in ("content", "reasoning"):
         raise refusal(f"{place}.field", field, "'content' or 'reasoning'", "name the text the range is of")
     remedy = f"count characters (code points) of {field}, from 0, the end not included"

@@ -25,8 +25,8 @@ from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import did_you_mean, listed
 from negtraj_dagster.store import Published, Store, writing
 from negtraj_dagster.store.files import sync_folder
-from negtraj_dagster.trajectories.contract import check_file, declare
-from negtraj_dagster.trajectories.loading import TURNS_JSON
+from negtraj_dagster.trajectories.judging.contract import check_file, declare
+from negtraj_dagster.trajectories.judging.loading import TURNS_JSON
 from negtraj_dagster.views.catalog.tables import STORED_AS, VIEWS, View
 
 LOG = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import polars as pl
 
 from negtraj_dagster.conversations import INDEX_SCHEMA
 from negtraj_dagster.schema import QUESTION_COLUMNS
-from negtraj_dagster.trajectories.contract import TURN
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
+from negtraj_dagster.trajectories.judging.contract import TURN
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
 from negtraj_dagster.trajectories.quality import QUALITY_SCHEMA
 from negtraj_dagster.trajectories.signatures import PAIR_SCHEMA

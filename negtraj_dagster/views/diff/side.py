@@ -9,7 +9,7 @@ import polars as pl
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA
 
 SHOWN_RUN_CHARS = 12
 SIDE_COLUMNS = ("rollout_key", "ingest_seq", "question_id", "source", "label")

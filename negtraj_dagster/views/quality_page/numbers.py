@@ -9,7 +9,7 @@ import polars as pl
 from negtraj_dagster import sql
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.trajectories.funnel import CLASSES
-from negtraj_dagster.trajectories.judge import VERDICT_SCHEMA
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
 from negtraj_dagster.trajectories.quality import profile_verdicts, why_dropped
 

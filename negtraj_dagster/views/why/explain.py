@@ -16,8 +16,8 @@ from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.trajectories.corpus import ALWAYS_DROPPING, OVERRULED
-from negtraj_dagster.trajectories.judge import applicable
+from negtraj_dagster.trajectories.fixed_verdicts import ALWAYS_DROPPING, OVERRULED
+from negtraj_dagster.trajectories.judging.judge import applicable
 from negtraj_dagster.trajectories.overrides import read_said
 from negtraj_dagster.trajectories.quality import why_dropped
 

@@ -10,7 +10,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import QUESTION_COLUMNS, digest
 from negtraj_dagster.settings import did_you_mean, listed
-from negtraj_dagster.trajectories.sql_allowed import find_forbidden
+from negtraj_dagster.trajectories.judging.allowed import find_forbidden
 
 CALL = "struct(id varchar, name varchar, arguments varchar)"
 TURN = f"struct(role varchar, content varchar, reasoning varchar, tool_calls {CALL}[], tool_call_id varchar)"

@@ -7,8 +7,8 @@ import polars as pl
 from negtraj_dagster import sql
 from negtraj_dagster.comparable import extract_words
 from negtraj_dagster.schema import EVALUATION_SPLITS
-from negtraj_dagster.trajectories.contract import NARROW, ROW_TABLES, SET_TABLES, TURN
-from negtraj_dagster.trajectories.rules import TaskRule, task_table
+from negtraj_dagster.trajectories.judging.contract import NARROW, ROW_TABLES, SET_TABLES, TURN
+from negtraj_dagster.trajectories.judging.rules import TaskRule, task_table
 
 TURNS_JSON = (
     '[{"role":"VARCHAR","content":"VARCHAR","reasoning":"VARCHAR",'

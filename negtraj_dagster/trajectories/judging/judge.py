@@ -17,8 +17,8 @@ from negtraj_dagster.errors import SqlContractError
 from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Store
 from negtraj_dagster.tables import VerdictCache
-from negtraj_dagster.trajectories.contract import SCORE_COLUMNS, columns_of
-from negtraj_dagster.trajectories.units import Units
+from negtraj_dagster.trajectories.judging.contract import SCORE_COLUMNS, columns_of
+from negtraj_dagster.trajectories.judging.units import Units
 
 HIT_SCHEMA = pl.Schema(
     {"unit_key": pl.String, "rollout_key": pl.String, "step": pl.Int32, "detail": pl.String, "earlier_key": pl.String}

@@ -1,0 +1,1 @@
+"""Asks SQL files about rollouts: what they may see, what their answers must be, and where these are kept."""
