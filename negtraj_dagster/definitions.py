@@ -16,6 +16,7 @@ from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.rollouts import raw_rollouts
 from negtraj_dagster.defs.sources import build_base_model_asset, question_sets
 from negtraj_dagster.defs.trajectories import build_corpus_asset, build_scored_asset
+from negtraj_dagster.graph import has_champion
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.sql import load_registry
@@ -42,11 +43,7 @@ def build_definitions() -> dg.Definitions:
             *(build_corpus_asset(TASKS[name], registry) for name in sorted({recipe.task for recipe in recipes.values()})),
             *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe, registry)),
             *(build_comparison_asset(line, arms) for line, arms in sorted(lines.items())),
-            *(
-                build_champion_asset(line)
-                for line, arms in sorted(lines.items())
-                if any(arm.role == "candidate" for arm in arms)
-            ),
+            *(build_champion_asset(line, arms) for line, arms in sorted(lines.items()) if has_champion(arms)),
         ],
         asset_checks=build_checks(list(recipes.values())),
         jobs=jobs,

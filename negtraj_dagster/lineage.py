@@ -3,7 +3,7 @@
 The asset bodies in defs/ call these, and so does `negtraj plan`: what is planned is what runs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
+from negtraj_dagster.graph import parse_key
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.build import build_report
 from negtraj_dagster.reports.champion import crown_champion
@@ -37,10 +38,6 @@ from negtraj_dagster.trajectories.set_judging import CorpusInputs
 from negtraj_dagster.views.catalog.catalog import CATALOG, write_catalog
 from negtraj_dagster.views.quality_page.page import write_quality_page
 from negtraj_dagster.views.write import write_if_changed
-
-STAGES = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
-"""A recipe's four assets, in order."""
-
 
 PLACEHOLDER = Question(task="", question_id="", split="test", question="{question}", answer="null")
 """Stands for any question in the prompt of a checkpoint's card."""
@@ -80,27 +77,11 @@ class Lineage:
 
     def build(self, asset: str) -> Published:
         """Any asset by its key, `wordtraps_nat/checkpoint`; what it is made of must be materialized."""
-        head, _, tail = asset.partition("/")
-        if not tail:
-            return {
-                "question_sets": self.question_sets,
-                "raw_rollouts": self.raw_rollouts,
-                "scored_trajectories": self.scored_trajectories,
-            }[head]()
-        if head in ("base_model", "trajectory_corpus", "recipe_comparison", "champion"):
-            return {
-                "base_model": self.base_model,
-                "trajectory_corpus": self.trajectory_corpus,
-                "recipe_comparison": self.recipe_comparison,
-                "champion": self.champion,
-            }[head](tail)
-        recipe = self.recipes[head]
-        return {
-            "training_selection": self.training_selection,
-            "tokenized_shards": self.tokenized_shards,
-            "checkpoint": self.checkpoint,
-            "evaluation_report": self.evaluation_report,
-        }[tail](recipe)
+        kind, subject = parse_key(asset)
+        build: Callable[..., Published] = getattr(self, kind.name)
+        if not subject:
+            return build()
+        return build(self.recipes[subject] if kind.is_of_recipe else subject)
 
     def question_sets(self) -> Published:
         """`question_sets`."""
@@ -284,28 +265,6 @@ class Lineage:
 
     def _questions(self, recipe: Recipe) -> list[Question]:
         return read_questions(self.store, self.store.require("question_sets"), recipe.task)
-
-
-def upstream_assets(recipe: Recipe) -> list[str]:
-    """Keys of everything a recipe's shards are made of, in an order that can be built."""
-    return [
-        "question_sets",
-        f"base_model/{recipe.base_model}",
-        "raw_rollouts",
-        "scored_trajectories",
-        f"trajectory_corpus/{recipe.task}",
-    ]
-
-
-def lineage_assets(recipes: Sequence[Recipe]) -> list[str]:
-    """Keys of everything these recipes and their lines need, in an order that can be built, each once."""
-    keys = [key for recipe in recipes for key in upstream_assets(recipe)]
-    keys += [f"{recipe.name}/{stage}" for recipe in recipes for stage in STAGES]
-    for line in dict.fromkeys(recipe.line for recipe in recipes):
-        keys.append(f"recipe_comparison/{line}")
-        if any(recipe.line == line and recipe.role == "candidate" for recipe in recipes):
-            keys.append(f"champion/{line}")
-    return list(dict.fromkeys(keys))
 
 
 def task_rule(name: str, recipes: Iterable[Recipe]) -> TaskRule:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from negtraj_dagster.errors import NegtrajError
+from negtraj_dagster.graph import keys_in_order, parse_key, upstream_keys
 from negtraj_dagster.launch import run_child
-from negtraj_dagster.lineage import Lineage, lineage_assets
+from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Store
@@ -50,9 +51,9 @@ def plan_recipes(settings: Settings, recipes: Sequence[Recipe]) -> list[Planned]
     with tempfile.TemporaryDirectory(prefix="negtraj-plan-") as folder:
         lineage = _dry_lineage(settings, Path(folder))
         planned: dict[str, Planned] = {}
-        for asset in lineage_assets(recipes):
+        for asset in keys_in_order(recipes):
             planned[asset] = _plan(lineage, asset, planned)
-        with_data = lineage_assets([recipe for recipe in recipes if not _lacks_data(lineage, recipe)])
+        with_data = keys_in_order([recipe for recipe in recipes if not _lacks_data(lineage, recipe)])
         return [replace(asset, has_data=asset.asset in with_data) for asset in planned.values()]
 
 
@@ -74,7 +75,7 @@ def _run_models_only(module: str, config: Path, ranks: int, threads: int) -> Non
 
 
 def _plan(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> Planned:
-    waits = [each for each in upstream(lineage, asset) if not _is_known(lineage, each, planned)]
+    waits = _not_known(lineage, asset, planned)
     if waits:
         return Planned(asset, True, (f"waits for {', '.join(waits)}",), _expected_work(lineage, asset), is_run=False)
     try:
@@ -88,22 +89,28 @@ def _is_known(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> bool
     return planned[asset].is_run if asset in planned else lineage.store.current(asset) is not None
 
 
+def _not_known(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> list[str]:
+    """What an asset waits for: of all that it is made of and that has yet to run, the last ones."""
+    waits = [each for each in upstream(lineage, asset) if not _is_known(lineage, each, planned)]
+    earlier = {above for each in waits for above in upstream(lineage, each)}
+    return [each for each in waits if each not in earlier]
+
+
 def upstream(lineage: Lineage, asset: str) -> list[str]:
-    """Assets whose content is not known before they have run, of those an asset is made of."""
-    head, _, tail = asset.partition("/")
-    if tail == "evaluation_report":
-        return [f"{head}/checkpoint"]
-    if head == "recipe_comparison":
-        return [f"{recipe.name}/evaluation_report" for recipe in lineage.recipes.values() if recipe.line == tail]
-    return [f"recipe_comparison/{tail}"] if head == "champion" else []
+    """Keys of what an asset is made of."""
+    kind, subject = parse_key(asset)
+    if kind.is_of_recipe:
+        return upstream_keys(kind.name, [lineage.recipes[subject]])
+    field = kind.form.partition("{")[2].rstrip("}")
+    return upstream_keys(kind.name, [each for each in lineage.recipes.values() if not field or getattr(each, field) == subject])
 
 
 def _expected_work(lineage: Lineage, asset: str) -> dict[str, int]:
-    head, _, tail = asset.partition("/")
-    if tail == "checkpoint":
-        return {"steps_trained": lineage.recipes[head].training.steps}
-    if tail == "evaluation_report":
-        return {"questions_evaluated": len(lineage.suite(lineage.recipes[head]))}
+    kind, subject = parse_key(asset)
+    if kind.name == "checkpoint":
+        return {"steps_trained": lineage.recipes[subject].training.steps}
+    if kind.name == "evaluation_report":
+        return {"questions_evaluated": len(lineage.suite(lineage.recipes[subject]))}
     return {}
 
 

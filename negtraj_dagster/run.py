@@ -19,7 +19,7 @@ from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.defs.console import check_text, failure_text
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.exit_codes import CHECK_FAILED, FAILED, SUCCESS
-from negtraj_dagster.lineage import STAGES, upstream_assets
+from negtraj_dagster.graph import RECIPE_STAGES, keys_above
 from negtraj_dagster.printable import text_table, visible
 from negtraj_dagster.progress import clock_text
 from negtraj_dagster.recipes import load_recipes
@@ -56,8 +56,8 @@ def find_target(name: str, settings: Settings) -> Target:
     if name in lines:
         return Target(name, f"recipe_comparison/{name}", ())
     if name in recipes:
-        stages = [f"{name}/{stage}" for stage in STAGES]
-        return Target(name, stages[-1], (*upstream_assets(recipes[name]), *stages))
+        stages = [f"{name}/{stage}" for stage in RECIPE_STAGES]
+        return Target(name, stages[-1], (*keys_above(recipes[name]), *stages))
     raise SettingsError(f"no line or recipe {name!r}{did_you_mean(name, {*lines, *recipes})}")
 
 

@@ -32,14 +32,15 @@ from negtraj_dagster.trajectories import score
 from tests.support import deployment as dep
 read.BATCH_RECORDS = build.BATCH_ROWS = 20     # many publications: many places to be killed at
 tokenize.BATCH_ROWS, score.CHUNK_BYTES = 10, 40_000
-from negtraj_dagster.lineage import Lineage, lineage_assets
+from negtraj_dagster.graph import keys_in_order
+from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Store
 settings = load_settings()
 lineage = Lineage(Store(settings.home), settings, dep.counting_child)
 recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
 print("ready", flush=True)
-for asset in lineage_assets(recipes):
+for asset in keys_in_order(recipes):
     made = lineage.build(asset)
     print(asset, made.key, made.version, flush=True)
 print("done", flush=True)

@@ -276,7 +276,7 @@ def run_with_store(root: Path) -> dep.Ran:
     settings = load_settings()
     lineage = Lineage(Store(settings.home, remote=settings.store_url), settings, dep.counting_child)
     recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
-    return dep.Ran({asset: lineage.build(asset) for asset in dep.lineage_assets(recipes)})
+    return dep.Ran({asset: lineage.build(asset) for asset in dep.keys_in_order(recipes)})
 
 
 def test_a_home_that_is_shared_later_puts_what_it_already_has(root: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from negtraj_dagster.lineage import lineage_assets
+from negtraj_dagster.graph import keys_in_order
 from negtraj_dagster.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ NIGHTLY_CRON = "0 2 * * *"
 
 def line_keys(recipes: Iterable[Recipe]) -> list[str]:
     """Asset keys, as text, of everything these recipes and their lines need."""
-    return sorted(lineage_assets(list(recipes)))
+    return sorted(keys_in_order(list(recipes)))
 
 
 def build_jobs(recipes: Mapping[str, Recipe]) -> list["UnresolvedAssetJobDefinition"]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from negtraj_dagster.defs.resources import Workspace
-from negtraj_dagster.defs.versions import code_version, result, table
+from negtraj_dagster.defs.versions import code_version, result, table, upstream_asset_keys
 from negtraj_dagster.lineage import comparison_notes
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.champion import CHAMPION_VERSION
@@ -20,7 +20,7 @@ def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDef
     @dg.asset(
         key=["recipe_comparison", line],
         group_name="comparison",
-        deps=[dg.AssetKey([recipe.name, "evaluation_report"]) for recipe in recipes],
+        deps=upstream_asset_keys("recipe_comparison", recipes),
         kinds={"python"},
         tags={"line": line, "stage": "reports"},
         code_version=code_version("comparison", COMPARE_VERSION, [recipe.name for recipe in recipes], notes),
@@ -45,13 +45,13 @@ def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDef
     return recipe_comparison
 
 
-def build_champion_asset(line: str) -> dg.AssetsDefinition:
+def build_champion_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefinition:
     """The asset `champion/<line>`."""
 
     @dg.asset(
         key=["champion", line],
         group_name="comparison",
-        deps=[dg.AssetKey(["recipe_comparison", line])],
+        deps=upstream_asset_keys("champion", recipes),
         kinds={"python"},
         tags={"line": line, "stage": "reports"},
         code_version=code_version("champion", CHAMPION_VERSION),

@@ -12,7 +12,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.checkpoints.build import TRAIN_VERSION
 from negtraj_dagster.defs import plots
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
-from negtraj_dagster.defs.versions import code_version, result, table
+from negtraj_dagster.defs.versions import code_version, result, table, upstream_asset_keys
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.build import EVALUATE_VERSION
 from negtraj_dagster.shards.build import SHARDS_VERSION
@@ -26,13 +26,13 @@ def build_recipe_assets(recipe: Recipe, registry: sql.Registry) -> list[dg.Asset
 
 
 def _asset(
-    recipe: Recipe, name: str, *, deps: list[str], version: str, kinds: set[str], description: str
+    recipe: Recipe, name: str, *, version: str, kinds: set[str], description: str
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`dg.asset` with what all four assets of a recipe have in common."""
     return dg.asset(
         key=[recipe.name, name],
         group_name=recipe.name,
-        deps=[dg.AssetKey(key.split("/")) for key in deps],
+        deps=upstream_asset_keys(name, [recipe]),
         code_version=version,
         tags={"recipe": recipe.name, "line": recipe.line, "role": recipe.role, "stage": name},
         kinds=kinds,
@@ -45,12 +45,10 @@ def _selection_asset(recipe: Recipe, registry: sql.Registry) -> dg.AssetsDefinit
     choice = registry.one("selection", "choice").version
     slices = [recipe.slice_digest("selection", "strategy"), profile.identity(), choice]
     version = code_version("selection", SELECTION_VERSION, *slices)
-    deps = [f"trajectory_corpus/{recipe.task}", "question_sets"]
 
     @_asset(
         recipe,
         "training_selection",
-        deps=deps,
         version=version,
         kinds={"polars", "parquet"},
         description=f"Which rollouts `{recipe.name}` trains on, and why not the others. {recipe.description}",
@@ -80,17 +78,10 @@ def _selection_asset(recipe: Recipe, registry: sql.Registry) -> dg.AssetsDefinit
 def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
     wording = STRATEGIES[recipe.strategy.name].identity()
     version = code_version("shards", SHARDS_VERSION, recipe.slice_digest("shards", "strategy"), wording)
-    deps = [
-        f"{recipe.name}/training_selection",
-        f"trajectory_corpus/{recipe.task}",
-        "question_sets",
-        f"base_model/{recipe.base_model}",
-    ]
 
     @_asset(
         recipe,
         "tokenized_shards",
-        deps=deps,
         version=version,
         kinds={"rust", "arrow"},
         description=f"Token rows with loss weights for `{recipe.name}`, every row's mask proved. Shared rows are reused.",
@@ -116,12 +107,10 @@ def _shards_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("checkpoint", TRAIN_VERSION, recipe.slice_digest("training", "base_model"))
-    deps = [f"{recipe.name}/tokenized_shards", f"base_model/{recipe.base_model}"]
 
     @_asset(
         recipe,
         "checkpoint",
-        deps=deps,
         version=version,
         kinds={"deepspeed", "pytorch"},
         description=f"`{recipe.base_model}` fine-tuned on `{recipe.name}`'s shards with DeepSpeed ZeRO in a child process.",
@@ -139,12 +128,10 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
     version = code_version("report", EVALUATE_VERSION, recipe.slice_digest("evaluation", "strategy"))
-    deps = [f"{recipe.name}/checkpoint", "question_sets"]
 
     @_asset(
         recipe,
         "evaluation_report",
-        deps=deps,
         version=version,
         kinds={"pytorch", "python"},
         description=f"`{recipe.name}`'s checkpoint as an agent on held-out questions: episodes, metrics with intervals.",

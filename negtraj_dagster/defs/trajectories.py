@@ -9,7 +9,7 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.defs.resources import Workspace
-from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table
+from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table, upstream_asset_keys
 from negtraj_dagster.schema import VERDICT_COLUMNS
 from negtraj_dagster.store import Published
 from negtraj_dagster.tasks import Task
@@ -32,7 +32,7 @@ def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
         group_name="data",
         kinds={"duckdb", "sql"},
         tags={"stage": "trajectories"},
-        deps=["raw_rollouts", "question_sets"],
+        deps=upstream_asset_keys("scored_trajectories"),
         code_version=code_version("scored", SCORED_VERSION, LABELS_VERSION, files),
     )
     def scored_trajectories(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
@@ -70,7 +70,7 @@ def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinitio
         group_name="data",
         kinds={"duckdb", "sql", "parquet"},
         tags={"stage": "trajectories"},
-        deps=["raw_rollouts", "scored_trajectories", "question_sets"],
+        deps=upstream_asset_keys("trajectory_corpus"),
         code_version=code_version("corpus", CORPUS_VERSION, [*filters, *profiles, quality]),
         description=f"Rollouts of the task `{task.name}` with questions, set-level verdicts, quality and the funnel.",
     )

@@ -9,7 +9,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from negtraj_dagster.graph import upstream_keys
 from negtraj_dagster.printable import markdown_text
+from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.store import Published
 
@@ -29,6 +31,11 @@ def result(published: Published, metadata: Mapping[str, Any] | None = None) -> d
     made |= {f"work_{name}": count for name, count in published.work.items()}
     made |= {} if published.is_empty else dict(metadata or {})
     return dg.MaterializeResult(metadata=made, data_version=dg.DataVersion(published.version))
+
+
+def upstream_asset_keys(kind: str, recipes: Sequence[Recipe] = ()) -> list[dg.AssetKey]:
+    """What an asset of a kind is made of, for the recipe that it is of or all of its line."""
+    return [dg.AssetKey(key.split("/")) for key in upstream_keys(kind, recipes)]
 
 
 def code_version(*parts: object) -> str:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from negtraj_dagster import paths
+from negtraj_dagster.graph import keys_in_order
 from negtraj_dagster.launch import run_child
-from negtraj_dagster.lineage import Lineage, RunChild, lineage_assets
+from negtraj_dagster.lineage import Lineage, RunChild
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.shards.reader import read_shards
 from negtraj_dagster.store import Published, Store, load_manifest
@@ -153,7 +154,7 @@ def run(root: Path, child: RunChild) -> Ran:
     settings = load_settings()
     lineage = Lineage(Store(settings.home), settings, child)
     recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
-    return Ran({asset: lineage.build(asset) for asset in lineage_assets(recipes)})
+    return Ran({asset: lineage.build(asset) for asset in keys_in_order(recipes)})
 
 
 def from_nothing(root: Path, elsewhere: Path) -> Path:

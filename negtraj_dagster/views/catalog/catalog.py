@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from negtraj_dagster import sql
 from negtraj_dagster.errors import SettingsError, SqlContractError
+from negtraj_dagster.graph import parse_key
 from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import did_you_mean, listed
 from negtraj_dagster.store import Published, Store, writing
@@ -218,8 +219,11 @@ def _bodies(store: Store) -> Iterator[tuple[str, str]]:
 
 def _kind(asset: str) -> tuple[str, str | None]:
     """What an asset is (`HELD_BY`), and the task or recipe that it is of."""
-    head, _, tail = asset.partition("/")
-    return (tail, head) if tail == "training_selection" else (head, tail or None)
+    try:
+        kind, subject = parse_key(asset)
+    except KeyError:  # of another version of this project
+        return "", None
+    return kind.name, subject or None
 
 
 def _filled(present: Mapping[str, Published]) -> dict[str, Published]:
