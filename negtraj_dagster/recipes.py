@@ -131,6 +131,12 @@ class TrainingSettings(Strict):
     log_every_steps: int = Field(50, ge=1)
     warm_start: str | None = None
 
+    @property
+    def peak_lr(self) -> float:
+        """`lr` of a loaded recipe, which has one."""
+        assert self.lr is not None
+        return self.lr
+
     @field_validator("dtype")
     @classmethod
     def _no_bf16_without_zero(cls, value: str, info: ValidationInfo) -> str:

@@ -17,9 +17,9 @@ from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import VERSIONS
 from negtraj_dagster.checkpoints import build as checkpoints
 from negtraj_dagster.checkpoints.dataset import load_rows, plan_steps
-from negtraj_dagster.checkpoints.train import TrainingSettings, learning_rate
+from negtraj_dagster.checkpoints.train import learning_rate
 from negtraj_dagster.modeling import make_base_model
-from negtraj_dagster.recipes import load_recipes
+from negtraj_dagster.recipes import TrainingSettings, load_recipes
 from negtraj_dagster.reports import build as reports
 from negtraj_dagster.reports import champion, compare
 from negtraj_dagster.rollouts import collect, landing, read

@@ -14,9 +14,9 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import deepspeed
 import torch
@@ -31,38 +31,10 @@ from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_id
 from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.modeling import check_base_model
 from negtraj_dagster.progress import Say, clock_text, open_progress
+from negtraj_dagster.recipes import TrainingSettings
 from negtraj_dagster.trainable import check_trainable
 
 FINAL_LOSS_STEPS = 50
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Optimiser, schedule and engine. `batch_size` counts rows per optimiser step over all ranks."""
-
-    steps: int
-    batch_size: int
-    micro_batch_size: int
-    lr: float
-    warmup_share: float
-    min_lr_share: float
-    betas: tuple[float, float]
-    weight_decay: float
-    gradient_clipping: float
-    seed: int
-    zero_stage: Literal[0, 1, 2, 3]
-    ranks: int
-    dtype: Literal["fp32", "bf16"]
-    adaptation: Literal["full", "lora"]
-    lora_r: int
-    lora_alpha: int
-    threads: int
-    log_every_steps: int
-
-    @property
-    def lora(self) -> Lora | None:
-        """None where all weights are trained."""
-        return Lora(self.lora_r, self.lora_alpha) if self.adaptation == "lora" else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +79,7 @@ def read_job(config_path: Path) -> Job:
         TrainingError: missing or unknown training settings, by name.
     """
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    known, found = {field.name for field in fields(TrainingSettings)}, config["training"].keys()
+    known, found = TrainingSettings.model_fields.keys() - {"warm_start"}, config["training"].keys()
     if known != found:
         raise TrainingError(
             f"{config_path}, training: missing {sorted(known - found)}, unknown {sorted(found - known)}; "
@@ -118,7 +90,7 @@ def read_job(config_path: Path) -> Job:
         base_model_dir=Path(config["base_model_dir"]),
         index_path=Path(config["index_path"]),
         segment_paths=tuple(Path(path) for path in config["segment_paths"]),
-        training=TrainingSettings(**{**config["training"], "betas": tuple(config["training"]["betas"])}),
+        training=TrainingSettings.model_validate(config["training"]),
         card=config["card"],
     )
 
@@ -147,7 +119,8 @@ def train(job: Job, say: Say) -> None:
     ends = read_end_tokens(template, job.base_model_dir)
     rows = load_rows(job.index_path, job.segment_paths)
     world = start_world()
-    module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=settings.lora)
+    lora = lora_of(settings)
+    module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=lora)
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
     engine = start_engine(
@@ -157,7 +130,7 @@ def train(job: Job, say: Say) -> None:
         micro_batch_size=micro_batch_size,
         n_micro=n_micro,
         gradient_clipping=settings.gradient_clipping,
-        lr=settings.lr,
+        lr=settings.peak_lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
     )
@@ -169,7 +142,7 @@ def train(job: Job, say: Say) -> None:
         job.out_dir,
         base_model_dir=job.base_model_dir,
         zero_stage=settings.zero_stage,
-        lora=settings.lora,
+        lora=lora,
         world=world,
         ids_BT=check_ids(rows),
         ends=ends,
@@ -182,6 +155,11 @@ def train(job: Job, say: Say) -> None:
     torch.distributed.destroy_process_group()
 
 
+def lora_of(settings: TrainingSettings) -> Lora | None:
+    """None where all weights are trained."""
+    return Lora(settings.lora_r, settings.lora_alpha) if settings.adaptation == "lora" else None
+
+
 def split_batch(settings: TrainingSettings, *, ranks: int) -> tuple[int, int]:
     """(micro-batches per rank and step, rows in each), enough for `batch_size` rows over all ranks."""
     micro_batch_size = max(1, min(settings.micro_batch_size, math.ceil(settings.batch_size / ranks)))
@@ -192,7 +170,8 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     """Linear warm-up, then a cosine down to `min_lr_share`; `step` counts from 0."""
     warmup_steps = max(1, int(settings.warmup_share * settings.steps))
     cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    return settings.lr * min(1.0, (step + 1) / warmup_steps) * (settings.min_lr_share + (1 - settings.min_lr_share) * cosine)
+    rise = min(1.0, (step + 1) / warmup_steps)
+    return settings.peak_lr * rise * (settings.min_lr_share + (1 - settings.min_lr_share) * cosine)
 
 
 def run_steps(
