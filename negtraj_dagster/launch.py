@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from negtraj_dagster.errors import ChildRunError, NegtrajError
 
@@ -30,6 +31,13 @@ GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PARENT_VARIABLE = "NEGTRAJ_PARENT_PID"
 REASON = "negtraj: "
 """What a child writes before the message of an error that its user can mend."""
+
+
+class RunChild(Protocol):
+    """Runs `python -m module config` on some ranks until it has published its result; raises when it does not."""
+
+    def __call__(self, module: str, config: Path, ranks: int, threads: int) -> None:
+        """Run the child."""
 
 
 @dataclass

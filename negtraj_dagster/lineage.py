@@ -6,13 +6,14 @@ The asset bodies in defs/ call these, and so does `negtraj plan`: what is planne
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
 from negtraj_dagster.graph import parse_key
+from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.build import build_report
 from negtraj_dagster.reports.champion import crown_champion
@@ -41,13 +42,6 @@ from negtraj_dagster.views.write import write_if_changed
 
 PLACEHOLDER = Question(task="", question_id="", split="test", question="{question}", answer="null")
 """Stands for any question in the prompt of a checkpoint's card."""
-
-
-class RunChild(Protocol):
-    """Runs `python -m module config` on some ranks until it has published its result; raises when it does not."""
-
-    def __call__(self, module: str, config: Path, ranks: int, threads: int) -> None:
-        """Run the child."""
 
 
 class Lineage:

@@ -127,7 +127,7 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:
     ]
 
 
-VERDICTS = ("judged_", "scored_", "signed_")
+VERDICTS = ("judged_", "scored_")
 
 
 def _shown(work: dict[str, int]) -> dict[str, int]:

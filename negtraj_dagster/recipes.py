@@ -20,7 +20,7 @@ from negtraj_dagster.chat_templates.choose import check_template_name
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_json
 from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
-from negtraj_dagster.sql import load_registry, profile_files
+from negtraj_dagster.sql import DEFAULT_PROFILE, load_registry, profile_files
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.tasks import TASKS
 
@@ -30,7 +30,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 class SelectionSettings(Strict):
     """What is trained on. Limits go by order of arrival and rates by a draw per key: new data reshuffles nothing."""
 
-    profile: str = "strict"
+    profile: str = DEFAULT_PROFILE
     max_positives: int | None = Field(None, ge=1)
     max_negatives: int | None = Field(None, ge=1)
     repeat_positives: int = Field(1, ge=1)

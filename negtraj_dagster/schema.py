@@ -1,4 +1,4 @@
-"""The words the stages share: turns, rollouts, questions, labels, and the columns of every table on disk.
+"""The words the stages share: turns, rollouts, questions, labels, and the columns that users read.
 
 No behaviour beyond canonical text and hashing belongs here.
 """
@@ -14,7 +14,6 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
 Split = Literal["train", "practice", "gate", "test"]
-SPLITS: tuple[Split, ...] = ("train", "practice", "gate", "test")
 EVALUATION_SPLITS: tuple[Split, ...] = ("gate", "test")
 
 
@@ -147,6 +146,13 @@ QUESTION_COLUMNS: dict[str, str] = {
     "facts": "VARCHAR[]",
     "question_hash": "VARCHAR",
 }
+
+FIXED_VERDICTS = {
+    "unknown_question": "its question is in no question set",
+    "evaluation_question": "its question is held out for evaluation",
+    "override": "a person dropped it",
+}
+"""Verdicts that no SQL file gives, with their reasons; every profile drops them."""
 
 VERDICT_COLUMNS: dict[str, str] = {
     "rollout_key": "VARCHAR",

@@ -1,20 +1,20 @@
 """A recipe's checkpoint as an object: made by a trainer child once per (shards, base model, training settings)."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from negtraj_dagster.errors import ModelError, StoreError, TrainingError
+from negtraj_dagster.launch import RunChild
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
 TRAIN_VERSION = 3
 """Rises when the trainer gives other weights from the same inputs."""
 TRAINER = "negtraj_dagster.checkpoints.train"
-RunChild = Callable[[str, Path, int, int], None]
 """(module, config file, ranks, threads) -> returns when the child has published its result, raises ChildRunError else."""
 
 

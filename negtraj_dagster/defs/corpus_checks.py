@@ -8,8 +8,8 @@ import polars as pl
 
 from negtraj_dagster.defs.check_results import judged, without_data
 from negtraj_dagster.defs.resources import Workspace
-from negtraj_dagster.defs.trajectories import DEFAULT_PROFILE
 from negtraj_dagster.defs.versions import table
+from negtraj_dagster.sql import DEFAULT_PROFILE
 from negtraj_dagster.store import Published
 
 MAX_DROP_JUMP = 0.1

@@ -15,8 +15,8 @@ from negtraj_dagster.defs.console import speak_plainly
 from negtraj_dagster.defs.dead_runs import end_dead_runs, note_process
 from negtraj_dagster.devices import child_devices, hold_devices
 from negtraj_dagster.errors import ChildRunError
-from negtraj_dagster.launch import run_child
-from negtraj_dagster.lineage import Lineage, RunChild
+from negtraj_dagster.launch import RunChild, run_child
+from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import Settings, load_settings
 from negtraj_dagster.store import Store, address_space_mb, memory_cause
 

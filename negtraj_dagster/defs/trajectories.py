@@ -18,9 +18,6 @@ from negtraj_dagster.trajectories.labels import LABELS_VERSION
 from negtraj_dagster.trajectories.score import SCORED_VERSION, answers_digest
 from negtraj_dagster.views.quality_page.samples import samples_in_markdown
 
-DEFAULT_PROFILE = "strict"
-"""The profile whose numbers are series in the UI; the funnels of all are shown."""
-
 
 def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
     """The asset `scored_trajectories`."""
@@ -86,7 +83,7 @@ def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinitio
 def _corpus_metadata(workspace: Workspace, published: Published) -> dict[str, Any]:
     details = published.details
     profiles: Mapping[str, Any] = details["profiles"]
-    shown = profiles.get(DEFAULT_PROFILE) or next(iter(profiles.values()))
+    shown = profiles.get(sql.DEFAULT_PROFILE) or next(iter(profiles.values()))
     funnel: Sequence[Mapping[str, Any]] = shown["funnel"]
     left = {f"left_{label}": funnel[-1][f"left_{label}"] for label in details["labels"]} if funnel else {}
     samples = pl.read_parquet(workspace.store.file(published.folder, "rejected_samples.parquet"), glob=False)

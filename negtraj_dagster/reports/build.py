@@ -8,6 +8,7 @@ from typing import Any
 from negtraj_dagster.agent.decoding import DECODING
 from negtraj_dagster.agent.tools import TOOL_VERSIONS
 from negtraj_dagster.errors import StoreError
+from negtraj_dagster.launch import RunChild
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
@@ -16,7 +17,6 @@ from negtraj_dagster.tasks import Task, get_task
 EVALUATE_VERSION = 3
 """Rises when the evaluator plays other episodes from the same inputs."""
 EVALUATOR = "negtraj_dagster.reports.evaluate"
-RunChild = Callable[[str, Path, int, int], None]
 
 
 def build_report(

@@ -4,11 +4,12 @@
 """
 
 from negtraj_dagster.sql.files import Filter, Score, SqlFile, load_file
-from negtraj_dagster.sql.profiles import Profile, filter_variants, find_profile, load_profiles, profile_files
+from negtraj_dagster.sql.profiles import DEFAULT_PROFILE, Profile, filter_variants, find_profile, load_profiles, profile_files
 from negtraj_dagster.sql.registry import MODEL_ORDER, Registry, load_registry
 from negtraj_dagster.sql.session import Limits, Session
 
 __all__ = [
+    "DEFAULT_PROFILE",
     "MODEL_ORDER",
     "Filter",
     "Limits",

@@ -26,7 +26,7 @@ NOISE = re.compile(r"""(?P<kept>'(?:[^']|'')*'|"[^"]*")|(?:--[^\n]*|/\*.*?\*/|\s
 QUOTES = re.compile(r"""(?P<odd>\b[a-zA-Z](?=')|\$\w*\$)|'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 NUMBERED = re.compile(r"(\d{3})_(.+)\Z")
-UNSTABLE = re.compile(r"\bhash\s*\(", re.IGNORECASE)
+UNSTABLE_HASH = re.compile(r"\bhash\s*\(", re.IGNORECASE)
 """DuckDB's hash() differs between its versions, so the version of a file that calls it holds DuckDB's."""
 CONVERSIONS: dict[str, tuple[type, ...]] = {
     "INTEGER": (int,),
@@ -123,7 +123,7 @@ class SqlFile:
     def version(self) -> str:
         """Hash of the SQL, its parameters' values, what the header says of its effect, and the model it reads."""
         effect = self.header.model_dump(mode="json", exclude={"doc", "params", "severity", "reason", "weight"})
-        engine = [duckdb.__version__] if UNSTABLE.search(self.normalised) else []
+        engine = [duckdb.__version__] if UNSTABLE_HASH.search(self.normalised) else []
         return digest_json([effect, self.normalised, dict(self.parameters), self.model, *engine])
 
     @cached_property

@@ -16,6 +16,9 @@ from negtraj_dagster.sql.registry import Registry
 DEFAULT_FLAG_PENALTY = 0.8
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+DEFAULT_PROFILE = "strict"
+"""The quality profile of recipes, commands and pages that name none."""
+
 
 class _ProfileFile(Strict):
     """A profile as it is written: filters in use (all, when `only` is absent), and what differs from their headers."""

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import SettingsError, SqlContractError
-from negtraj_dagster.schema import digest_json
+from negtraj_dagster.schema import FIXED_VERDICTS, digest_json
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.sql.files import NUMBERED, Filter, Kind, Score, SqlFile, load_file
 
 FOLDERS: tuple[Kind, ...] = ("model", "filters", "scores", "selection", "reports")
-OWN_VERDICTS = ("unknown_question", "evaluation_question", "override")
-"""Names of verdicts that no SQL file gives."""
 MODEL_ORDER = ("turns", "steps", "actions", "observations", "outcomes", "texts", "signatures")
 """Model files in the order they are made; a later one may read the earlier ones."""
 
@@ -43,7 +41,7 @@ class Registry:
         found = [file for file in self.files["filters"].values() if isinstance(file, Filter)]
         made = sorted((replace(file, model=self._model_of(file)) for file in found), key=lambda each: each.number)
         for each in made:
-            if each.name in OWN_VERDICTS:
+            if each.name in FIXED_VERDICTS:
                 raise SqlContractError(
                     f"{each.path}: {each.name} is a verdict of the pipeline's own; give the filter another name"
                 )

@@ -2,15 +2,9 @@
 
 import polars as pl
 
-from negtraj_dagster.schema import EVALUATION_SPLITS
+from negtraj_dagster.schema import EVALUATION_SPLITS, FIXED_VERDICTS
 from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA
 
-ALWAYS_DROPPING = {
-    "unknown_question": "its question is in no question set",
-    "evaluation_question": "its question is held out for evaluation",
-    "override": "a person dropped it",
-}
-"""Verdicts of this module, with their reasons; every profile drops them."""
 OVERRULED = "overruled"
 """Severity of a verdict that a person set aside (`keep` in overrides.csv)."""
 
@@ -32,7 +26,7 @@ def drop_verdicts(rows: pl.DataFrame, name: str) -> pl.DataFrame:
     columns = {
         "filter": name,
         "version": "1",
-        "reason": ALWAYS_DROPPING[name],
+        "reason": FIXED_VERDICTS[name],
         "severity": "drop",
         "step": None,
         "earlier_key": None,
@@ -50,7 +44,7 @@ def overrule(verdicts: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
     verdicts = pl.concat([verdicts, drop_verdicts(drops, "override")])
     kept = decisions.filter(pl.col("field") == "keep").select("rollout_key", "decision", filter="value")
     joined = verdicts.join(kept, on=["rollout_key", "filter"], how="left", maintain_order="left")
-    is_kept = pl.col("decision").is_not_null() & ~pl.col("filter").is_in(list(ALWAYS_DROPPING))
+    is_kept = pl.col("decision").is_not_null() & ~pl.col("filter").is_in(list(FIXED_VERDICTS))
     return joined.with_columns(
         severity=pl.when(is_kept).then(pl.lit(OVERRULED)).otherwise("severity"),
         detail=pl.when(is_kept).then(pl.concat_str("detail", pl.lit("; overruled "), "decision")).otherwise("detail"),

@@ -12,7 +12,6 @@ from negtraj_dagster.tasks import Task
 from negtraj_dagster.trajectories.overrides import Override
 
 LABELS_VERSION = 3
-SCORERS = ("recorded", "task_strict", "task_lenient")
 """recorded: the reward that came with the rollout. task_strict, task_lenient: the task's rule on the answer, read again."""
 LABEL_SCHEMA = pl.Schema(
     {
@@ -38,7 +37,7 @@ VISIBLE = ("task", "question_id", "source", "teacher", "occurrence", "reward", "
 """What a filter sees of the record besides its conversation, which the rollout's key covers."""
 DERIVED = ("label", "style", "answer", "task_strict", "task_lenient", "is_valid_answer", "question_hash", "rule", "judgement")
 ASKED_SCHEMA = pl.Schema(dict.fromkeys(("task", "style", "answer", "truth"), pl.String))
-SCORE_SCHEMA = pl.Schema(dict.fromkeys(("task_strict", "task_lenient", "is_valid_answer"), pl.Boolean))
+LABEL_SCORES = pl.Schema(dict.fromkeys(("task_strict", "task_lenient", "is_valid_answer"), pl.Boolean))
 """What a task says of an answer, and what it goes by."""
 
 
@@ -117,13 +116,13 @@ class Labeller:
         """Each (task, style, answer, truth) is scored once."""
         asked = rollouts.select(*ASKED_SCHEMA).unique()
         rows = [(*row, *self._verdict(*row)) for row in asked.rows()]
-        table = pl.DataFrame(rows, schema={**ASKED_SCHEMA, **SCORE_SCHEMA}, orient="row")
+        table = pl.DataFrame(rows, schema={**ASKED_SCHEMA, **LABEL_SCORES}, orient="row")
         return rollouts.join(table, on=list(ASKED_SCHEMA), how="left", nulls_equal=True, maintain_order="left")
 
     def _verdict(
         self, name: str, style: str, answer: str | None, truth: str | None
     ) -> tuple[bool | None, bool | None, bool | None]:
-        """What the task says of an answer: `SCORE_SCHEMA`."""
+        """What the task says of an answer: `LABEL_SCORES`."""
         task = self.tasks.get(name)
         if answer is None or task is None or not task.scores_answers:
             return None, None, None

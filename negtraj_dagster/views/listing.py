@@ -9,6 +9,7 @@ from negtraj_dagster import sql
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.printable import line_of
 from negtraj_dagster.settings import did_you_mean
+from negtraj_dagster.sql import DEFAULT_PROFILE
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.trajectories.quality import why_dropped
 
@@ -35,7 +36,7 @@ class Wanted:
     label: str | None = None
     source: str | None = None
     dropped_by: str | None = None
-    profile: str = "strict"
+    profile: str = DEFAULT_PROFILE
 
 
 @dataclass(frozen=True)

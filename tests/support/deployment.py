@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from negtraj_dagster import paths
 from negtraj_dagster.graph import keys_in_order
-from negtraj_dagster.launch import run_child
-from negtraj_dagster.lineage import Lineage, RunChild
+from negtraj_dagster.launch import RunChild, run_child
+from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.shards.reader import read_shards
 from negtraj_dagster.store import Published, Store, load_manifest
@@ -144,7 +144,7 @@ class Ran:
             name: n
             for each in self.published.values()
             for name, n in each.work.items()
-            if n and name.startswith(("judged_", "scored_", "signed_"))
+            if n and name.startswith(("judged_", "scored_"))
         }
 
 

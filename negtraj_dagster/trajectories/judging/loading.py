@@ -16,7 +16,6 @@ TURNS_JSON = (
 )
 SHOWN = ("rollouts", "signatures", "pairs", "quotes")
 RENAMED = {"is_strictly_right": "task_strict", "is_leniently_right": "task_lenient", "gold": "truth"}
-FACT_MODELS = ("turns", "steps", "actions", "observations", "outcomes", "texts", "signatures")
 
 
 def load_conversations(session: sql.Session, rollouts: pl.DataFrame, rules: Iterable[TaskRule]) -> None:

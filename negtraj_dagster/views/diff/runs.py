@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.settings import did_you_mean
+from negtraj_dagster.sql import DEFAULT_PROFILE
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.views.diff.compare import Changes, compare_objects
 from negtraj_dagster.views.diff.side import SHOWN_RUN_CHARS
 
-DEFAULT_PROFILE = "strict"
 MIN_RUN_CHARS = 6
 MAX_LISTED_RUNS = 10
 

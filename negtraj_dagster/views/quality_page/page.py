@@ -13,7 +13,6 @@ from negtraj_dagster import sql
 from negtraj_dagster.pages import page
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.views.diff.compare import Changes
-from negtraj_dagster.views.diff.runs import DEFAULT_PROFILE
 from negtraj_dagster.views.diff.side import SHOWN_RUN_CHARS
 from negtraj_dagster.views.quality_page.browse import Browser, text
 from negtraj_dagster.views.quality_page.cells import (
@@ -81,7 +80,7 @@ def _page(
     title = f"Quality of {task}"
     if corpus.is_empty:
         return page(title, f'<p class="note">{text(corpus.content["reason"])}</p>', head=HEAD)
-    first = DEFAULT_PROFILE if DEFAULT_PROFILE in profiles else next(iter(profiles), "")
+    first = sql.DEFAULT_PROFILE if sql.DEFAULT_PROFILE in profiles else next(iter(profiles), "")
     names = [first, *(name for name in profiles if name != first)] if first else []
     tables = read_tables(store, corpus, scored, profiles)
     told = corpus.details["profiles"]

@@ -14,9 +14,10 @@ from negtraj_dagster import sql
 from negtraj_dagster.conversations import read_conversations, read_index
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.schema import FIXED_VERDICTS
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.trajectories.fixed_verdicts import ALWAYS_DROPPING, OVERRULED
+from negtraj_dagster.trajectories.fixed_verdicts import OVERRULED
 from negtraj_dagster.trajectories.judging.judge import applicable
 from negtraj_dagster.trajectories.overrides import read_said
 from negtraj_dagster.trajectories.quality import why_dropped
@@ -233,14 +234,14 @@ class _Explainer:
         variants = [each for each in sql.filter_variants(self.registry) if self._effects(each)]
         known = {(each.name, each.version) for each in variants}
         rows = list(verdicts.iter_rows(named=True))
-        for name, reason in ALWAYS_DROPPING.items():
+        for name, reason in FIXED_VERDICTS.items():
             if hits := [row for row in rows if row["filter"] == name and row["version"] == "1"]:
                 yield FilterSaid(name, "", reason, "hit", "", _hits(hits), dict.fromkeys(self.profiles, "drop"))
         for each in variants:
             hits = [row for row in rows if (row["filter"], row["version"]) == (each.name, each.version)]
             state, why = self._state(each, hits, label)
             yield FilterSaid(each.name, each.number, each.header.reason, state, why, _hits(hits), self._effects(each))
-        own = {(name, "1") for name in ALWAYS_DROPPING}
+        own = {(name, "1") for name in FIXED_VERDICTS}
         used = {(each.name, each.version) for each in sql.filter_variants(self.registry)}
         for row in rows:
             if (said := (row["filter"], row["version"])) not in known | own | used:
