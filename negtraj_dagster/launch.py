@@ -4,6 +4,7 @@ Trainer, evaluator and model maker need torch; the Dagster code location does no
 calls them. Nothing here imports torch either.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -185,8 +186,9 @@ def _forward_stderr(running: _Rank) -> None:
         running.tail += chunk
         del running.tail[:-STDERR_TAIL_BYTES]
         if running.rank == 0:
-            sys.stderr.write(chunk.decode(errors="replace"))
-            sys.stderr.flush()
+            with contextlib.suppress(BrokenPipeError):  # `2>&1 | head`: a child that nobody empties would wait for ever
+                sys.stderr.write(chunk.decode(errors="replace"))
+                sys.stderr.flush()
 
 
 def _wait(running: list[_Rank]) -> _Rank | None:
