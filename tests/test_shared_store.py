@@ -142,15 +142,18 @@ def test_what_a_home_saw_before_it_shared_a_store_joins_the_list(tmp_path: Path)
     assert [json.loads(line)["file"].rpartition("/")[2] for line in lines] == ["a.jsonl", "z.jsonl", "b.jsonl", "0.jsonl"]
 
 
-def test_old_versions_are_dropped_and_a_writer_that_slept_meanwhile_is_refused(tmp_path: Path) -> None:
-    remote = Remote(f"file://{tmp_path}/shared")
-    assert remote.replace("pins/a.json", "0", Version(0, None))
-    slept = remote.read("pins/a.json")
-    for number in range(1, N_KEPT + 5):
+@pytest.mark.parametrize("n_later", [N_KEPT - 1, N_KEPT + 5])
+def test_old_versions_are_dropped_and_writers_that_slept_meanwhile_are_refused(url: str, n_later: int) -> None:
+    remote = Remote(url)
+    slept = [remote.read("pins/a.json")]
+    for number in range(2 + n_later):
         assert remote.replace("pins/a.json", str(number), remote.read("pins/a.json"))
-    assert len(list((tmp_path / "shared" / "versions" / "pins" / "a.json").iterdir())) == N_KEPT
-    assert not remote.replace("pins/a.json", "late", slept)
-    assert remote.read("pins/a.json").text == str(N_KEPT + 4)
+        slept.append(remote.read("pins/a.json"))
+    assert slept[0] == Version(0, None)
+    for present in slept[:-1]:  # none of them makes room for the next one
+        assert not remote.replace("pins/a.json", "late", present), present
+    assert remote.read("pins/a.json") == Version(2 + n_later, str(1 + n_later))
+    assert len(remote._numbers("pins/a.json")) == min(N_KEPT, 2 + n_later)
 
 
 @pytest.mark.parametrize("folder", ["x[ab]y", "x*y?", "a b", "ü", "{a,b}"])

@@ -94,7 +94,7 @@ class Remote:
         raise StoreError(f"{self.url}/{name}: its versions vanish while they are read; look at who deletes there")
 
     def replace(self, name: str, text: str, present: Version) -> bool:
-        """Make a text the next version, unless somebody was faster: then False, and nothing has changed.
+        """Make a text the next version, unless somebody was faster, however long ago: then False, and nothing has changed.
 
         Args:
             name: of the text.
@@ -106,14 +106,13 @@ class Remote:
         if not self._create(_version_name(name, number), text.encode()):
             return False
         numbers = self._numbers(name)
-        if present.number and present.number not in numbers:
-            return False  # so old that it was dropped: our number may have been taken and dropped, too
+        has_slept = bool(numbers) and numbers[-1] >= number + N_KEPT  # whoever wrote that has dropped what had our number
+        dropped = [number] if has_slept else [old for old in numbers if old <= number - N_KEPT]
         with self._reaching(name):
-            for old in numbers:  # from the oldest on, which the line above relies on
-                if old <= number - N_KEPT:
-                    with suppress(FileNotFoundError):  # another machine has dropped it
-                        self._fs.rm_file(self._path(_version_name(name, old)))
-        return True
+            for old in dropped:
+                with suppress(FileNotFoundError):  # another machine has dropped it
+                    self._fs.rm_file(self._path(_version_name(name, old)))
+        return not has_slept
 
     def _probe(self) -> None:
         """Look once whether this server refuses to create what is there; one that does not would lose texts silently."""
