@@ -81,3 +81,20 @@ def test_a_child_whose_words_nobody_reads_any_more_still_ends(tmp_path: Path, mo
     monkeypatch.setattr(sys, "stderr", Closed())
     run_child(*child(tmp_path, monkeypatch, "print('x' * 1_000_000, file=sys.stderr)\nopen(config['out'], 'w').write('end')"))
     assert (tmp_path / "out.json").read_text() == "end"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("warning about negtraj: nothing\nout of luck\n", r"\Aout of luck\nsome_child: rank 0"),
+        ("ValueError: negtraj: quoted\n", r"\AValueError: negtraj: quoted\nsome_child: rank 0"),
+        ("negtraj: mend it\n", r"\Amend it\n\(some_child"),
+        ("progress\nnegtraj: mend it\nsay negtraj: twice\n", r"\Amend it\nsay negtraj: twice\n\(some_child"),
+    ],
+    ids=["within a line", "quoted by an error", "the first line", "behind others"],
+)
+def test_a_childs_message_counts_at_the_beginning_of_a_line(
+    written: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ChildRunError, match=expected):
+        run_child(*child(tmp_path, monkeypatch, f"sys.stderr.write({written!r})\nsys.exit(3)"))
