@@ -8,6 +8,7 @@ open the data to SQL, `verify` and `gc` look after a home.
 import argparse
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import NegtrajError, SettingsError, UsageError
-from negtraj_dagster.exit_codes import FAILED, INTERRUPTED, STALE, SUCCESS, USAGE
+from negtraj_dagster.exit_codes import CLOSED_PIPE, FAILED, INTERRUPTED, STALE, SUCCESS, USAGE
 from negtraj_dagster.printable import visible
 from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.settings import Settings, did_you_mean, load_settings
@@ -37,26 +38,57 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; a user's mistake ends with a message, never a traceback. exit_codes.py says how a command ends."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    return _end_output(_run_command(options))
+
+
+def _run_command(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except UsageError as error:
-        print(f"negtraj: {visible(str(error))}; see `negtraj {options.command} --help`", file=sys.stderr)
-        return USAGE
+        return _refuse(f"{visible(str(error))}; see `negtraj {options.command} --help`", USAGE)
     except NegtrajError as error:
-        print(f"negtraj: {visible(str(error))}", file=sys.stderr)
-        return FAILED
+        return _refuse(visible(str(error)))
     except KeyboardInterrupt:
-        print("negtraj: interrupted; what was finished is kept", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # `negtraj … | head` has read enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
-        return SUCCESS
+        return _refuse("interrupted; what was finished is kept", INTERRUPTED)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _is_reader_gone():  # else the pipe of a child of ours
+            return CLOSED_PIPE
         fault = machine_fault(error, paths.home())
         if fault is None:
             raise
-        print(f"negtraj: {visible(str(fault))}", file=sys.stderr)
-        return FAILED
+        return _refuse(visible(str(fault)))
+
+
+def _refuse(message: str, code: int = FAILED) -> int:
+    with contextlib.suppress(BrokenPipeError):  # `2>&1 | head`: the code says it all the same
+        print(f"negtraj: {message}", file=sys.stderr)
+    return code
+
+
+def _end_output(code: int) -> int:
+    """Write what is still buffered; without a reader the command's own code stands, a lost output is a failure."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it when it ends
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        code = _refuse(
+            f"the output cannot be written ({error.strerror}); free space there, or write it elsewhere", code or FAILED
+        )
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    return code
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads stdout, or stderr, any more."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def _interrupt(*_: object) -> None:

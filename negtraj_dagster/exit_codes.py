@@ -11,3 +11,5 @@ CHECK_FAILED = 4
 """`negtraj run --strict-checks`: everything ran, and a check that blocks nothing failed."""
 INTERRUPTED = 130
 """Ctrl-C or SIGTERM."""
+CLOSED_PIPE = 141
+"""Whoever read the output, `| head`, closed it before the command knew how it ends; 128 + SIGPIPE, as a shell would say."""

@@ -4,6 +4,7 @@ Trainer, evaluator and model maker need torch; the Dagster code location does no
 calls them. Nothing here imports torch either.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -30,7 +31,7 @@ PR_SET_PDEATHSIG = 1
 GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 PARENT_VARIABLE = "NEGTRAJ_PARENT_PID"
 REASON = "negtraj: "
-"""What a child writes before the message of an error that its user can mend."""
+"""What a child writes, at a line's beginning, before the message of an error that its user can mend."""
 
 
 class RunChild(Protocol):
@@ -193,8 +194,9 @@ def _forward_stderr(running: _Rank) -> None:
         running.tail += chunk
         del running.tail[:-STDERR_TAIL_BYTES]
         if running.rank == 0:
-            sys.stderr.write(chunk.decode(errors="replace"))
-            sys.stderr.flush()
+            with contextlib.suppress(BrokenPipeError):  # `2>&1 | head`: a child that nobody empties would wait for ever
+                sys.stderr.write(chunk.decode(errors="replace"))
+                sys.stderr.flush()
 
 
 def _wait(running: list[_Rank]) -> _Rank | None:
@@ -250,9 +252,8 @@ def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path:
     found = f"rank {culprit.rank} ended with exit code {culprit.process.returncode}"
     if failed is None:
         found = f"every rank ended with exit code 0, yet {result_path} is missing"
-    _, is_ours, message = tail.rpartition(f"\n{REASON}") if f"\n{REASON}" in tail else ("", *tail.partition(REASON)[1:])
-    if is_ours:
-        raise ChildRunError(f"{message}\n({module}: {found})")
+    if (at := f"\n{tail}".rfind(f"\n{REASON}")) >= 0:  # at a line's beginning only: other lines may quote anybody's words
+        raise ChildRunError(f"{tail[at + len(REASON) :]}\n({module}: {found})")
     reason = tail.rpartition("\n")[2] or "nothing on stderr"
     raise ChildRunError(
         f"{reason}\n{module}: {found}; expected exit code 0 and a published result. Mend what its last lines say and "

@@ -1,5 +1,6 @@
 """Runs one line or one recipe in this process with live progress, then prints what was computed and how it did."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -85,7 +86,10 @@ def run_target(name: str, *, has_strict_checks: bool = False) -> int:
         outcome = job.execute_in_process(instance=instance, run_id=progress.run_id, run_config=quiet, raise_on_error=False)
     if not outcome.success:
         failed = ", ".join(dict.fromkeys(progress.failed)) or "see the lines above"
-        print(f"\nThe run failed: {failed}. Mend it and run the same command again: finished steps are kept.", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError):
+            print(
+                f"\nThe run failed: {failed}. Mend it and run the same command again: finished steps are kept.", file=sys.stderr
+            )
         return FAILED
     _print_result(target, _count_work(outcome), time.monotonic() - started)
     for text in progress.failed_checks:
@@ -133,7 +137,8 @@ class _Progress:
         self._is_over.set()
         self._thread.join()
         self._read()
-        self._out.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._out.close()
 
     def _follow(self) -> None:
         while not self._is_over.wait(POLL_S):
@@ -146,17 +151,22 @@ class _Progress:
             entry = record.event_log_entry
             event = entry.dagster_event
             if event is None and int(entry.level) == logging.WARNING:
-                self._out.write(f"{INDENT}{visible(entry.user_message)}\n")
+                self._say(f"{INDENT}{visible(entry.user_message)}")
             if event is None or event.step_key is None:
                 continue
             if event.event_type_value == "STEP_START" and event.step_key in self._assets:
                 self._n_started += 1
                 count, clock = f"[{self._n_started:2}/{len(self._assets)}]", clock_text(entry.timestamp - self._began_s)
-                self._out.write(f"{count} {clock:>7}  {self._assets[event.step_key]}\n")
+                self._say(f"{count} {clock:>7}  {self._assets[event.step_key]}")
             elif event.event_type_value == "ASSET_CHECK_EVALUATION":
                 self._judge(event.asset_check_evaluation_data)
             elif event.event_type_value == "STEP_FAILURE":
                 self._fail(event)
+
+    def _say(self, line: str) -> None:
+        """Without a reader, `2>&1 | head`, the run goes on and ends as it would."""
+        with contextlib.suppress(BrokenPipeError):
+            self._out.write(f"{line}\n")
 
     def _judge(self, check: dg.AssetCheckEvaluation) -> None:
         if check.passed:
@@ -166,7 +176,7 @@ class _Progress:
             self.failed.append(f"check {check.check_name} of {check.asset_key.to_user_string()}")
         else:
             self.failed_checks.append(text)
-        self._out.write(f"{INDENT}check failed: {text}\n")
+        self._say(f"{INDENT}check failed: {text}")
 
     def _fail(self, event: Any) -> None:
         error = event.event_specific_data.error
@@ -175,7 +185,7 @@ class _Progress:
             return  # the check's own event has said it
         self.failed.append(self._assets.get(event.step_key, event.step_key))
         text = failure_text(event) or visible(error.to_string() if error else event.message)  # not ours: with its stack
-        self._out.write(f"{INDENT}failed: {text}\n")
+        self._say(f"{INDENT}failed: {text}")
 
 
 def _count_work(outcome: dg.ExecuteInProcessResult) -> Counter[str]:

@@ -101,3 +101,69 @@ def test_an_interrupted_command_says_so(number: signal.Signals) -> None:
     assert process.returncode == exit_codes.INTERRUPTED
     assert message == "negtraj: interrupted; what was finished is kept\n"
     assert time.monotonic() - began < 5
+
+
+END_WITHOUT_READER = """
+import sys
+from negtraj_dagster import cli
+def verify(options):
+    {body}
+cli._verify = verify
+sys.stdin.readline()  # until the reader has gone
+sys.exit(cli.main(["verify"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("print('few words'); return 1", exit_codes.FAILED),
+        ("print('few words'); return 0", exit_codes.SUCCESS),
+        ("print('word ' * 100_000); return 1", exit_codes.CLOSED_PIPE),
+        ("print('few words'); raise cli.SettingsError('bad')", exit_codes.FAILED),
+        ("raise KeyboardInterrupt", exit_codes.INTERRUPTED),
+    ],
+    ids=["failed", "done", "still printing", "refused", "interrupted"],
+)
+@pytest.mark.parametrize("has_errors", [True, False], ids=["stderr is read", "2>&1"])
+def test_a_closed_pipe_hides_no_commands_code(body: str, code: int, has_errors: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    process = subprocess.Popen(
+        [sys.executable, "-c", END_WITHOUT_READER.format(body=body)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if has_errors else subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    if process.stderr is not None:
+        assert "Error" not in process.stderr.read()
+    assert process.wait(60) == code
+
+
+def test_the_broken_pipe_of_a_child_is_not_taken_for_the_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verify(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_verify", verify)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["verify"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="writes to /dev/full")
+def test_an_output_that_cannot_be_written_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    script = END_WITHOUT_READER.format(body="print('few words'); return 0")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], input="\n", stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+        )
+    assert ended.returncode == exit_codes.FAILED
+    assert ended.stderr == (
+        "negtraj: the output cannot be written (No space left on device); free space there, or write it elsewhere\n"
+    )

@@ -1,5 +1,6 @@
 """Children: what they leave behind, and what is said when they fail."""
 
+import io
 import json
 import os
 import sys
@@ -70,3 +71,30 @@ def test_a_child_that_publishes_nothing_has_failed_whatever_its_exit_code(
 def test_hidden_gpus_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not has_gpu()
+
+
+def test_a_child_whose_words_nobody_reads_any_more_still_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str, /) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    run_child(*child(tmp_path, monkeypatch, "print('x' * 1_000_000, file=sys.stderr)\nopen(config['out'], 'w').write('end')"))
+    assert (tmp_path / "out.json").read_text() == "end"
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("warning about negtraj: nothing\nout of luck\n", r"\Aout of luck\nsome_child: rank 0"),
+        ("ValueError: negtraj: quoted\n", r"\AValueError: negtraj: quoted\nsome_child: rank 0"),
+        ("negtraj: mend it\n", r"\Amend it\n\(some_child"),
+        ("progress\nnegtraj: mend it\nsay negtraj: twice\n", r"\Amend it\nsay negtraj: twice\n\(some_child"),
+    ],
+    ids=["within a line", "quoted by an error", "the first line", "behind others"],
+)
+def test_a_childs_message_counts_at_the_beginning_of_a_line(
+    written: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ChildRunError, match=expected):
+        run_child(*child(tmp_path, monkeypatch, f"sys.stderr.write({written!r})\nsys.exit(3)"))

@@ -1,6 +1,7 @@
 """What the machine refuses ends with a message that says what, where and how to mend it; never with a traceback first."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -11,9 +12,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import duckdb
+import polars as pl
 import pytest
+from safetensors import SafetensorError
 
-from negtraj_dagster import cli
+from negtraj_dagster import _trajtok, cli  # noqa: TID251 - the error of its own that it raises
 from negtraj_dagster.errors import NegtrajError, StoreError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.settings import Settings
@@ -70,7 +74,19 @@ def test_a_fault_says_where_and_the_remedy(error: Exception, expected: list[str]
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("no"), FileNotFoundError(2, "No such file"), BlockingIOError(11, "busy")], ids=repr
+    "error",
+    [
+        ValueError("no"),
+        ValueError("the record says: Permission denied"),
+        KeyError("No space left on device"),
+        json.JSONDecodeError("Input/output error", "", 0),
+        FileNotFoundError(2, "No such file"),
+        BlockingIOError(11, "busy"),
+        OSError(errno.EINVAL, "Invalid argument"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        OSError(errno.EADDRINUSE, "Address already in use"),
+    ],
+    ids=repr,
 )
 def test_what_is_no_fault_of_the_machine_passes_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, writing(Path("/somewhere")):
@@ -82,6 +98,27 @@ def test_the_cause_below_a_library_s_own_error_is_named() -> None:
     error = RuntimeError("cannot serialize")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert "is full" in str(machine_fault(error, Path("/somewhere")))
+
+
+def test_what_was_only_being_handled_at_the_time_is_no_cause() -> None:
+    def fail() -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError:
+            raise ValueError("a fault of ours")  # noqa: B904 - on purpose
+
+    with pytest.raises(ValueError, match="a fault of ours") as caught, writing(Path("/somewhere")):
+        fail()
+    assert isinstance(caught.value.__context__, OSError)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pl.exceptions.ComputeError, duckdb.IOException, SafetensorError, _trajtok.TrajtokError, Exception, ImportError],
+    ids=lambda kind: kind.__name__,
+)
+def test_native_libraries_are_known_by_their_texts(kind: type[Exception]) -> None:
+    assert "is full" in str(machine_fault(kind("No space left on device (os error 28)"), Path("/somewhere")))
 
 
 WRITES: dict[str, Callable[[Store, Settings], object]] = {

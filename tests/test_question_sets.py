@@ -1,5 +1,6 @@
 """Question files that are broken: the task they belong to stops, by name, and no other."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import pytest
 
 from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.lineage import Lineage
+from negtraj_dagster.schema import Question
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
+from negtraj_dagster.tasks import TASKS
 from tests.support import deployment as dep
 
 
@@ -62,3 +65,40 @@ def test_a_mended_file_is_read_by_the_next_run(settings: Settings) -> None:
     file.write_text(whole)
     os.utime(file)
     assert Lineage(Store(settings.home), settings, dep.counting_child).question_sets().version == before.version
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["as it is", "in the task's words"])
+def test_what_the_machine_refused_is_asked_again_by_the_next_run(
+    settings: Settings, is_wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EIO, "Input/output error", "train.jsonl")
+
+    def refuse(_: object) -> list[Question]:
+        if is_wrapped:
+            raise QuestionSetError("train.jsonl cannot be read (Input/output error)") from error
+        raise error
+
+    for _ in range(2):  # the second run finds the first one's answer under its key
+        with monkeypatch.context() as during:
+            during.setattr(TASKS["strategyqa"], "questions", refuse)
+            lineage = Lineage(Store(settings.home), settings, dep.counting_child)
+            published = lineage.question_sets()
+        assert list(published.content["tasks"]) == ["wordtraps"]
+        assert "Input/output error" in published.content["broken"]["strategyqa"]
+        lineage.raw_rollouts()
+        lineage.scored_trajectories()
+        with pytest.raises(QuestionSetError, match="Input/output error"):
+            lineage.trajectory_corpus("strategyqa")
+    mended = Lineage(Store(settings.home), settings, dep.counting_child).question_sets()
+    assert sorted(mended.content["tasks"]) == ["strategyqa", "wordtraps"]
+    assert "broken" not in mended.content
+
+
+def test_questions_of_unknown_files_are_never_published(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "train.jsonl")
+
+    monkeypatch.setattr(TASKS["strategyqa"], "fingerprint", refuse)
+    published = Lineage(Store(settings.home), settings, dep.counting_child).question_sets()
+    assert list(published.content["tasks"]) == ["wordtraps"]
+    assert "Input/output error" in published.content["broken"]["strategyqa"]

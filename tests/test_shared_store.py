@@ -1,10 +1,12 @@
 """Machines with one `store_url`: two that write at once lose nothing, on S3's protocol and on a shared file system."""
 
+import errno
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,15 +144,18 @@ def test_what_a_home_saw_before_it_shared_a_store_joins_the_list(tmp_path: Path)
     assert [json.loads(line)["file"].rpartition("/")[2] for line in lines] == ["a.jsonl", "z.jsonl", "b.jsonl", "0.jsonl"]
 
 
-def test_old_versions_are_dropped_and_a_writer_that_slept_meanwhile_is_refused(tmp_path: Path) -> None:
-    remote = Remote(f"file://{tmp_path}/shared")
-    assert remote.replace("pins/a.json", "0", Version(0, None))
-    slept = remote.read("pins/a.json")
-    for number in range(1, N_KEPT + 5):
+@pytest.mark.parametrize("n_later", [N_KEPT - 1, N_KEPT + 5])
+def test_old_versions_are_dropped_and_writers_that_slept_meanwhile_are_refused(url: str, n_later: int) -> None:
+    remote = Remote(url)
+    slept = [remote.read("pins/a.json")]
+    for number in range(2 + n_later):
         assert remote.replace("pins/a.json", str(number), remote.read("pins/a.json"))
-    assert len(list((tmp_path / "shared" / "versions" / "pins" / "a.json").iterdir())) == N_KEPT
-    assert not remote.replace("pins/a.json", "late", slept)
-    assert remote.read("pins/a.json").text == str(N_KEPT + 4)
+        slept.append(remote.read("pins/a.json"))
+    assert slept[0] == Version(0, None)
+    for present in slept[:-1]:  # none of them makes room for the next one
+        assert not remote.replace("pins/a.json", "late", present), present
+    assert remote.read("pins/a.json") == Version(2 + n_later, str(1 + n_later))
+    assert len(remote._numbers("pins/a.json")) == min(N_KEPT, 2 + n_later)
 
 
 @pytest.mark.parametrize("folder", ["x[ab]y", "x*y?", "a b", "ü", "{a,b}"])
@@ -187,3 +192,68 @@ def test_a_store_that_cannot_be_reached_is_named_with_the_remedy(tmp_path: Path,
     with pytest.raises(StoreError, match=r"s3://no-such-bucket/negtraj.*cannot be reached.*store_url") as caught:
         store.build("greeting", {"n": 1}, write_hello)
     assert "NEGTRAJ_HOME" not in str(caught.value)
+
+
+@pytest.fixture
+def without_links(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """A file system that has no hard links."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.parametrize("without_links", [errno.EPERM, errno.ENOTSUP, errno.EMLINK], indirect=True, ids=errno.errorcode.get)
+@pytest.mark.usefixtures("without_links")
+def test_a_file_system_without_hard_links_is_shared_all_the_same(tmp_path: Path) -> None:
+    one, two = (Remote(f"file://{tmp_path}/shared") for _ in range(2))
+    assert one.replace("pins/a.json", "", Version(0, None))
+    assert not two.replace("pins/a.json", "two", Version(0, None))
+    assert two.read("pins/a.json") == Version(1, "")
+    assert two.replace("pins/a.json", "two", Version(1, ""))
+    assert one.read("pins/a.json") == Version(2, "two")
+    assert sorted(path.name[-1] for path in (tmp_path / "shared/versions/pins/a.json").iterdir()) == ["1", "2"]
+
+
+def test_any_other_refusal_of_a_link_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="is full"):
+        Remote(f"file://{tmp_path}/shared").replace("pins/a.json", "one", Version(0, None))
+    assert not [path for path in (tmp_path / "shared").rglob("*") if path.is_file()]
+
+
+def test_a_name_without_content_is_waited_for_and_then_taken_for_a_killed_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(f"file://{tmp_path}/shared")
+    assert remote.replace("pins/a.json", "one", Version(0, None))
+    unfilled = tmp_path / "shared/versions/pins/a.json/000000000002"
+    unfilled.touch()
+    filler = threading.Timer(0.2, unfilled.write_text, ("two",))
+    filler.start()
+    assert remote.read("pins/a.json") == Version(2, "two")
+    filler.join()
+    unfilled.write_text("")
+    monkeypatch.setattr("negtraj_dagster.store.remote.CREATING_S", 0.2)
+    assert remote.read("pins/a.json") == Version(2, "one")
+    assert remote.replace("pins/a.json", "three", Version(2, "one"))
+    assert remote.read("pins/a.json") == Version(3, "three")
+
+
+@pytest.mark.parametrize("without_links", [errno.EPERM], indirect=True)
+@pytest.mark.usefixtures("without_links")
+def test_a_writer_that_was_taken_for_a_killed_one_merges_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote(f"file://{tmp_path}/shared")
+    assert remote.replace("pins/a.json", "one", Version(0, None))
+    move = os.replace
+
+    def late(source: Path, target: Path) -> None:
+        target.with_name("000000000003").write_text("three")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    assert not remote.replace("pins/a.json", "two", Version(1, "one"))

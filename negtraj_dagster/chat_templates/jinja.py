@@ -65,6 +65,8 @@ def jinja_render(source: str, settings: Mapping[str, Any], *, name: str = "of Ji
     """
     try:
         template = _compile(source)
+    except (MemoryError, OSError):  # the machine's
+        raise
     except Exception as error:  # Jinja's own errors, and those of Python, which compiles what Jinja writes
         line = f" (line {error.lineno})" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise SettingsError(

@@ -17,6 +17,8 @@ from negtraj_dagster.shards.rows import is_target
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 """Python's way to write an object that has none: another one in every process."""
 N_SHOWN = 60
+MACHINE_ERRORS = (MemoryError, OSError)
+"""What no template raises of itself: it has no files. Another machine, or the next run, would render the row."""
 
 
 class TemplateRaisesError(Exception):
@@ -39,10 +41,13 @@ class Engines:
         """Jinja's rendering.
 
         Raises:
-            TemplateRaisesError: Jinja raises anything at all; templates are programs.
+            TemplateRaisesError: Jinja raises anything but MACHINE_ERRORS; templates are programs.
+            MemoryError: there is no room, or OSError: the machine refuses something else; the row is not at fault.
         """
         try:
             return self._reference(turns, tools, add_generation_prompt)
+        except MACHINE_ERRORS:
+            raise
         except Exception as error:
             raise TemplateRaisesError(
                 f"template {self._name}: Jinja, by which transformers renders, raises {_describe(error)} on "

@@ -19,7 +19,7 @@ from negtraj_dagster import _trajtok  # noqa: TID251 - gives the ids that a serv
 from negtraj_dagster.chat_templates import EmptyThink, Render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
-from negtraj_dagster.shards.engines import Engines, TemplateRaisesError
+from negtraj_dagster.shards.engines import MACHINE_ERRORS, Engines, TemplateRaisesError
 from negtraj_dagster.shards.reading import load_reader
 from negtraj_dagster.shards.rows import is_target
 from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
@@ -258,6 +258,8 @@ class Prover:
     ) -> str | None:
         try:
             return self._render(turns, tools, add_generation_prompt)
+        except MACHINE_ERRORS:
+            raise
         except Exception:  # a template may refuse what it was not asked to write
             return None
 

@@ -29,16 +29,22 @@ TEXTS = {
 }
 """How libraries that raise errors of their own say the same; SQLite cannot tell a missing permission from a missing file."""
 NO_TEMPORARY = "No usable temporary directory"
-OTHERS = (
-    BlockingIOError,
-    BrokenPipeError,
-    ChildProcessError,
-    ConnectionError,
-    FileNotFoundError,
-    InterruptedError,
-    TimeoutError,
+OF_THE_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EFBIG", "EIO", "EREMOTEIO", "EUCLEAN", "ESTALE", "ENODEV", "ENXIO", "EBUSY", "ENOLCK"),
+        *("EACCES", "EPERM", "ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY", "ELOOP", "ENAMETOOLONG", "EOPNOTSUPP"),
+        *("EMFILE", "ENFILE", "ENOMEM"),
+    )
+    if hasattr(errno, name)  # not every system has all of them
 )
-"""Errors of the operating system that are answers to a question, or no matter of a disk."""
+"""What a disk refuses, a right that is missing, a name that something else has, a limit; any other errno, a missing file or a
+connection above all, is an answer to a question, or no matter of the machine."""
+NATIVE_TYPES = (Exception, RuntimeError, ImportError)
+"""What native code without a class of its own raises: `tokenizers`, torch, the loader of libraries. Subclasses do not count."""
+NATIVE_MODULES = ("polars", "duckdb", "_duckdb", "sqlite3", "sqlalchemy", "pyarrow", "safetensors", "pyo3_runtime")
+NATIVE_NAME = f"{__name__.partition('.')[0]}._trajtok"
+"""Libraries, and our own crate, whose errors' texts are read; those of others may quote anybody's words."""
 
 
 def address_space_mb() -> int | None:
@@ -51,7 +57,7 @@ def machine_fault(error: BaseException, place: Path) -> StoreError | None:
     """An error of the machine in our words; None where the error is of another kind.
 
     Args:
-        error: what was raised; its causes are looked at, too.
+        error: what was raised; what it was raised from is looked at, too, not what else was being handled at the time.
         place: what was being written, for errors that do not name a file.
     """
     cause: BaseException | None = error
@@ -60,7 +66,7 @@ def machine_fault(error: BaseException, place: Path) -> StoreError | None:
             return None
         if (number := _number(cause)) is not None:
             return StoreError(_message(number, _place(cause, place), cause))
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        cause = cause.__cause__
     return None
 
 
@@ -89,11 +95,20 @@ def _place(error: BaseException, place: Path) -> Path:
 def _number(error: BaseException) -> int | None:
     if isinstance(error, MemoryError):
         return errno.ENOMEM
-    if NO_TEMPORARY in str(error):
-        return errno.ENOTDIR
-    if isinstance(error, OSError) and error.errno is not None:
-        return None if isinstance(error, OTHERS) else error.errno
+    if isinstance(error, OSError):
+        if NO_TEMPORARY in str(error):
+            return errno.ENOTDIR
+        if error.errno is not None:
+            return error.errno if error.errno in OF_THE_MACHINE else None
+    elif not _is_native(error):
+        return None
     return next((number for number, text in TEXTS.items() if re.search(text, str(error))), None)
+
+
+def _is_native(error: BaseException) -> bool:
+    kinds = [kind.__module__ for kind in type(error).__mro__]
+    is_of_a_library = any(name.partition(".")[0] in NATIVE_MODULES or name == NATIVE_NAME for name in kinds)
+    return type(error) in NATIVE_TYPES or is_of_a_library
 
 
 def _message(number: int, place: Path, error: BaseException) -> str:

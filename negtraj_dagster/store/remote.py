@@ -11,6 +11,7 @@ file systems have in common, so whoever comes second learns it, merges and tries
 import errno
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,12 @@ WITHOUT_FOLDERS = ("s3", "s3a", "gs", "gcs", "memory")
 """Protocols where a folder is nothing that has to be made; asking would cost a request each."""
 N_READS = 5
 PART = ".part"
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS)
+"""What file systems answer that have no hard links (FAT, some FUSE and network mounts), or no more of them for a file."""
+CREATING_S, CREATING_POLL_S = 30.0, 0.05
+"""Between making a file's name and its content, two calls of the system; whoever needs longer was killed."""
+EMPTY = b"\n"
+"""An empty text in a file: a file without content is a name that somebody is about to fill."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +96,15 @@ class Remote:
             numbers = self._numbers(name)
             if not numbers:  # as stores were before texts had versions
                 return Version(0, self._read_file(name))
-            if (text := self._read_file(_version_name(name, numbers[-1]))) is not None:
+            text = self._read_file(_version_name(name, numbers[-1]))
+            if text == "" and self._is_unfilled(_version_name(name, numbers[-1])):
+                return Version(numbers[-1], self._await_text(name, numbers))
+            if text is not None:
                 return Version(numbers[-1], text)
         raise StoreError(f"{self.url}/{name}: its versions vanish while they are read; look at who deletes there")
 
     def replace(self, name: str, text: str, present: Version) -> bool:
-        """Make a text the next version, unless somebody was faster: then False, and nothing has changed.
+        """Make a text the next version, unless somebody was faster, however long ago: then False, and nothing has changed.
 
         Args:
             name: of the text.
@@ -106,14 +116,28 @@ class Remote:
         if not self._create(_version_name(name, number), text.encode()):
             return False
         numbers = self._numbers(name)
-        if present.number and present.number not in numbers:
-            return False  # so old that it was dropped: our number may have been taken and dropped, too
+        has_slept = bool(numbers) and numbers[-1] >= number + N_KEPT  # whoever wrote that has dropped what had our number
+        dropped = [number] if has_slept else [old for old in numbers if old <= number - N_KEPT]
         with self._reaching(name):
-            for old in numbers:  # from the oldest on, which the line above relies on
-                if old <= number - N_KEPT:
-                    with suppress(FileNotFoundError):  # another machine has dropped it
-                        self._fs.rm_file(self._path(_version_name(name, old)))
-        return True
+            for old in dropped:
+                with suppress(FileNotFoundError):  # another machine has dropped it
+                    self._fs.rm_file(self._path(_version_name(name, old)))
+        return not has_slept
+
+    def _is_unfilled(self, name: str) -> bool:
+        """Whether a file of a file system has no content; there an empty text has some."""
+        path = Path(self._path(name))
+        return isinstance(self._fs, LocalFileSystem) and path.is_file() and path.stat().st_size == 0
+
+    def _await_text(self, name: str, numbers: list[int]) -> str | None:
+        """The text of a version that has only its name yet; the one before it where whoever made the name was killed."""
+        deadline = time.monotonic() + CREATING_S
+        while time.monotonic() < deadline:
+            if not self._is_unfilled(_version_name(name, numbers[-1])):
+                return self._read_file(_version_name(name, numbers[-1]))
+            time.sleep(CREATING_POLL_S)
+        before = (self._read_file(_version_name(name, number)) for number in reversed(numbers[:-1]))
+        return next((text for text in before if text), None) or self._read_file(name)
 
     def _probe(self) -> None:
         """Look once whether this server refuses to create what is there; one that does not would lose texts silently."""
@@ -135,15 +159,16 @@ class Remote:
         with self._reaching(name):
             try:
                 if isinstance(self._fs, LocalFileSystem):
+                    content = content or EMPTY
                     _create_local(Path(path), content)
                 else:
                     self._make_parent(path)
                     self._fs.pipe_file(path, content, mode="create")
             except OSError as error:
-                if self._fs.isfile(path):  # a request that was sent again finds what its first attempt has created
-                    return bool(self._fs.cat_file(path) == content)
                 if error.errno == errno.EBUSY:  # two were being created at once
                     return False
+                if self._fs.isfile(path):  # a request that was sent again finds what its first attempt has created
+                    return bool(self._fs.cat_file(path) == content)
                 raise
         return True
 
@@ -175,7 +200,8 @@ class Remote:
     def _read_file(self, name: str) -> str | None:
         with self._reaching(name):
             try:
-                return str(self._fs.cat_file(self._path(name)).decode())
+                content = self._fs.cat_file(self._path(name))
+                return "" if content == EMPTY else str(content.decode())
             except (FileNotFoundError, IsADirectoryError):
                 return None
             except UnicodeDecodeError as error:
@@ -204,14 +230,27 @@ def _create_local(path: Path, content: bytes) -> None:
     """Create a whole file or fail because it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PART}")
-    with temporary.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
     try:
-        os.link(temporary, path)
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            _fill_new_name(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _fill_new_name(temporary: Path, path: Path) -> None:
+    """Create without hard links: the name first, which only one machine can make, then the whole content at once."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+    os.replace(temporary, path)
+    if path.name.isdigit() and any(int(other.name) > int(path.name) for other in path.parent.iterdir() if other.name.isdigit()):
+        raise OSError(errno.EBUSY, "taken for one that was killed: others may have gone on without this", str(path))
 
 
 def _version_name(name: str, number: int) -> str:

@@ -15,6 +15,8 @@ from negtraj_dagster.tasks import TASKS
 LOG = logging.getLogger(__name__)
 
 QUESTION_SETS_VERSION = 2
+UNREAD = "error"
+"""In place of a fingerprint: why a task's questions, or what they depend on, could not be read."""
 QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "task": pl.String,
     "question_id": pl.String,
@@ -31,14 +33,28 @@ def build_question_sets(store: Store, settings: Settings) -> Published:
     """The questions of every task that has data here; the others are listed with what they need.
 
     A task whose questions cannot be read keeps no other from being built: it is listed as broken, and what is made of it
-    refuses to be made.
+    refuses to be made. What the machine refused is asked again by the next run: it is published under a key of its own.
     """
-    fingerprints = {name: _fingerprint(name, settings) for name in sorted(TASKS)}
+    return _publish(store, settings, {name: _fingerprint(name, settings) for name in sorted(TASKS)})
+
+
+def _publish(store: Store, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Published:
     made_of = {
         "code": QUESTION_SETS_VERSION,
         **{f"task/{name}": [task.version, digest_json(fingerprints[name])] for name, task in sorted(TASKS.items())},
     }
-    return store.build("question_sets", made_of, lambda folder: _build(folder, settings, fingerprints))
+    try:
+        return store.build("question_sets", made_of, lambda folder: _build(folder, settings, fingerprints))
+    except _UnreadError as error:
+        return _publish(store, settings, {**fingerprints, error.task: {UNREAD: str(error)}})
+
+
+class _UnreadError(QuestionSetError):
+    """The machine refused to read a task's questions: nothing of what they hold is known."""
+
+    def __init__(self, task: str, message: str) -> None:
+        super().__init__(message)
+        self.task = task
 
 
 def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Built:
@@ -51,9 +67,10 @@ def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, A
             missing[name] = TASKS[name].missing_data_hint()
             continue
         try:
-            of_task = TASKS[name].questions(settings)
-            _check_ids(name, of_task)
-        except (NegtrajError, OSError, UnicodeDecodeError) as error:
+            of_task = _read_questions(name, settings, fingerprint)
+        except _UnreadError:
+            raise
+        except (NegtrajError, UnicodeDecodeError) as error:
             broken[name] = _message(name, error)
             LOG.warning("the task %s has no questions in this run: %s", name, broken[name])
             continue
@@ -73,12 +90,30 @@ def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, A
     )
 
 
+def _read_questions(name: str, settings: Settings, fingerprint: dict[str, Any]) -> list[Question]:
+    if UNREAD in fingerprint:
+        raise QuestionSetError(fingerprint[UNREAD])
+    try:
+        of_task = TASKS[name].questions(settings)
+    except Exception as error:
+        if _is_unread(error):
+            raise _UnreadError(name, _message(name, error)) from error
+        raise
+    _check_ids(name, of_task)
+    return of_task
+
+
+def _is_unread(error: BaseException | None) -> bool:
+    """Whether the machine refused, also where a task says so in its own words."""
+    return error is not None and (isinstance(error, OSError) or _is_unread(error.__cause__))
+
+
 def _fingerprint(name: str, settings: Settings) -> dict[str, Any] | None:
-    """What a task's questions depend on; where even that cannot be read, the error, and the task is broken when it is built."""
+    """What a task's questions depend on; where even that cannot be read, the reason, and the task is broken."""
     try:
         return TASKS[name].fingerprint(settings)
     except (NegtrajError, OSError) as error:
-        return {"error": _message(name, error)}
+        return {UNREAD: _message(name, error)}
 
 
 def _message(name: str, error: Exception) -> str:

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 
@@ -126,6 +127,47 @@ def test_reading_goes_on_at_the_next_record_s_line_where_brackets_do_not_fit(rec
     assert values == [{"n": n} for n in range(100)]
     assert len(faults) == 1
     assert "reading goes on at line" in faults[0]
+
+
+@pytest.mark.parametrize(
+    "record",
+    ['{"n":0}', '{"a":{"b":1}', '{"a":[1}}', '{"a":"x}', '{"a":1}}'],
+    ids=["good", "open-brace", "wrong-bracket", "open-quote", "brace-too-many"],
+)
+@pytest.mark.parametrize("n_before", [0, 1, 2])
+def test_a_first_record_behind_the_arrays_bracket_hides_no_line_of_a_later_one(record: str, n_before: int) -> None:
+    good = [f'{{"n":{n}}}' for n in range(1, 100)]
+    texts = [*good[:n_before], record, *good[n_before:50], '{"a":[}', *good[50:]]
+    rows = read("[" + ",\n".join(f" {text}" for text in texts) + "\n]\n")
+    values = [value for _, value in rows if isinstance(value, dict)]
+    assert [value for value in values if value.get("n")] == [{"n": n} for n in range(1, 100)]
+    assert sum("reading goes on at line" in str(value) for _, value in rows) == (1 if record == '{"n":0}' else 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"a":[},{"messages":[\n{"n":1},\n{"n":2}\n]},{"messages":[\n{"n":1}]}]',
+        '[{"a":[}, {\n "messages": [\n  {"n":1}\n ]\n}]',
+        '[{"a":[\n  {"n":1},\n  {"n":2}]',
+    ],
+    ids=["in lists", "deeper than keys", "in the broken one"],
+)
+def test_objects_inside_of_records_are_never_taken_for_records(text: str) -> None:
+    assert not [value for _, value in read(text) if isinstance(value, dict)]
+
+
+def test_one_broken_record_does_not_make_reading_slow() -> None:
+    """Every record behind it was copied with all that followed: the time grew with the square of their number."""
+
+    def seconds(n_records: int) -> float:
+        text = "[" + ",".join(f'{{"n":{n} tru}}' for n in range(n_records)) + "]"
+        began = time.perf_counter()
+        assert len(read(text)) == n_records
+        return time.perf_counter() - began
+
+    seconds(1_000)
+    assert seconds(40_000) < 30 * seconds(4_000)  # of ten times as many; a hundred times where each is copied
 
 
 def test_objects_that_begin_at_the_records_indentation_are_never_taken_for_records() -> None:

@@ -1,11 +1,12 @@
 """Where Jinja itself raises or writes other text than trajtok's engine: the row is rejected by name, and the batch goes on."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from negtraj_dagster.chat_templates import make_template
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
 from negtraj_dagster.shards.tokenize import TokenRule, token_keys, token_rule, tokenize
 from negtraj_dagster.store import Store
@@ -53,6 +54,23 @@ def test_a_row_on_which_jinja_raises_is_rejected_and_the_batch_goes_on(store: St
     assert reason == "template_refuses"
     assert detail.startswith(f"token row {rule.token_key(conditioned_json(TALK))}: template some.jinja: ")
     assert "TypeError: 'NoneType' object is not iterable" in detail
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()], ids=repr
+)
+def test_what_the_machine_refuses_while_jinja_renders_is_no_rows_fault(
+    error: BaseException, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as during:
+        during.setattr("negtraj_dagster.chat_templates.jinja.message_for_template", refuse)
+        with pytest.raises((type(error), NegtrajError)):
+            reasons(store, folder, TURNS)
+    _, rows = reasons(store, folder, TURNS)
+    assert rows[False] == ("", "")
 
 
 def test_a_row_that_the_engines_write_otherwise_is_rejected_and_the_batch_goes_on(store: Store, folder: Path) -> None:
