@@ -17,7 +17,7 @@ from s3fs import S3FileSystem
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.landing import ARRIVALS, LandedFile, in_order_of_arrival
 from negtraj_dagster.store import Built, Store
-from negtraj_dagster.store.core import N_HISTORY
+from negtraj_dagster.store.pointers import N_HISTORY
 from negtraj_dagster.store.remote import N_KEPT, Remote, Version
 
 BUCKET = "shared"

@@ -10,7 +10,7 @@ An object's `key` is computed from what it is made of, so work is skipped by ask
 `version` is computed from what it holds (`content`): two objects made differently with equal content have one version.
 """
 
-from negtraj_dagster.store.core import Published, Store, set_aside
+from negtraj_dagster.store.core import Published, Store
 from negtraj_dagster.store.faults import address_space_mb, machine_fault, memory_cause, writing
 from negtraj_dagster.store.files import (
     file_lock,
@@ -19,6 +19,7 @@ from negtraj_dagster.store.files import (
     replace_text,
     write_text_durably,
 )
+from negtraj_dagster.store.folders import set_aside
 from negtraj_dagster.store.manifest import MANIFEST, REMEDY, STORE_VERSION, Built, find_faults, load_manifest, object_key
 
 __all__ = [
