@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster import cli, exit_codes
+from negtraj_dagster.commands import upkeep
 from negtraj_dagster.plan import Planned
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +89,7 @@ def test_plan_check_ends_by_what_is_stale(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_an_interrupted_command_says_so(number: signal.Signals) -> None:
-    command = "import sys; from negtraj_dagster import cli; cli._verify = wait; sys.exit(cli.main(['verify']))"
+    command = "import sys; from negtraj_dagster import cli; cli.upkeep.verify = wait; sys.exit(cli.main(['verify']))"
     script = f"import time\ndef wait(options):\n    print('ready', flush=True)\n    time.sleep(60)\n{command}"
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -106,9 +107,10 @@ def test_an_interrupted_command_says_so(number: signal.Signals) -> None:
 END_WITHOUT_READER = """
 import sys
 from negtraj_dagster import cli
+from negtraj_dagster.errors import SettingsError
 def verify(options):
     {body}
-cli._verify = verify
+cli.upkeep.verify = verify
 sys.stdin.readline()  # until the reader has gone
 sys.exit(cli.main(["verify"]))
 """
@@ -120,7 +122,7 @@ sys.exit(cli.main(["verify"]))
         ("print('few words'); return 1", exit_codes.FAILED),
         ("print('few words'); return 0", exit_codes.SUCCESS),
         ("print('word ' * 100_000); return 1", exit_codes.CLOSED_PIPE),
-        ("print('few words'); raise cli.SettingsError('bad')", exit_codes.FAILED),
+        ("print('few words'); raise SettingsError('bad')", exit_codes.FAILED),
         ("raise KeyboardInterrupt", exit_codes.INTERRUPTED),
     ],
     ids=["failed", "done", "still printing", "refused", "interrupted"],
@@ -150,7 +152,7 @@ def test_the_broken_pipe_of_a_child_is_not_taken_for_the_readers(monkeypatch: py
     def verify(_: object) -> int:
         raise BrokenPipeError
 
-    monkeypatch.setattr(cli, "_verify", verify)
+    monkeypatch.setattr(upkeep, "verify", verify)
     with pytest.raises(BrokenPipeError):
         cli.main(["verify"])
 

@@ -17,7 +17,8 @@ import polars as pl
 import pytest
 from safetensors import SafetensorError
 
-from negtraj_dagster import _trajtok, cli  # noqa: TID251 - the error of its own that it raises
+from negtraj_dagster import _trajtok  # noqa: TID251 - the error of its own that it raises
+from negtraj_dagster.commands.dagster_home import prepare_dagster_home
 from negtraj_dagster.errors import NegtrajError, StoreError
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.settings import Settings
@@ -130,7 +131,7 @@ WRITES: dict[str, Callable[[Store, Settings], object]] = {
     "page": lambda store, settings: store.write_text("quality/task.html", "<p>"),
     "landing": lambda store, settings: land_teacher_rollouts(settings),
     "catalogue": lambda store, settings: write_catalog(store),
-    "DAGSTER_HOME": lambda store, settings: cli.prepare_dagster_home(),
+    "DAGSTER_HOME": lambda store, settings: prepare_dagster_home(),
 }
 
 
