@@ -15,10 +15,10 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.tasks import Task
-from negtraj_dagster.trajectories.judging.asking import Request, Stage, ask_all, verify_all
+from negtraj_dagster.trajectories.judging.asking import ask_all, own_rows, row_request, row_stage, verify_all
 from negtraj_dagster.trajectories.judging.contract import check_registry
-from negtraj_dagster.trajectories.judging.judge import N_VERIFIED, Job, Judge, Judged, applicable, filter_jobs, verdict_rows
-from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model, show_all, show_only
+from negtraj_dagster.trajectories.judging.judge import Job, Judge, Judged, applicable, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model
 from negtraj_dagster.trajectories.judging.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.judging.units import Units, row_units
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
@@ -235,21 +235,16 @@ class _Stage:
             labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
         load_row_tables(session, labelled, self.said.judgements)
         tables = ["rollouts", "judgements", *(each.name for each in wanted)]
-
-        def show(visible: pl.Series) -> None:
-            is_all = len(visible) == labelled.height
-            show_all(session, tables) if is_all else show_only(session, tables, visible)
-
         requests = []
         for job in self._jobs(row_units(labelled)):
             unanswered = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
             if unanswered.height:
-                requests.append(Request(job, unanswered, unanswered["rollout_key"].sort()))
-        stage = Stage(session, show)
+                requests.append(row_request(job, unanswered))
+        stage = row_stage(session, tables, labelled.height)
         mark = ask_all(self.judge, stage, requests)
         if requests and not self.is_verified:
             self.is_verified = True
-            verify_all(self.judge, stage, mark, _samples(requests))
+            verify_all(self.judge, stage, mark, requests, own_rows)
         return labelled, (facts, sketches)
 
     def _models(self, *, has_new: bool) -> list[sql.SqlFile]:
@@ -312,17 +307,6 @@ class _Stage:
             work=judged.work,
             caches=tuple(caches),
         )
-
-
-def _samples(requests: Sequence[Request]) -> list[Request]:
-    """The same few rollouts for every file that was shown more of them: a row file sees no other row."""
-    widest = max((request.missing for request in requests), key=lambda missing: missing.height)
-    keys = widest["rollout_key"].sort().head(N_VERIFIED)
-    return [
-        Request(request.job, request.missing.filter(pl.col("rollout_key").is_in(keys.implode())), keys)
-        for request in requests
-        if request.missing.height > len(keys)
-    ]
 
 
 def _score_rows(job: Job, answers: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:

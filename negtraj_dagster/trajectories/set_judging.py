@@ -13,7 +13,7 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, digest
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.tables import frame_digest
 from negtraj_dagster.trajectories.judging.asking import Request, Stage, ask_all, verify_all
-from negtraj_dagster.trajectories.judging.judge import N_VERIFIED, Job, Judge, Judged, filter_jobs, verdict_rows
+from negtraj_dagster.trajectories.judging.judge import Job, Judge, Judged, filter_jobs, verdict_rows
 from negtraj_dagster.trajectories.judging.loading import SHOWN, load_set_tables, show_only, show_questions
 from negtraj_dagster.trajectories.judging.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.judging.units import Units, set_units
@@ -48,17 +48,6 @@ class TaskRows:
 def set_filters(registry: sql.Registry) -> list[sql.Filter]:
     """The filters that see more than a row."""
     return [each for each in sql.filter_variants(registry) if not each.is_of_rows]
-
-
-def load_task(session: sql.Session, store: Store, inputs: CorpusInputs, rule: TaskRule, scoring: Scoring) -> pl.DataFrame:
-    """Load what set-level filters see of a task, and lock the session; its rollouts with labels, in order of arrival.
-
-    Texts that were not searched for evaluation questions yet are read, and what is found is kept in the store.
-    """
-    judge = SetJudge(store, inputs, rule, scoring)
-    rows = judge.compare(judge.read_rollouts())
-    judge.load(session, rows, rows.rollouts.select("rollout_key"))
-    return rows.rollouts
 
 
 class SetJudge:
@@ -98,17 +87,7 @@ class SetJudge:
         """All answers of the filters, and their verdicts; only what is new is asked."""
         jobs = self._jobs(rows, filters)
         judge = Judge(self.store)
-        missing = {job.name: judge.missing(job) for job in jobs}
-        requests = [_request(job, missing[job.name], rows) for job in jobs]
-        if any(each.missing.height for each in requests):
-            self.load(session, rows, pl.concat([each.visible for each in requests]).unique().to_frame())
-            stage = Stage(
-                session,
-                show=lambda keys: show_only(session, SHOWN, keys),
-                prepare=lambda job: show_questions(session, has_held_out=job.scope == "reference"),
-            )
-            mark = ask_all(judge, stage, requests)
-            verify_all(judge, stage, mark, [_sample(each, rows) for each in requests if _is_verified(each)])
+        self.ask_about(session, judge, rows, [(job, judge.missing(job)) for job in jobs])
         judged = judge.finish(jobs)
         verdicts = []
         for job in jobs:
@@ -117,6 +96,26 @@ class SetJudge:
             _check_earlier(job.file, answers, rows.rollouts)
             verdicts.append(verdict_rows(job.file, answers, rows.rollouts))
         return judged, verdicts
+
+    def ask_about(
+        self, session: sql.Session, judge: Judge, rows: TaskRows, missing: Sequence[tuple[Job, pl.DataFrame]]
+    ) -> None:
+        """Ask each file about its rows, and a second time about a few of them."""
+
+        def visible_to(job: Job, units: pl.DataFrame) -> pl.Series:
+            return _visible(job.scope, units, rows)["rollout_key"]
+
+        requests = [Request(job, units, visible_to(job, units)) for job, units in missing if units.height]
+        if not requests:
+            return
+        self.load(session, rows, pl.concat([each.visible for each in requests]).unique().to_frame())
+        stage = Stage(
+            session,
+            show=lambda keys: show_only(session, SHOWN, keys),
+            prepare=lambda job: show_questions(session, has_held_out=job.scope == "reference"),
+        )
+        mark = ask_all(judge, stage, requests)
+        verify_all(judge, stage, mark, requests, visible_to)
 
     def _jobs(self, rows: TaskRows, filters: Sequence[sql.Filter]) -> list[Job]:
         held_out = frame_digest(self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).drop("facts"))
@@ -132,19 +131,6 @@ class SetJudge:
 
     def _read(self, published: Published, name: str) -> pl.DataFrame:
         return pl.read_parquet(self.store.file(published.folder, f"{name}.parquet"), glob=False)
-
-
-def _request(job: Job, missing: pl.DataFrame, rows: TaskRows) -> Request:
-    return Request(job, missing, _visible(job.scope, missing, rows)["rollout_key"])
-
-
-def _is_verified(request: Request) -> bool:
-    """Whether a file was shown more rows than it is asked about a second time, and may not see all."""
-    return request.missing.height > N_VERIFIED and request.job.scope != "corpus"
-
-
-def _sample(request: Request, rows: TaskRows) -> Request:
-    return _request(request.job, request.missing.sort("rollout_key").head(N_VERIFIED), rows)
 
 
 def _visible(scope: str, missing: pl.DataFrame, rows: TaskRows) -> pl.DataFrame:

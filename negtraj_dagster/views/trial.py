@@ -17,13 +17,15 @@ from negtraj_dagster.printable import line_of, text_table, visible
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Store
 from negtraj_dagster.trajectories.fixed_verdicts import OVERRULED
+from negtraj_dagster.trajectories.judging.asking import ask_all, own_rows, row_request, row_stage, verify_all
 from negtraj_dagster.trajectories.judging.contract import check_filter
-from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA, answer, applicable, verdict_rows
-from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model, show_questions
+from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA, Job, Judge, applicable, verdict_rows
+from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model
+from negtraj_dagster.trajectories.judging.units import Units
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
 from negtraj_dagster.trajectories.overrides import read_said
 from negtraj_dagster.trajectories.score import CHUNK_BYTES, Scoring, asked_rollouts
-from negtraj_dagster.trajectories.set_judging import CorpusInputs, load_task
+from negtraj_dagster.trajectories.set_judging import CorpusInputs, SetJudge
 
 N_SAMPLES = 10
 
@@ -90,31 +92,40 @@ def _read(store: Store, inputs: CorpusInputs, name: str) -> pl.DataFrame:
 
 
 def _ask_rows(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
-    """What a row filter says, some conversations at a time."""
-    said = [VERDICT_SCHEMA.to_frame().select("rollout_key", "step", "detail", "earlier_key")]
+    """What a row filter says, some conversations at a time, and of the first ones a second time, as a run does."""
+    judge, job = Judge(store), Job("verdicts", file, _units(labelled))
     judgements = read_said(store, labelled["rollout_key"]).judgements
-    model = [scoring.registry.model(each.name) for each in scoring.registry.model_files(file)]
-    if labelled.is_empty():
-        return said[0]
+    models = [scoring.registry.model(each.name) for each in scoring.registry.model_files(file)]
+    tables = ["rollouts", "judgements", *(model.name for model in models)]
+    is_verified = False
     with sql.Session(scoring.limits) as session:
         for texts in iter_conversations(store, inputs.raw, labelled["base_key"], max_bytes=CHUNK_BYTES):
             chunk = labelled.join(texts, on="base_key", how="inner", maintain_order="left")
             load_conversations(session, chunk, scoring.rules.values())
-            make_model(session, model)
+            make_model(session, models)
             load_row_tables(session, chunk, judgements)
-            said.append(_in_order(answer(session, file, "verdicts")))
-    return pl.concat(said)
+            stage, requests = row_stage(session, tables, chunk.height), [row_request(job, _units(chunk).keys)]
+            mark = ask_all(judge, stage, requests)
+            if not is_verified:
+                verify_all(judge, stage, mark, requests, own_rows)
+                is_verified = True
+    return _in_order(judge.answers(job))
 
 
 def _ask_sets(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
-    """What a set-level filter says, task by task."""
-    said = [VERDICT_SCHEMA.to_frame().select("rollout_key", "step", "detail", "earlier_key")]
-    with sql.Session(scoring.limits) as session:
-        for task in labelled["task"].unique().sort():
-            load_task(session, store, inputs, scoring.rules[task], scoring)
-            show_questions(session, has_held_out=file.scope == "reference")
-            said.append(_in_order(answer(session, file, "verdicts")))
-    return pl.concat(said)
+    """What a set-level filter says, task by task, and of a few rollouts a second time, as a run does."""
+    judge = Judge(store)
+    job = Job("verdicts", file, _units(labelled))
+    for task in labelled["task"].unique().sort():
+        with sql.Session(scoring.limits) as session:
+            of_task = SetJudge(store, inputs, scoring.rules[task], scoring)
+            rows = of_task.compare(of_task.read_rollouts())
+            of_task.ask_about(session, judge, rows, [(job, _units(rows.rollouts).keys)])
+    return _in_order(judge.answers(job))
+
+
+def _units(rollouts: pl.DataFrame) -> Units:
+    return Units(rollouts.select("rollout_key", unit_key="rollout_key"))
 
 
 def _in_order(rows: pl.DataFrame) -> pl.DataFrame:

@@ -112,8 +112,15 @@ class Judge:
             self._missing[asked] = (job.units.keys, missing)  # the keys are kept, or another frame might get their id
         return self._missing[asked][1]
 
-    def ask(self, session: sql.Session, job: Job, missing: pl.DataFrame) -> None:
-        """Run a job's file over what the session holds; keep what it says of the missing units."""
+    def ask(self, session: sql.Session, job: Job, missing: pl.DataFrame, visible: pl.Series) -> None:
+        """Run a job's file over what the session holds; keep what it says of the missing units.
+
+        Args:
+            session: shows what the file may see.
+            job: the file.
+            missing: rollout_key, unit_key.
+            visible: keys of the rollouts that the session shows.
+        """
         if job.name in self.failures or not missing.height:
             return
         try:
@@ -121,9 +128,29 @@ class Judge:
         except SqlContractError as error:
             self._fail(job, error)
             return
+        unknown = rows.filter(~pl.col("rollout_key").is_in(visible.implode()))
+        if unknown.height:
+            key = unknown["rollout_key"][0]
+            self._fail(job, SqlContractError(f"{job.file.path}: returns the rollout_key {key!r}, which it was not shown"))
+            return
         rows = rows.join(missing.select("rollout_key", "unit_key"), on="rollout_key", how="inner", maintain_order="left")
         self._asked.setdefault(job.name, []).append(missing.select("unit_key"))
         self._said.setdefault(job.name, []).append(rows.select(SCHEMAS[job.kind].names()).cast(SCHEMAS[job.kind]))  # type: ignore[arg-type]
+
+    def last_hits(self, job: Job) -> pl.Series:
+        """Keys of the rollouts that the job hit when it was last asked."""
+        answers = self._said.get(job.name)
+        return answers[-1]["rollout_key"].unique() if answers else pl.Series(dtype=pl.String)
+
+    def answers(self, job: Job) -> pl.DataFrame:
+        """What a job said so far in this run.
+
+        Raises:
+            SqlContractError: it failed.
+        """
+        if job.name in self.failures:
+            raise self.failures[job.name]
+        return pl.concat([SCHEMAS[job.kind].to_frame(), *self._said.get(job.name, [])])
 
     def verify(self, session: sql.Session, job: Job, sample: pl.Series) -> None:
         """Ask a job again about a few rollouts, the session showing what their verdicts may depend on and nothing else.
