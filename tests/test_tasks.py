@@ -50,6 +50,16 @@ WRONG = {
     "a date": "18/18/18",
     "a half more": "18½",
     "a square": "18²",
+    "a sign in words": "minus 18",
+    "another sign in words": "Negative 18",
+    "a denial": "not 18",
+    "a short denial": "it isn't 18",
+    "a bound": "less than 18",
+    "a bound as a sign": "> 18",
+    "a guess": "about 18",
+    "millions": "18 million",
+    "thousands": "18k",
+    "dozens": "18 dozen",
     "a footnote before it": "²18",
     "a range": "17-18",
     "an exponent": "18e2",
@@ -204,6 +214,8 @@ NO_YES = {
     "a verdict in a phrase": "no doubt, yes",
     "in the middle": "there is yes in it",
     "in the middle of a sentence": "I cannot say yes to this",
+    "a denial": "not yes",
+    "a denial in a sentence": "It is not the case that yes",
     "a longer word": "yesterday",
     "inside of a word": "eyes",
     "doubled": "yesyes",
@@ -239,6 +251,11 @@ def test_yes_is_the_word_alone_strictly_and_the_one_verdict_leniently(prediction
     assert (score.strict, score.lenient) == (strict, lenient)
     opposite = STRATEGYQA.score(prediction, "false")
     assert (opposite.strict, opposite.lenient) == ((True, True) if prediction == "no" else (False, False))
+
+
+@pytest.mark.parametrize(("prediction", "lenient"), [("No. 10 Downing Street", False), ("No, it is not.", True), ("No.", True)])
+def test_a_no_that_numbers_something_is_no_verdict(prediction: str, lenient: bool) -> None:
+    assert STRATEGYQA.score(prediction, "false").lenient is lenient
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

@@ -14,6 +14,18 @@ MAX_CHARS = 40
 """A longer one is no answer; `int` and `float` refuse or round it."""
 OTHER_NUMBERS = ("Nl", "No")
 """Categories of `½`, `²` and the like: `3½` is not 3, and `2²` not 2."""
+SIGN_IN_WORDS = re.compile(r"\b(?:minus|negative)\s+$", re.IGNORECASE)
+NOT_EQUAL = re.compile(
+    r"(?:\bnot|n['’]t|\bnever|\bno|\b(?:less|more|fewer|greater|larger|smaller|higher|lower|other|rather) than|[<>≤≥≠~≈]"
+    r"|\b(?:at least|at most|about|around|almost|nearly|roughly|approximately|under|over|above|below|between))\s*$",
+    re.IGNORECASE,
+)
+"""What a number stands behind that is not the one meant: `not 8`, `less than 8`."""
+MULTIPLIER = re.compile(
+    r"\s*-?(?:[kKmM]\b|(?:dozen|score|hundred|thousand|million|billion|trillion|lakh|crore)s?\b)", re.IGNORECASE
+)
+"""`8 million` is not 8."""
+BEFORE_CHARS = 24
 DECORATION = " \t\r\n*_`$€£#([{\"'"
 
 
@@ -46,7 +58,14 @@ def _value(text: str, match: re.Match[str]) -> float | None:
         return None
     if unicodedata.category(after[:1] or " ") in OTHER_NUMBERS or FRACTION_AFTER.match(after):
         return None
-    if FRACTION_BEFORE.search(text[max(0, match.start() - MAX_CHARS) : match.start()]):
+    before = text[max(0, match.start() - MAX_CHARS) : match.start()]
+    if FRACTION_BEFORE.search(before) or MULTIPLIER.match(after):
+        return None
+    if NOT_EQUAL.search(before[-BEFORE_CHARS:]):
+        return None
+    if SIGN_IN_WORDS.search(before[-BEFORE_CHARS:]):
+        number = f"-{number}" if number[0] not in "-−+" else ""
+    if not number:
         return None
     value = float(number.replace(",", "").replace("−", "-"))
     return value if math.isfinite(value) else None

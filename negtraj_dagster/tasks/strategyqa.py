@@ -12,6 +12,9 @@ from negtraj_dagster.store import file_sha256
 from negtraj_dagster.tasks.base import Score, Task, read_json_lines
 
 FILES: dict[Split, str] = {"train": "strategyqa/train.jsonl", "test": "strategyqa/test_random_500.jsonl"}
+DENIAL = re.compile(r"\b(?:not|never|neither|nor|hardly|cannot)\b|n['’]t\b")
+"""`Not yes` says neither; `No, it is not` says no."""
+NUMBERED = re.compile(r"\bno\.\s*\d")
 YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 FIRST = re.compile(r"(yes|no)(?=\W*$|\s*[,.;:!])")
 LAST = re.compile(r"\b(yes|no)\W*$")
@@ -48,13 +51,16 @@ class StrategyQa(Task):
     def score(self, prediction: str | None, answer: str) -> Score:
         """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: begins or ends with the one yes/no it says.
 
-        "Most likely yes" and "No, since …" are answers; "there is no study of it" is none.
+        "Most likely yes" and "No, since …" are answers; "there is no study of it", "not yes" and "No. 10" are none.
         """
         gold = "yes" if json.loads(answer) else "no"
         said = (prediction or "").strip().lower()
         words = {word.lower() for word in YES_NO.findall(said)}
         placed = FIRST.match(said) or LAST.search(said)
-        return Score(strict=said == gold, lenient=words == {gold} and placed is not None)
+        is_clear = placed is not None and NUMBERED.search(said) is None
+        if is_clear and DENIAL.search(said) and FIRST.match(said) is None:
+            is_clear = False  # what a sentence that denies something ends with is not what it says
+        return Score(strict=said == gold, lenient=words == {gold} and is_clear)
 
     def is_valid_answer(self, prediction: str) -> bool:
         """Yes or no and nothing else, but for case, spaces and a full stop."""
