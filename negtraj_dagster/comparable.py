@@ -8,6 +8,7 @@ A word is a run of letters, numbers and their marks. In scripts that write no sp
 that texts in them have n-grams, too; three or four of these hold about as much as one word elsewhere.
 """
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable
@@ -24,6 +25,9 @@ UNSPACED = (
 )
 """The prolonged sound mark U+30FC belongs to two scripts, so it is in neither of their classes."""
 WORD = rf"{UNSPACED}\p{{M}}*|[[\p{{L}}\p{{N}}\p{{M}}]--{UNSPACED}]+"
+FILLERS = "[\u115f\u1160\u3164\uffa0]"
+"""Hangul fillers: default-ignorable by name, and drawn as a space."""
+ENTITY = r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});|%20"
 JSON_ESCAPE = re.compile(r"\\+u([0-9a-fA-F]{4})")
 
 
@@ -39,7 +43,7 @@ def join_words(texts: pl.Series) -> pl.Series:
 
 def separate_words(texts: pl.Series) -> pl.Series:
     """Texts of which trajtok takes the comparable words: it splits and lowercases ASCII just so, which therefore stays."""
-    is_plain = _is_ascii(texts) & ~_has_escapes(texts)
+    is_plain = _is_ascii(texts) & ~_has_escapes(texts) & ~texts.str.contains(ENTITY)
     places = (~is_plain).fill_null(value=False).arg_true()
     return texts.clone().scatter(places, join_words(texts.gather(places))) if len(places) else texts
 
@@ -51,6 +55,7 @@ def read_json_texts(conversations: pl.Series) -> pl.Series:
 
 def _decode_escapes(texts: pl.Series) -> pl.Series:
     r"""Texts with JSON's `\u4e2d` as the character: a tool's result is often JSON in ASCII, inside of a string."""
+    texts = _change(texts, texts.str.contains(ENTITY), _decode_entities)
     return _change(texts, _has_escapes(texts), _decode)
 
 
@@ -62,13 +67,20 @@ def _is_ascii(texts: pl.Series) -> pl.Series:
     return texts.str.len_bytes() == texts.str.len_chars()
 
 
+def _decode_entities(text: str) -> str:
+    """What a web page's source or address writes for a character: `&nbsp;`, `&#233;`, `%20`."""
+    return html.unescape(text.replace("%20", " "))
+
+
 def _decode(text: str) -> str:
     units = JSON_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
     return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _fold(texts: pl.Series) -> pl.Series:
-    return _change(texts.str.replace_all(INVISIBLE, ""), ~_is_ascii(texts), _fold_text).str.to_lowercase()
+    return _change(
+        texts.str.replace_all(FILLERS, " ").str.replace_all(INVISIBLE, ""), ~_is_ascii(texts), _fold_text
+    ).str.to_lowercase()
 
 
 def _fold_text(text: str) -> str:

@@ -28,6 +28,11 @@ HIDDEN = {
     "ligatures": ("the final office", "the \ufb01nal o\ufb03ce"),
     "half width": (JAPANESE, JAPANESE.replace("ガラス", "ｶﾞﾗｽ")),
     "letters as JSON escapes": (QUESTION, json.dumps(QUESTION)),
+    "spaces of HTML": (QUESTION, QUESTION.replace(" ", "&nbsp;")),
+    "spaces of an address": (QUESTION, QUESTION.replace(" ", "%20")),
+    "letters as HTML numbers": (QUESTION, "".join(f"&#{ord(letter)};" for letter in QUESTION)),
+    "letters as HTML names": (QUESTION, QUESTION.replace("é", "&eacute;").replace("ü", "&uuml;")),
+    "Hangul fillers": (QUESTION, QUESTION.replace(" ", "\u3164")),
     "a letter beyond the first plane as an escape": ("𐐀 is a letter", json.dumps("𐐨 is a letter")),
 }
 
