@@ -1,12 +1,17 @@
 """How a conditioned conversation becomes rows: one for all its turns or one for each, with the reasoning or without."""
 
 import json
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 from negtraj_dagster.schema import ConditionedTurn, MissingTools, Reasoning, TokenIds, conditioned_json
 
+FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Letters and marks by name that are drawn as nothing."""
+THINK_TAG = re.compile(r"</?(?:[a-z]+:)?think(?:ing)?>|<\|(?:begin|end)_of_thought\|>", re.IGNORECASE)
 UNPROVED = (
     "prompt_differs",
     "target_differs",
@@ -70,6 +75,16 @@ def foreign_tokenizer(conversation: str, tokenizer_sha256: str) -> str | None:
     return None if made_by == tokenizer_sha256 else made_by
 
 
+def left_reasoning(conversation: str) -> int | None:
+    """The first trained turn whose content has a tag of reasoning, which the reader could not tell from what was said."""
+    if not THINK_TAG.search(conversation):
+        return None
+    for index, turn in enumerate(json.loads(conversation)["messages"]):
+        if is_target(turn) and THINK_TAG.search(turn.get("content") or ""):
+            return index
+    return None
+
+
 def lacks_tools(conversation: str) -> bool:
     """Whether a conversation calls tools but brings no tool schemas."""
     if '"tool_calls"' not in conversation:
@@ -86,8 +101,13 @@ def blank_target(conversation: str) -> int | None:
     return None
 
 
+def is_ignorable(char: str) -> bool:
+    """Whether a character is drawn as nothing: zero-width spaces and joiners, marks of direction, fillers."""
+    return unicodedata.category(char) in ("Cf", "Cc") or char in FILLERS
+
+
 def _says(turn: ConditionedTurn, key: Literal["content", "reasoning"]) -> bool:
-    return bool((turn.get(key) or "").strip())
+    return any(not char.isspace() and not is_ignorable(char) for char in turn.get(key) or "")
 
 
 def _without_keys(turn: ConditionedTurn, settings: RowSettings) -> ConditionedTurn:

@@ -19,7 +19,7 @@ from negtraj_dagster.errors import MaskError, ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.shards.nat_tokenizer import describe_other_kind
 from negtraj_dagster.shards.proof import Prover, is_beginning
-from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, blank_target, foreign_tokenizer, lacks_tools
+from negtraj_dagster.shards.rows import DEFAULT_ROWS, RowSettings, blank_target, foreign_tokenizer, lacks_tools, left_reasoning
 from negtraj_dagster.store import Built, Store, file_sha256
 
 LOG = logging.getLogger(__name__)
@@ -232,6 +232,9 @@ def _refuse(rule: TokenRule, keys: Sequence[str], conversations: Mapping[str, st
         elif (turn := blank_target(conversations[key])) is not None:
             detail = f"messages[{turn}]: the agent says nothing there, so that its end token alone would be trained"
             refused.append((key, "blank_turn", f'{detail}; leave the turn out of the rollout, or give it "loss": false'))
+        elif rule.rows.reasoning == "drop" and (turn := left_reasoning(conversations[key])) is not None:
+            detail = f"messages[{turn}]: its content has a tag of reasoning that is not one <think> before what was said"
+            refused.append((key, "reasoning_left", f"{detail}; take the reasoning apart in the rollout, or keep it"))
         elif made_by := foreign_tokenizer(conversations[key], rule.tokenizer_sha256):
             detail = f"its token ids were made by {made_by}, this is {rule.tokenizer_sha256} (sha256 of tokenizer.json)"
             refused.append((key, "other_tokenizer", f'{detail}; set shards.ids = "retokenize", or name the same file'))

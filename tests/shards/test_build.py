@@ -14,6 +14,7 @@ from negtraj_dagster.chat_templates import ChatTemplate, reference_render
 from negtraj_dagster.errors import MaskError, ModelError
 from negtraj_dagster.schema import ConditionedTurn, conditioned_json
 from negtraj_dagster.shards.proof import Prover
+from negtraj_dagster.shards.rows import RowSettings
 from negtraj_dagster.shards.tokenize import TokenRule, token_keys, token_rule, tokenize
 from negtraj_dagster.store import Store
 
@@ -181,7 +182,11 @@ def test_recipes_that_tokenize_the_same_rows_at_once_train_each_row_once(store: 
     assert token_keys(store, rule).height == 200
 
 
-@pytest.mark.parametrize("said", ["", " ", "\n\t"], ids=["empty", "a space", "white space"])
+@pytest.mark.parametrize(
+    "said",
+    ["", " ", "\n\t", "\u200b", "\ufeff\u00a0", "\u3164", "\u2800\u00ad"],
+    ids=["empty", "a space", "white space", "zero width", "a mark and a space", "a filler", "braille and hyphen"],
+)
 def test_a_turn_in_which_the_agent_says_nothing_is_rejected_by_name(base: Path, store: Store, said: str) -> None:
     rule = token_rule(base, CHATML, 256, "drop")
     blank, silent = turns("ask", "a", "so", said), turns("ask", "a", "so", said)
@@ -201,3 +206,15 @@ def test_a_turn_that_only_calls_or_only_thinks_says_something(base: Path, store:
         made = turns("ask", "")
         made[1].update(more)  # type: ignore[typeddict-item]
         assert blank_target(conditioned_json(made)) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["Hm. <think>x</think> so", "</think>b", "<think>never closed", "<THINKING>x</THINKING>so", "<seed:think>x</seed:think>so"],
+)
+def test_a_recipe_that_drops_reasoning_trains_none_that_stands_in_the_text(base: Path, store: Store, said: str) -> None:
+    for reasoning, reason in (("drop", "reasoning_left"), ("keep", "")):
+        rule = token_rule(base, CHATML, 256, "drop", RowSettings(reasoning=reasoning))  # type: ignore[arg-type]
+        tokenize(store, rule, {reasoning: conditioned_json(turns("ask", said))})
+        rows = {row["token_key"]: row for row in token_keys(store, rule).iter_rows(named=True)}
+        assert rows[reasoning]["reason"] == reason

@@ -524,6 +524,7 @@ def test_the_text_states_every_reason_of_a_rejected_row() -> None:
         "engines_differ",
         "joined_across_turn",
         "blank_turn",
+        "reasoning_left",
         "tools_missing",
         "ids_differ",
         "other_tokenizer",
