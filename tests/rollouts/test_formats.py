@@ -185,3 +185,26 @@ def refusal_of(name: str, record: dict[str, Any]) -> str:
     except RolloutFormatError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"items": []}, "has conversations and items, and they differ"),
+        ({"reward": True}, "reward stands beside info"),
+        ({"conversations": [{"from": "gpt", "value": "a", "role": "user", "content": "b"}]}, "has from and role"),
+        ({"conversations": [{"role": "assistant", "value": "a", "content": "b"}]}, "has value and content"),
+        ({"conversations": [{"role": "assistant", "content": "b", "loss": 2}]}, "expected true, false, 1 or 0"),
+    ],
+    ids=["two conversations", "a stray reward", "two speakers", "two contents", "a loss of two"],
+)
+def test_a_nat_record_that_says_two_things_is_refused(change: dict[str, object], message: str) -> None:
+    record = {name: value for name, value in NAT_RECORD.items() if name != "info"} if "reward" in change else NAT_RECORD
+    with pytest.raises(RolloutFormatError, match=message):
+        FORMATS["nat"]("strategyqa", {**record, **change})
+
+
+def test_a_nat_turn_may_write_its_loss_as_a_number() -> None:
+    turns = [{"role": "assistant", "content": "a", "loss": 0}, {"role": "assistant", "content": "b", "loss": 1.0}]
+    read = FORMATS["nat"]("t", {"id": "q", "conversations": turns}).turns
+    assert [turn.get("loss") for turn in read] == [False, None]

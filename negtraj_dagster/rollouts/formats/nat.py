@@ -37,8 +37,11 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
         RolloutFormatError: a required key is missing or of another type, a speaker is unknown, or the first turn is not the
             agent's.
     """
-    key = "items" if "items" in record and "conversations" not in record else "conversations"
+    _refuse_both(record, "conversations", "items", "the record")
+    key = "items" if "items" in record else "conversations"
     info = optional(record, "info", dict) or {}
+    if stray := sorted({"reward", "pred", "gt"} & record.keys() - info.keys()):
+        raise RolloutFormatError(f"{stray[0]} stands beside info, where nobody reads it; expected info.{stray[0]}")
     turns = tuple(_turn(turn, f"{key}[{index}]") for index, turn in enumerate(require(record, key, list)))
     if turns and turns[0]["role"] != "assistant":
         raise RolloutFormatError(
@@ -56,8 +59,25 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
     )
 
 
+def _refuse_both(keyed: dict[str, Any], one: str, other: str, place: str) -> None:
+    if one in keyed and other in keyed and keyed[one] != keyed[other]:
+        raise RolloutFormatError(f"{place}: has {one} and {other}, and they differ; keep the one that is meant")
+
+
+def _loss(turn: dict[str, Any], place: str) -> bool | None:
+    """True and false, or 1 and 0."""
+    loss = turn.get("loss")
+    if loss is None or isinstance(loss, bool):
+        return loss
+    if isinstance(loss, int | float) and loss in (0, 1):
+        return bool(loss)
+    raise RolloutFormatError(f"{place}.loss: found {described(loss)}, expected true, false, 1 or 0")
+
+
 def _turn(value: object, place: str) -> Turn:
     turn = check(value, place, dict)
+    for one, other in (("from", "role"), ("value", "content")):
+        _refuse_both(turn, one, other, place)
     speaker_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
     speaker = require(turn, speaker_key, str)
     if speaker not in SPEAKERS:
@@ -69,7 +89,7 @@ def _turn(value: object, place: str) -> Turn:
     made: Turn = {"role": role, "content": content}
     if reasoning:
         made["reasoning"] = reasoning
-    loss = optional(turn, "loss", bool)
+    loss = _loss(turn, place)
     if loss and role != "assistant":
         raise RolloutFormatError(f"{place}: a {speaker} turn has loss = true; only the agent's turns are trained")
     if loss is False and role == "assistant":
