@@ -5,12 +5,13 @@ scope = "row"
 severity = "drop"
 applies_to = "both"
 style = "native"
-doc = """
-A tool's result follows no call (orphan), a call has no result although the agent went on (missing), an id names two calls or
-two results of a turn (doubled), or the results stand in another order than the calls (swapped). A row would teach the agent
-to read one call's result as another's: many chat templates write no ids, so that the order alone says which is which. Calls
-and results pair by id within a turn, by number where one of them has no id. The last turn may lack its results, and so may a
-terminal call: nobody waits for them. Example: calls a, b answered b, a are caught; answered a, b they are not.
+doc = ""
+" A tool's result follows no call (orphan), a call has no result although the agent went on (missing), an id names two calls
+or two results of a turn (doubled), or the results stand in another order than the calls (swapped). A row would teach the
+agent to read one call's result as another's: many chat templates write no ids, so that the order alone says which is which.
+Calls and results pair by id within a turn; where one of them has no id by number, and those with ids by their places. The
+last turn may lack its results, and so may a terminal call: nobody waits for them. Example: calls a, b answered b, a are
+caught; answered a, b they are not.
 """
 */
 with calls as (
@@ -84,6 +85,14 @@ faults as (
         case
             when not has_ids and len(result_ids) > len(call_ids) then 'orphan'
             when not has_ids and len(result_ids) < len(awaited) and not is_open then 'missing'
+            when not has_ids and len(
+                list_filter(
+                    result_ids,
+                    lambda i: i != ''
+                    and list_contains(call_ids, i)
+                    and list_position(call_ids, i) != list_position(result_ids, i)
+                )
+            ) > 0 then 'swapped'
             when not has_ids then null
             when list_unique(call_ids) < len(call_ids) or list_unique(result_ids) < len(result_ids) then 'doubled'
             when not list_has_all(call_ids, result_ids) then 'orphan'

@@ -40,6 +40,7 @@ FAULTS: dict[str, tuple[list[dict[str, Any]], str, int]] = {
     "no ids and too many": ([calls(None), result(None), result(None), DONE], "orphan", 1),
     "no ids and too few": ([calls(None, None), result(None), DONE], "missing", 1),
     "empty ids and too few": ([calls("", ""), result(""), DONE], "missing", 1),
+    "one id, in the other's place": ([calls("a", None), result(None), result("a"), DONE], "swapped", 1),
     "ids of the calls only, too many": ([calls("a"), result(None), result(None), DONE], "orphan", 1),
 }
 FINE: dict[str, list[dict[str, Any]]] = {
@@ -49,6 +50,7 @@ FINE: dict[str, list[dict[str, Any]]] = {
     "no ids": [calls(None, None), result(None), result(None), DONE],
     "empty ids": [calls("", ""), result(""), result(""), DONE],
     "ids of the calls only": [calls("a", "b"), result(None), result(None), DONE],
+    "one id of two, in its place": [calls("a", None), result("a"), result(None), DONE],
     "cut off after its call": [calls("a"), result("a"), calls("b")],
     "a terminal call that is answered": [calls("a"), result("a"), DONE, result("z")],
     "a terminal call beside another": [
@@ -95,7 +97,7 @@ def pairs_well(turns: list[dict[str, Any]]) -> bool:
                 return False
             lacking = [each for each in called if each["id"] not in results and each["name"] != "finish"]
         else:
-            if len(results) > len(ids):
+            if len(results) > len(ids) or any(own in ids and ids.index(own) != results.index(own) for own in results if own):
                 return False
             lacking = [each for each in called if each["name"] != "finish"][len(results) :]
         if lacking and not (place == last and not results):
