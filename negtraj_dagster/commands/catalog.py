@@ -9,7 +9,9 @@ from negtraj_dagster.store import Store
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Its arguments."""
-    catalog_parser = commands.add_parser("catalog", help="write catalog.duckdb, views over everything, and name its ready queries")
+    catalog_parser = commands.add_parser(
+        "catalog", help="write catalog.duckdb, views over everything, and name its ready queries"
+    )
     catalog_parser.set_defaults(run=write)
     query_parser = commands.add_parser("query", help="print a ready query of the catalogue")
     query_parser.add_argument("name", metavar="NAME", help="as `negtraj catalog` lists them")
