@@ -70,5 +70,5 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _describe(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    wanted = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
-    return {**{name: config[name] for name in wanted if name in config}, "weights_bytes": size}
+    fields = ("model_type", "hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+    return {**{name: config[name] for name in fields if name in config}, "weights_bytes": size}

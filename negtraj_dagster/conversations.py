@@ -91,16 +91,18 @@ def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl
     Raises:
         StoreError: one is gone or damaged.
     """
-    wanted = pl.DataFrame({"base_key": base_keys.unique()})
-    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
+    base_key_rows = pl.DataFrame({"base_key": base_keys.unique()})
+    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(
+        base_key_rows, on="base_key", how="semi"
+    )
     frames = [CONVERSATION_SCHEMA.to_frame()]
-    for (segment,), mine in sorted(places.group_by("segment"), key=lambda pair: str(pair[0])):
+    for (segment,), segment_places in sorted(places.group_by("segment"), key=lambda pair: str(pair[0])):
         path = store.file(store.folder(str(segment)), "conversations.parquet")
-        frames.append(pl.read_parquet(path, glob=False).join(mine, on="base_key", how="semi"))
+        frames.append(pl.read_parquet(path, glob=False).join(segment_places, on="base_key", how="semi"))
     rows = pl.concat(frames, how="diagonal")
     rows = rows.unique("base_key", keep="first", maintain_order=True).select(CONVERSATION_SCHEMA.names())
-    if (lost := wanted.join(rows, on="base_key", how="anti")).height:
-        raise StoreError(f"{lost.height} conversations are gone from the store, e.g. {lost['base_key'][0]}; {REMEDY}")
+    if (absent := base_key_rows.join(rows, on="base_key", how="anti")).height:
+        raise StoreError(f"{absent.height} conversations are gone from the store, e.g. {absent['base_key'][0]}; {REMEDY}")
     return rows
 
 
@@ -116,14 +118,16 @@ def iter_conversations(store: Store, raw: Published, base_keys: pl.Series, *, ma
     Raises:
         StoreError: one is gone or damaged.
     """
-    wanted = pl.DataFrame({"base_key": base_keys.unique()})
-    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(wanted, on="base_key", how="semi")
-    left = places.unique("base_key", keep="first").sort("segment", "base_key")
+    base_key_rows = pl.DataFrame({"base_key": base_keys.unique()})
+    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(
+        base_key_rows, on="base_key", how="semi"
+    )
+    first_places = places.unique("base_key", keep="first").sort("segment", "base_key")
     held: list[pl.DataFrame] = []
     n_bytes = n_found = 0
-    for (segment,), mine in left.group_by("segment", maintain_order=True):
+    for (segment,), segment_places in first_places.group_by("segment", maintain_order=True):
         path = store.file(store.folder(str(segment)), "conversations.parquet")
-        for batch in _batches(path, mine):
+        for batch in _batches(path, segment_places):
             for part in _split(batch, max_bytes):
                 size = _n_bytes(part)
                 if held and n_bytes + size > max_bytes:
@@ -133,21 +137,23 @@ def iter_conversations(store: Store, raw: Published, base_keys: pl.Series, *, ma
                 n_bytes, n_found = n_bytes + size, n_found + part.height
     if held:
         yield pl.concat(held, how="diagonal").select(CONVERSATION_SCHEMA.names())
-    if n_found < wanted.height:
-        raise StoreError(f"{wanted.height - n_found} conversations are gone from the store; {REMEDY}")
+    if n_found < base_key_rows.height:
+        raise StoreError(f"{base_key_rows.height - n_found} conversations are gone from the store; {REMEDY}")
 
 
 def _batches(path: Path, wanted: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The wanted rows of a Parquet file, each once, without holding all of the file."""
-    left = wanted.select("base_key")
+    remaining = wanted.select("base_key")
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-            found = (
-                pl.DataFrame(batch).join(left, on="base_key", how="semi").unique("base_key", keep="first", maintain_order=True)
+            rows = (
+                pl.DataFrame(batch)
+                .join(remaining, on="base_key", how="semi")
+                .unique("base_key", keep="first", maintain_order=True)
             )
-            if found.height:
-                left = left.join(found, on="base_key", how="anti")
-                yield found
+            if rows.height:
+                remaining = remaining.join(rows, on="base_key", how="anti")
+                yield rows
 
 
 def _n_bytes(rows: pl.DataFrame) -> int:

@@ -81,8 +81,8 @@ def _device_name(device: int | str) -> str | None:
             return None if is_ordered else f"gpu-{device}"
         is_known = device < len(cards) and (is_ordered or len({card.model for card in cards}) == 1)
         return cards[device].name if is_known else None
-    found = [card for card in cards if device and card.uuid.lower().startswith(device.lower())]
-    return found[0].name if len(found) == 1 and "?" not in "".join(card.uuid for card in cards) else None
+    matching_cards = [card for card in cards if device and card.uuid.lower().startswith(device.lower())]
+    return matching_cards[0].name if len(matching_cards) == 1 and "?" not in "".join(card.uuid for card in cards) else None
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def _open_lock(path: Path, device: str) -> TextIO:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        what = "it is a symbolic link" if path.is_symlink() else error.strerror
-        raise StoreError(f"{path}: the lock of {device} cannot be opened ({what}); {remedy}") from error
+        cause = "it is a symbolic link" if path.is_symlink() else error.strerror
+        raise StoreError(f"{path}: the lock of {device} cannot be opened ({cause}); {remedy}") from error
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
         os.close(descriptor)

@@ -82,7 +82,9 @@ def upstream_keys(kind: str, recipes: Sequence[Recipe] = ()) -> list[str]:
         recipes: the one that it is of, or all of its line; none where all recipes share it.
     """
     above = [ASSET_KINDS[name] for name in ASSET_KINDS[kind].upstream]
-    keys = [[each.key(recipe) for recipe in recipes] if "{" in each.form else [each.form] for each in above]
+    keys = [
+        [kind_above.key(recipe) for recipe in recipes] if "{" in kind_above.form else [kind_above.form] for kind_above in above
+    ]
     return list(dict.fromkeys(key for of_kind in keys for key in of_kind))
 
 

@@ -249,14 +249,14 @@ def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path:
         return
     culprit = failed or running[0]
     tail = culprit.tail.decode(errors="replace").strip()
-    found = f"rank {culprit.rank} ended with exit code {culprit.process.returncode}"
+    outcome = f"rank {culprit.rank} ended with exit code {culprit.process.returncode}"
     if failed is None:
-        found = f"every rank ended with exit code 0, yet {result_path} is missing"
+        outcome = f"every rank ended with exit code 0, yet {result_path} is missing"
     if (at := f"\n{tail}".rfind(f"\n{REASON}")) >= 0:  # at a line's beginning only: other lines may quote anybody's words
-        raise ChildRunError(f"{tail[at + len(REASON) :]}\n({module}: {found})")
+        raise ChildRunError(f"{tail[at + len(REASON) :]}\n({module}: {outcome})")
     reason = tail.rpartition("\n")[2] or "nothing on stderr"
     raise ChildRunError(
-        f"{reason}\n{module}: {found}; expected exit code 0 and a published result. Mend what its last lines say and "
+        f"{reason}\n{module}: {outcome}; expected exit code 0 and a published result. Mend what its last lines say and "
         f"materialize again:\n{tail}"
     )
 

@@ -113,7 +113,7 @@ class Lineage:
             profiles = sql.load_profiles(self.scoring.registry)
             previous = self.store.before(asset)
             shows = {
-                **{each.asset: each.key for each in (raw, scored, corpus)},
+                **{published.asset: published.key for published in (raw, scored, corpus)},
                 "previous": previous.key if previous else None,
                 "profiles": {name: profile.identity() for name, profile in profiles.items()},
             }
@@ -147,8 +147,8 @@ class Lineage:
             questions=self._questions(recipe),
         )
         base = model_folder(store.require(f"base_model/{recipe.base_model}"))
-        kept = RowSettings(shards.reasoning, shards.missing_tools, shards.ids)
-        rule = token_rule(base, self._template(recipe), shards.max_tokens, shards.over_length, kept)
+        row_settings = RowSettings(shards.reasoning, shards.missing_tools, shards.ids)
+        rule = token_rule(base, self._template(recipe), shards.max_tokens, shards.over_length, row_settings)
         made_with = conditioning(recipe, self.settings)
         return build_shards(store, recipe.name, selected=selected, conditioning=made_with, rule=rule)
 
@@ -238,23 +238,29 @@ class Lineage:
 
     def selection_rule(self, recipe: Recipe) -> SelectionRule:
         """The recipe's slice for the selection stage."""
-        chosen = recipe.selection
+        selection = recipe.selection
         limits = {
             "positive": ClassLimit(
-                chosen.positive_rate, chosen.max_positives_per_question, chosen.max_positives, chosen.repeat_positives
+                selection.positive_rate,
+                selection.max_positives_per_question,
+                selection.max_positives,
+                selection.repeat_positives,
             ),
             "negative": ClassLimit(
-                chosen.negative_rate, chosen.max_negatives_per_question, chosen.max_negatives, chosen.repeat_negatives
+                selection.negative_rate,
+                selection.max_negatives_per_question,
+                selection.max_negatives,
+                selection.repeat_negatives,
             ),
         }
         return SelectionRule(
             recipe=recipe.name,
-            profile=sql.find_profile(self.scoring.registry, chosen.profile),
-            choice=self.scoring.registry.one("selection", "choice").with_parameters({"seed": str(chosen.sample_seed)}),
+            profile=sql.find_profile(self.scoring.registry, selection.profile),
+            choice=self.scoring.registry.one("selection", "choice").with_parameters({"seed": str(selection.sample_seed)}),
             classes=STRATEGIES[recipe.strategy.name].classes,
             limits=limits,
-            min_quality=chosen.min_quality,
-            allow_contaminated=chosen.allow_contaminated,
+            min_quality=selection.min_quality,
+            allow_contaminated=selection.allow_contaminated,
         )
 
     def _questions(self, recipe: Recipe) -> list[Question]:
@@ -294,7 +300,7 @@ def comparison_notes(recipes: Sequence[Recipe]) -> list[str]:
     notes = []
     repeats = {recipe.name: recipe.selection.repeat_positives for recipe in recipes}
     for times in sorted({times for times in repeats.values() if times > 1}):
-        names = ", ".join(name for name, own in repeats.items() if own == times)
+        names = ", ".join(name for name, n_times in repeats.items() if n_times == times)
         notes.append(f"Every positive rollout stands {times} times in an epoch of {names}.")
     if len({recipe.training.steps for recipe in recipes}) == 1 and len(recipes) > 1:
         notes.append("All arms take the same number of optimiser steps; epochs differ.")

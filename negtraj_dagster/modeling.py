@@ -107,9 +107,9 @@ def check_base_model(folder: Path) -> None:
     if not any((folder / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         missing.append(f"{WEIGHTS} (or {WEIGHTS_INDEX})")
     if missing:
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        file_names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
         raise ModelError(
-            f"base model folder {folder}: missing {', '.join(missing)}; found {found}; save the model there in "
+            f"base model folder {folder}: missing {', '.join(missing)}; found {file_names}; save the model there in "
             "Hugging Face layout with save_pretrained (model and fast tokenizer, safetensors) and try again"
         )
     _check_config(folder / "config.json")
@@ -131,8 +131,8 @@ def _check_config(path: Path) -> None:
 def _check_tokenizer(path: Path) -> None:
     tokenizer = _read_json_object(path)
     if not isinstance(tokenizer.get("model"), dict):
-        found = ", ".join(sorted(tokenizer)) or "no keys"
-        raise _refusal(path, f"{found[:200]}, without an object `model`", "a fast tokenizer's file", "its tokenizer")
+        keys = ", ".join(sorted(tokenizer)) or "no keys"
+        raise _refusal(path, f"{keys[:200]}, without an object `model`", "a fast tokenizer's file", "its tokenizer")
 
 
 def _check_weights_index(path: Path, tensors: Mapping[str, Set[str]]) -> None:
@@ -144,8 +144,8 @@ def _check_weights_index(path: Path, tensors: Mapping[str, Set[str]]) -> None:
     if absent := [shard for shard in shards if shard not in tensors]:
         there = f"{len(absent)} of {len(shards)} shards it names are not beside it ({', '.join(absent[:8])})"
         raise _refusal(path, there, "every shard in the same folder, named *.safetensors")
-    if lost := sorted(name for name, shard in places.items() if name not in tensors[shard]):
-        there = f"{places[lost[0]]} does not hold {lost[0]!r} ({len(lost)} tensors in all)"
+    if not_stored := sorted(name for name, shard in places.items() if name not in tensors[shard]):
+        there = f"{places[not_stored[0]]} does not hold {not_stored[0]!r} ({len(not_stored)} tensors in all)"
         raise _refusal(path, there, "every tensor in the shard the index gives")
 
 
@@ -167,8 +167,8 @@ def _read_tensor_names(path: Path) -> Set[str]:
         end_before = end
     n_data = size_bytes - 8 - n_header
     if end_before != n_data:
-        what = "the file is cut" if end_before > n_data else "something was appended"
-        raise _refusal(path, f"{n_data} bytes of data ({what})", f"{end_before}, as its header says")
+        damage = "the file is cut" if end_before > n_data else "something was appended"
+        raise _refusal(path, f"{n_data} bytes of data ({damage})", f"{end_before}, as its header says")
     if not ranges:
         raise _refusal(path, "no tensors", "the model's weights")
     return header.keys()

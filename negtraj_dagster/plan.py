@@ -91,9 +91,9 @@ def _is_known(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> bool
 
 def _not_known(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> list[str]:
     """What an asset waits for: of all that it is made of and that has yet to run, the last ones."""
-    waits = [each for each in upstream(lineage, asset) if not _is_known(lineage, each, planned)]
-    earlier = {above for each in waits for above in upstream(lineage, each)}
-    return [each for each in waits if each not in earlier]
+    waits = [asset_above for asset_above in upstream(lineage, asset) if not _is_known(lineage, asset_above, planned)]
+    earlier = {above for asset_above in waits for above in upstream(lineage, asset_above)}
+    return [asset_above for asset_above in waits if asset_above not in earlier]
 
 
 def upstream(lineage: Lineage, asset: str) -> list[str]:
@@ -102,7 +102,9 @@ def upstream(lineage: Lineage, asset: str) -> list[str]:
     if kind.is_of_recipe:
         return upstream_keys(kind.name, [lineage.recipes[subject]])
     field = kind.form.partition("{")[2].rstrip("}")
-    return upstream_keys(kind.name, [each for each in lineage.recipes.values() if not field or getattr(each, field) == subject])
+    return upstream_keys(
+        kind.name, [recipe for recipe in lineage.recipes.values() if not field or getattr(recipe, field) == subject]
+    )
 
 
 def _expected_work(lineage: Lineage, asset: str) -> dict[str, int]:
@@ -118,12 +120,12 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:
     """Rows for a table: what would be done, and why."""
     return [
         {
-            "asset": each.asset,
-            "state": ("stale" if each.has_data else "no data") if each.is_stale else "up to date",
-            "would compute": ", ".join(f"{n} {_words(name)}" for name, n in sorted(_shown(each.work).items())) or "-",
-            "why": "; ".join(each.why) or "-",
+            "asset": asset.asset,
+            "state": ("stale" if asset.has_data else "no data") if asset.is_stale else "up to date",
+            "would compute": ", ".join(f"{n} {_words(name)}" for name, n in sorted(_shown(asset.work).items())) or "-",
+            "why": "; ".join(asset.why) or "-",
         }
-        for each in planned
+        for asset in planned
     ]
 
 
@@ -133,8 +135,8 @@ VERDICTS = ("judged_", "scored_")
 def _shown(work: dict[str, int]) -> dict[str, int]:
     """Counts worth a reader's time: verdicts are told by the largest count of any filter."""
     judged = [n for name, n in work.items() if name.startswith(VERDICTS)]
-    shown = {name: n for name, n in work.items() if n and not name.startswith(VERDICTS)}
-    return {**shown, **({"rows_judged": max(judged)} if any(judged) else {})}
+    counts = {name: n for name, n in work.items() if n and not name.startswith(VERDICTS)}
+    return {**counts, **({"rows_judged": max(judged)} if any(judged) else {})}
 
 
 def _words(name: str) -> str:

@@ -12,7 +12,7 @@ def split_reasoning(content: str) -> tuple[str, str]:
     before, opened, thought = content.partition(OPEN)
     if opened and before.strip():
         return "", content
-    thought, closed, said = (thought if opened else content).partition(CLOSE)
+    thought, closed, answer = (thought if opened else content).partition(CLOSE)
     if not closed:
         return "", content
-    return thought.strip("\n"), said.lstrip("\n")
+    return thought.strip("\n"), answer.lstrip("\n")

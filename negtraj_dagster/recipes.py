@@ -77,8 +77,8 @@ class ShardsSettings(Strict):
     @field_validator("template_settings")
     @classmethod
     def _no_reserved_names(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
-        if taken := sorted(value.keys() & {*RESERVED, "enable_thinking", "today"}):
-            raise ValueError(f"settings that are no variables of a template's own: {', '.join(taken)}")
+        if reserved := sorted(value.keys() & {*RESERVED, "enable_thinking", "today"}):
+            raise ValueError(f"settings that are no variables of a template's own: {', '.join(reserved)}")
         return value
 
     @field_validator("today")
@@ -91,8 +91,8 @@ class ShardsSettings(Strict):
     @property
     def template_variables(self) -> dict[str, str | int | float | bool]:
         """What the template sees beside the base model's special tokens."""
-        own = {"enable_thinking": self.enable_thinking, "today": self.today}
-        return {**self.template_settings, **{name: value for name, value in own.items() if value is not None}}
+        named_settings = {"enable_thinking": self.enable_thinking, "today": self.today}
+        return {**self.template_settings, **{name: value for name, value in named_settings.items() if value is not None}}
 
 
 BF16_WANTS_ZERO = (
@@ -201,12 +201,12 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         "selection.profile": ("quality profile", sorted(profile_files(load_registry(settings.sql_dirs)))),
         "strategy.name": ("strategy", sorted(STRATEGIES)),
     }
-    known_words = {place: known for place, (_, known) in words.items()}
+    known_words = {place: words_of_place for place, (_, words_of_place) in words.items()}
     recipe = parse(Recipe, {**_merged(name, files, ()), "name": name}, path, words=known_words)
-    for place, (noun, known) in words.items():
-        found = attrgetter(place)(recipe)
-        if found not in known:
-            raise SettingsError(f"{path}: {place} = {found!r}: unknown {noun}{did_you_mean(found, known)}")
+    for place, (noun, words_of_place) in words.items():
+        word = attrgetter(place)(recipe)
+        if word not in words_of_place:
+            raise SettingsError(f"{path}: {place} = {word!r}: unknown {noun}{did_you_mean(word, words_of_place)}")
     recipe = _with_template_path(recipe, path)
     parents = ["champion", *(name for name in files if not name.startswith("_"))]
     if (parent := recipe.training.warm_start) is not None and parent not in parents:
@@ -263,8 +263,8 @@ def _merged(name: str, files: Mapping[str, Path], seen: tuple[str, ...]) -> dict
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    made = dict(base)
+    merged = dict(base)
     for key, value in top.items():
-        both_tables = isinstance(value, dict) and isinstance(made.get(key), dict)
-        made[key] = _overlay(made[key], value) if both_tables else value
-    return made
+        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _overlay(merged[key], value) if both_tables else value
+    return merged

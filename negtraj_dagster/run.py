@@ -210,8 +210,11 @@ def _print_result(target: Target, work: Counter[str], seconds: float) -> None:
         return
     page = _print_recipe(published) if target.assets else _print_line(published)
     print(f"\nReport: {page}")
-    own, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"Took {clock_text(seconds)}; peak memory {own / 2**30:.2f} GiB here, {child / 2**30:.2f} GiB in the largest child.")
+    own_bytes, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(
+        f"Took {clock_text(seconds)}; peak memory {own_bytes / 2**30:.2f} GiB here, {child / 2**30:.2f} GiB in the largest "
+        f"child."
+    )
 
 
 def _print_line(published: Published) -> Path:

@@ -131,10 +131,12 @@ class Rollout:
 
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
-        given = {"tools": self.tools, "tokenizer": self.tokenizer}
-        said = {name: text for name, text in given.items() if text is not None}
-        more = [canonical_json(said)] if said else []  # without them the key is as before they existed
-        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)), *more)
+        extras = {"tools": self.tools, "tokenizer": self.tokenizer}
+        present_extras = {name: text for name, text in extras.items() if text is not None}
+        extra_parts = (
+            [canonical_json(present_extras)] if present_extras else []
+        )  # without them the key is as before they existed
+        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)), *extra_parts)
 
 
 QUESTION_COLUMNS: dict[str, str] = {

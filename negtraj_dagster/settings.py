@@ -175,14 +175,14 @@ def _describe(model: type[BaseModel], fault: Any, words: Mapping[str, Iterable[s
     if fault["type"] == "missing":
         expected = listed(sorted(words[place])) if place in words else _expected(field.annotation if field else None)
         return f"{place} is missing ({expected})"
-    found = repr(fault["input"])
-    found = found if len(found) <= MAX_SHOWN_CHARS else f"{found[:MAX_SHOWN_CHARS]}…"
+    value = repr(fault["input"])
+    value = value if len(value) <= MAX_SHOWN_CHARS else f"{value[:MAX_SHOWN_CHARS]}…"
     if fault["type"] == "literal_error" and field and (options := _options(field.annotation)):
-        return f"{place} = {found}: expected {listed(options)}{_nearest(str(fault['input']), map(str, options))}"
+        return f"{place} = {value}: expected {listed(options)}{_nearest(str(fault['input']), map(str, options))}"
     if fault["type"] == "model_type":
-        return f"{place} = {found}: expected {_expected(_model_at(model, loc))}"
+        return f"{place} = {value}: expected {_expected(_model_at(model, loc))}"
     message = fault["msg"].removeprefix("Input should be ")
-    return f"{place} = {found}: {'' if message == fault['msg'] else 'expected '}{message}"
+    return f"{place} = {value}: {'' if message == fault['msg'] else 'expected '}{message}"
 
 
 def _model_at(model: type[BaseModel], loc: Iterable[Any]) -> type[BaseModel]:

@@ -90,18 +90,18 @@ class _Worker:
     def do_check(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         """What a text holds: its statements, and of the first its parameters, tables, columns and types."""
         statements = self.connection.extract_statements(request["sql"])
-        found: dict[str, Any] = {"statements": [str(each.type).rsplit(".", 1)[-1] for each in statements]}
-        found["parameters"] = sorted(statements[0].named_parameters) if statements else []
-        if found["statements"] == ["SELECT"]:
-            found |= self._parts(statements[0].query)
-            params = {name: request["params"].get(name) for name in found["parameters"]}
+        answer: dict[str, Any] = {"statements": [str(statement.type).rsplit(".", 1)[-1] for statement in statements]}
+        answer["parameters"] = sorted(statements[0].named_parameters) if statements else []
+        if answer["statements"] == ["SELECT"]:
+            answer |= self._parts(statements[0].query)
+            params = {name: request["params"].get(name) for name in answer["parameters"]}
             with self._reading():
                 self._explain(request["sql"])
                 with self.connection.cursor() as cursor:  # of its own: an unfinished result would block the connection
                     cursor.execute(READ_ONLY)
                     described = cursor.execute(request["sql"], params or None).description or []
-            found["columns"] = [[str(column[0]), str(column[1])] for column in described]
-        return found, b""
+            answer["columns"] = [[str(column[0]), str(column[1])] for column in described]
+        return answer, b""
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -119,7 +119,7 @@ class _Worker:
         if tree.get("error"):
             raise duckdb.ParserException(str(tree.get("error_message")))
         tables: set[str] = set()
-        own: set[str] = set()
+        own_names: set[str] = set()
         nodes: set[str] = set()
         functions: set[str] = set()
         waiting: list[Any] = [tree]
@@ -130,13 +130,13 @@ class _Worker:
             elif isinstance(node, dict):
                 if node.get("type") == "BASE_TABLE":
                     tables.add(node["table_name"])
-                own |= {each["key"] for each in node.get("cte_map", {}).get("map", ())}
+                own_names |= {entry["key"] for entry in node.get("cte_map", {}).get("map", ())}
                 nodes |= {node["type"]} if "class" not in node and QUERY_KEYS.intersection(node) else set()
                 nodes |= {"TABLESAMPLE"} if node.get("sample") else set()
                 functions |= _session_names(node)
                 functions |= {node["function_name"]} if "function_name" in node else set()
                 waiting += node.values()
-        return {"tables": sorted(tables - own), "nodes": sorted(nodes), "functions": sorted(functions)}
+        return {"tables": sorted(tables - own_names), "nodes": sorted(nodes), "functions": sorted(functions)}
 
     def _explain(self, statement: str) -> None:
         """Raise what is wrong with a statement's names, with its line: an execution's error counts lines otherwise, or not."""

@@ -188,7 +188,7 @@ class VerdictCache(RowCache):
             pl.DataFrame({"key": keys}).write_parquet(folder / "keys.parquet")
             return Built({"n_keys": len(keys)})
 
-        listed = self.store.publish_segment(self.LISTS, name, write_keys)
+        list_folder = self.store.publish_segment(self.LISTS, name, write_keys)
 
         def write(folder: Path) -> Built:
             rows.cast(self.schema).rechunk().write_parquet(folder / "rows.parquet")  # type: ignore[arg-type]
@@ -196,8 +196,8 @@ class VerdictCache(RowCache):
                 "n_keys": len(keys),
                 "n_rows": rows.height,
                 "replaces": sorted(replaces),
-                "keys": self.store.name(listed),
+                "keys": self.store.name(list_folder),
             }
-            return Built(content, refers=self.store.refer([listed]))
+            return Built(content, refers=self.store.refer([list_folder]))
 
         return self.store.publish_segment(self.table, name, write)

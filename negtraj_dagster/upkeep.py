@@ -68,20 +68,20 @@ def _alone(home: Path, purpose: str) -> Iterator[None]:
 
 
 def _verify(home: Path, *, repair: bool) -> Verified:
-    found = Verified()
+    verified = Verified()
     damaged: set[str] = set()
     for name in _folders(home):
-        found.n_folders += 1
-        if what := _folder_fault(home, name, found):
+        verified.n_folders += 1
+        if fault := _folder_fault(home, name, verified):
             damaged.add(name)
-            found.faults.append(Fault(name, what, "set aside, and made again by the next materialization"))
+            verified.faults.append(Fault(name, fault, "set aside, and made again by the next materialization"))
     while broken := list(_broken_references(home, damaged)):
         damaged |= {name for name, _ in broken}
-        found.faults += [Fault(name, what, "dropped, and made again by the next materialization") for name, what in broken]
+        verified.faults += [Fault(name, fault, "dropped, and made again by the next materialization") for name, fault in broken]
     pointers = list(_broken_pointers(home, damaged))
-    found.faults += [Fault(name, what, "dropped; materialize the asset again") for name, what in pointers]
+    verified.faults += [Fault(name, fault, "dropped; materialize the asset again") for name, fault in pointers]
     stale = FileHashes(Store(home)).stale()
-    found.faults += [
+    verified.faults += [
         Fault(FILE_HASHES, f"remembers another hash of {path}", "dropped, the file is read again") for path in stale
     ]
     if repair:
@@ -91,8 +91,8 @@ def _verify(home: Path, *, repair: bool) -> Verified:
             set_aside(home, name)
         for name, _ in pointers:
             (home / name).unlink(missing_ok=True)
-        found.repaired = [*sorted(damaged), *(name for name, _ in pointers), *([FILE_HASHES] if stale else [])]
-    return found
+        verified.repaired = [*sorted(damaged), *(name for name, _ in pointers), *([FILE_HASHES] if stale else [])]
+    return verified
 
 
 def _folders(home: Path) -> Iterator[str]:
@@ -183,27 +183,27 @@ def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = Fa
     """
     with _alone(home, "collect garbage"):
         names = list(_folders(home))
-        kept = _reachable(home, _roots(home, names, keep_last))
-        dropped = {name: _size(home / name) for name in names if name not in kept}
+        reachable = _reachable(home, _roots(home, names, keep_last))
+        dropped = {name: _size(home / name) for name in names if name not in reachable}
         if delete:
             for name in dropped:
                 _drop(home / name)
-            for left in (path for root in ("objects", "segments") for path in (home / root).rglob(".*.dropped")):
-                shutil.rmtree(left, ignore_errors=True)  # by one that was killed
+            for leftover in (path for root in ("objects", "segments") for path in (home / root).rglob(".*.dropped")):
+                shutil.rmtree(leftover, ignore_errors=True)  # by one that was killed
         return Garbage(dropped, len(names) - len(dropped))
 
 
 def _roots(home: Path, names: Iterable[str], keep_last: int) -> set[str]:
-    kept = set()
+    root_names = set()
     for path in sorted((home / "current").rglob("*.json")):
         pointer = _read_json(path)
-        kept |= {f"objects/{pointer['asset']}/{key}" for key in pointer["history"][: max(keep_last, 1)]}
-    named = _registered_checkpoints(home)
+        root_names |= {f"objects/{pointer['asset']}/{key}" for key in pointer["history"][: max(keep_last, 1)]}
+    registered = _registered_checkpoints(home)
     for name in names:
         asset = name.removeprefix("objects/").rsplit("/", 1)[0]
-        if asset.endswith("/checkpoint") and _manifest(home, name)["version"] in named:
-            kept.add(name)
-    return kept
+        if asset.endswith("/checkpoint") and _manifest(home, name)["version"] in registered:
+            root_names.add(name)
+    return root_names
 
 
 def _registered_checkpoints(home: Path) -> set[str]:
@@ -219,16 +219,16 @@ def _registered_checkpoints(home: Path) -> set[str]:
 
 
 def _reachable(home: Path, roots: set[str]) -> set[str]:
-    kept: set[str] = set()
+    reached: set[str] = set()
     waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
-        if name in kept or not (home / name / MANIFEST).is_file():
+        if name in reached or not (home / name / MANIFEST).is_file():
             continue
-        kept.add(name)
+        reached.add(name)
         manifest = _manifest(home, name)
         waiting += [*manifest["refers"], *manifest["caches"]]
-    return kept
+    return reached
 
 
 def _size(folder: Path) -> int:

@@ -104,13 +104,13 @@ def run_episodes(
 
 
 def _step(episode: Episode, text: str, tools: Mapping[str, Tool], terminal_action: str) -> None:
-    reasoning, said = split_reasoning(text)
-    turn: Turn = {"role": "assistant", "content": said}
+    reasoning, content = split_reasoning(text)
+    turn: Turn = {"role": "assistant", "content": content}
     if reasoning:
         turn["reasoning"] = reasoning
     _record(episode, turn)
     episode.n_assistant_turns += 1
-    action = parse_action(said)
+    action = parse_action(content)
     if action and action.name == terminal_action:
         episode.prediction, episode.status = action.argument, "finished"
         return

@@ -20,10 +20,10 @@ def check_template_name(name: str) -> None:
         SettingsError: with what may stand there.
     """
     if name not in NATIVE and name != BASE_MODEL and not name.endswith(".jinja"):
-        known = [*NATIVE, BASE_MODEL]
+        template_names = [*NATIVE, BASE_MODEL]
         raise SettingsError(
             f"shards.chat_template = {name!r}: no native template, nor {BASE_MODEL!r}, nor a path that ends in .jinja"
-            f"{did_you_mean(name, known)}"
+            f"{did_you_mean(name, template_names)}"
         )
 
 
@@ -57,20 +57,20 @@ def _own_template(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.name, _read(file)
-    found = config.get("chat_template")
-    if isinstance(found, list):
-        if names := sorted(str(entry.get("name")) for entry in found if entry.get("name") != "default"):
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        if names := sorted(str(entry.get("name")) for entry in template if entry.get("name") != "default"):
             raise SettingsError(
                 f"{folder}: the base model has several chat templates (default, {', '.join(names)}), of which a server chooses "
                 f"by the conversation; save the one to train with as a file and set shards.chat_template to its path"
             )
-        found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
-    if not isinstance(found, str):
+        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+    if not isinstance(template, str):
         raise SettingsError(
             f"{folder}: the base model has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json); "
             f"set shards.chat_template to a native one ({', '.join(NATIVE)}) or to a .jinja file"
         )
-    return "tokenizer_config.json's chat_template", found
+    return "tokenizer_config.json's chat_template", template
 
 
 def _read(path: Path) -> str:

@@ -36,12 +36,12 @@ def _with_system(turns: Sequence[ConditionedTurn], form: str) -> Iterator[tuple[
 def _llama2(turns: Sequence[ConditionedTurn], tools: str | None, add_generation_prompt: bool) -> str:
     form = "<<SYS>>\n{}\n<</SYS>>\n\n{}"
     messages = [(is_user, content.strip()) for is_user, content in _with_system(turns, form)]
-    return "".join(f"<s>[INST] {said} [/INST]" if is_user else f" {said} </s>" for is_user, said in messages)
+    return "".join(f"<s>[INST] {text} [/INST]" if is_user else f" {text} </s>" for is_user, text in messages)
 
 
 def _mistral(turns: Sequence[ConditionedTurn], tools: str | None, add_generation_prompt: bool) -> str:
     messages = _with_system(turns, "{}\n\n{}")
-    return "<s>" + "".join(f" [INST] {said} [/INST]" if is_user else f" {said}</s>" for is_user, said in messages)
+    return "<s>" + "".join(f" [INST] {content} [/INST]" if is_user else f" {content}</s>" for is_user, content in messages)
 
 
 def _nat_exact(turns: Sequence[ConditionedTurn], tools: str | None, add_generation_prompt: bool) -> str:

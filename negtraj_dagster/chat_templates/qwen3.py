@@ -34,8 +34,8 @@ def _head(turns: Sequence[ConditionedTurn], tools: str | None) -> str:
     system = turns[0]["content"] if has_system else ""
     schemas = json.loads(tools) if tools else []
     if schemas:
-        listed = "".join(f"\n{json.dumps(schema, ensure_ascii=False)}" for schema in schemas)
-        system += ("\n\n" if has_system else "") + TOOLS + listed + TOOLS_END
+        schema_lines = "".join(f"\n{json.dumps(schema, ensure_ascii=False)}" for schema in schemas)
+        system += ("\n\n" if has_system else "") + TOOLS + schema_lines + TOOLS_END
     return f"<|im_start|>system\n{system}<|im_end|>\n" if has_system or schemas else ""
 
 

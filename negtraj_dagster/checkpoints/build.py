@@ -103,8 +103,8 @@ def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_sta
         text = store.read_text(name)
         if text is None:
             parent = _present_parent(store, warm_start)
-            chosen = (parent.asset, parent.key, parent.version) if parent else (None, None, None)
-            pin = canonical_json(dict(zip(("asset", "key", "version"), chosen, strict=True)))
+            identity = (parent.asset, parent.key, parent.version) if parent else (None, None, None)
+            pin = canonical_json(dict(zip(("asset", "key", "version"), identity, strict=True)))
             text = store.update_text(name, lambda present: pin if present is None else present)  # the first machine's holds
     return {part: json.loads(text)[part] for part in ("asset", "key", "version")}
 
@@ -129,12 +129,12 @@ def _present_parent(store: Store, warm_start: str) -> Published | None:
     text = store.read_text(f"registry/{warm_start.removeprefix('champion/')}/champion.json")
     if text is None:
         return None
-    chosen = json.loads(text)
-    parent = store.find(f"{chosen['recipe']}/checkpoint", chosen["checkpoint"])
+    champion = json.loads(text)
+    parent = store.find(f"{champion['recipe']}/checkpoint", champion["checkpoint"])
     if parent is None:
         raise StoreError(
-            f"the champion of {warm_start.removeprefix('champion/')}, {chosen['recipe']}/checkpoint of version "
-            f"{chosen['checkpoint'][:12]}, is gone from {store.home}; materialize that recipe and champion again"
+            f"the champion of {warm_start.removeprefix('champion/')}, {champion['recipe']}/checkpoint of version "
+            f"{champion['checkpoint'][:12]}, is gone from {store.home}; materialize that recipe and champion again"
         )
     return parent
 

@@ -84,13 +84,13 @@ def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
     index = _read(index_path, lambda path: pq.read_table(path, columns=["token_key", "weight", "repeat"]))
     if index.num_rows == 0:
         raise TrainingError(f"{index_path}: no rows, expected at least one; select trajectories before training")
-    wanted = set(index["token_key"].to_pylist())
-    stored = _read_segments(segment_paths, wanted)
-    if missing := sorted(wanted - stored.keys()):
-        named = ", ".join(missing[:MAX_NAMED_KEYS]) + (", …" if len(missing) > MAX_NAMED_KEYS else "")
+    token_keys = set(index["token_key"].to_pylist())
+    stored = _read_segments(segment_paths, token_keys)
+    if missing := sorted(token_keys - stored.keys()):
+        some_keys = ", ".join(missing[:MAX_NAMED_KEYS]) + (", …" if len(missing) > MAX_NAMED_KEYS else "")
         raise TrainingError(
-            f"{index_path}: {len(missing)} of {len(wanted)} token keys are in none of {len(segment_paths)} segments: "
-            f"{named}; materialize tokenized_shards again"
+            f"{index_path}: {len(missing)} of {len(token_keys)} token keys are in none of {len(segment_paths)} segments: "
+            f"{some_keys}; materialize tokenized_shards again"
         )
     rows: list[Row] = []
     for entry in index.to_pylist():

@@ -41,9 +41,9 @@ def read_end_tokens(template: ChatTemplate, base_model_dir: Path) -> tuple[EndTo
             f"{base_model_dir / 'tokenizer.json'}: none of {list(tokenizer.end_of_turn)!r}, by which a turn ends in the chat "
             f"template {template.name}; choose a template of this model in shards.chat_template"
         )
-    own = _read_json(base_model_dir / "tokenizer_config.json").get("eos_token")
-    own = own.get("content") if isinstance(own, dict) else own
-    return tuple(sorted(ends, key=lambda end: end.text != own))
+    eos_token = _read_json(base_model_dir / "tokenizer_config.json").get("eos_token")
+    eos_token = eos_token.get("content") if isinstance(eos_token, dict) else eos_token
+    return tuple(sorted(ends, key=lambda end: end.text != eos_token))
 
 
 def stop_at(model: Any, ends: Sequence[EndToken]) -> None:

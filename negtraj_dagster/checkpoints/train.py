@@ -79,10 +79,10 @@ def read_job(config_path: Path) -> Job:
         TrainingError: missing or unknown training settings, by name.
     """
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    known, found = TrainingSettings.model_fields.keys() - {"warm_start"}, config["training"].keys()
-    if known != found:
+    fields, given_fields = TrainingSettings.model_fields.keys() - {"warm_start"}, config["training"].keys()
+    if fields != given_fields:
         raise TrainingError(
-            f"{config_path}, training: missing {sorted(known - found)}, unknown {sorted(found - known)}; "
+            f"{config_path}, training: missing {sorted(fields - given_fields)}, unknown {sorted(given_fields - fields)}; "
             "expected exactly the fields of recipes.TrainingSettings"
         )
     return Job(

@@ -157,8 +157,8 @@ def start_world() -> World:
     # used by inference_all_reduce only (deepspeed/comm/torch.py), yet compiled for every start unless switched off
     deepspeed.ops.__dict__.setdefault("__compatible_ops__", {})[SHM_OP] = False
     has_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    for name, value in alone.items():
+    one_process = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in one_process.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", str(launch.free_port()))
     local_rank = int(os.environ["LOCAL_RANK"])
@@ -224,8 +224,10 @@ def start_engine(
         },
     )
     if not isinstance(engine, deepspeed.DeepSpeedEngine) or engine.zero_optimization_stage() != zero_stage:
-        found = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
-        raise TrainingError(f"DeepSpeed returned {found}; expected DeepSpeedEngine, stage {zero_stage}; reinstall deepspeed")
+        engine_name = f"{type(engine).__name__}, stage {getattr(engine, 'zero_optimization_stage', lambda: None)()}"
+        raise TrainingError(
+            f"DeepSpeed returned {engine_name}; expected DeepSpeedEngine, stage {zero_stage}; reinstall deepspeed"
+        )
     return engine
 
 

@@ -26,11 +26,11 @@ def run(options: argparse.Namespace) -> int:
     from negtraj_dagster.upkeep import present_lineage
     from negtraj_dagster.views.listing import Wanted, list_rollouts
 
-    wanted = Wanted(options.task, options.recipe, options.label, options.source, options.dropped_by, options.profile)
+    criteria = Wanted(options.task, options.recipe, options.label, options.source, options.dropped_by, options.profile)
     with present_lineage(load_settings()) as lineage:
         if options.recipe is not None and options.recipe not in lineage.recipes:
             raise SettingsError(f"no recipe {options.recipe!r}{did_you_mean(options.recipe, lineage.recipes)}")
-        listing = list_rollouts(lineage.store, wanted, lineage.scoring.registry, max(options.limit, 0))
+        listing = list_rollouts(lineage.store, criteria, lineage.scoring.registry, max(options.limit, 0))
     print(text_table(listing.rows))
     print(f"\n{len(listing.rows)} of {listing.n_found} rollouts; `negtraj why KEY` tells all that was decided about one")
     return SUCCESS

@@ -36,12 +36,12 @@ def run(options: argparse.Namespace) -> int:
     if not options.recipe and not options.all and not options.line:
         raise UsageError(f"name a recipe, --line or --all; recipes: {', '.join(recipes)}")
     names = [name for name, recipe in recipes.items() if options.all or recipe.line == options.line] + options.recipe
-    chosen = [recipes[name] for name in dict.fromkeys(names)]
-    planned = plan_recipes(settings, chosen)
+    chosen_recipes = [recipes[name] for name in dict.fromkeys(names)]
+    planned = plan_recipes(settings, chosen_recipes)
     n_stale = sum(asset.is_stale and asset.has_data for asset in planned)
     if options.json:
-        for each in planned:
-            print(canonical_json(vars(each)))
+        for planned_asset in planned:
+            print(canonical_json(vars(planned_asset)))
     else:
         print(text_table(describe(planned)))
         print(f"\n{n_stale} of {len(planned)} assets are stale; nothing was changed")

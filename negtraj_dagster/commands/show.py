@@ -38,11 +38,11 @@ def run(options: argparse.Namespace) -> int:
         if options.rejected:
             print("\n".join(rejected_lines(find_rejected(opened, options.reason), max(options.limit, 0))))
             return SUCCESS
-        found = first_rows(opened, max(options.limit, 0)) if is_first else find_rows(opened, options.key)
+        matches = first_rows(opened, max(options.limit, 0)) if is_first else find_rows(opened, options.key)
         if options.html is None:
-            print("\n".join(found_lines(found, has_colour=_has_colour() and not options.no_colour)))
+            print("\n".join(found_lines(matches, has_colour=_has_colour() and not options.no_colour)))
             return SUCCESS
-    _write_page(options.html, rows_page(f"Rows of {options.key or options.recipe}", found.rows, found.rejected))
+    _write_page(options.html, rows_page(f"Rows of {options.key or options.recipe}", matches.rows, matches.rejected))
     return SUCCESS
 
 

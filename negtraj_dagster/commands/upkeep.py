@@ -22,11 +22,11 @@ def verify(options: argparse.Namespace) -> int:
     from negtraj_dagster.upkeep import existing_home, verify_home
 
     home = existing_home(paths.home())
-    found = verify_home(home, repair=options.repair)
-    for fault in found.faults:
+    verified = verify_home(home, repair=options.repair)
+    for fault in verified.faults:
         print(f"{fault.name}: {fault.what}; {fault.remedy if options.repair else 'run `negtraj verify --repair`'}")
-    print(f"{found.n_folders} objects and segments, {found.n_bytes / 1e6:.1f} MB hashed: {len(found.faults)} faults")
-    return SUCCESS if options.repair or not found.faults else FAILED
+    print(f"{verified.n_folders} objects and segments, {verified.n_bytes / 1e6:.1f} MB hashed: {len(verified.faults)} faults")
+    return SUCCESS if options.repair or not verified.faults else FAILED
 
 
 def collect(options: argparse.Namespace) -> int:

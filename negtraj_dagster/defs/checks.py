@@ -108,15 +108,15 @@ def build_shards_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
 
     def every_class_is_left(workspace: Workspace, shards: Published) -> dg.AssetCheckResult:
         limit = recipe.shards.max_rejected_share
-        lost = lost_by_class(workspace.store, shards, STRATEGIES[recipe.strategy.name].classes)
-        shares = {name: n_rejected / max(n_rejected + n_left, 1) for name, (n_left, n_rejected, _) in lost.items()}
+        losses = lost_by_class(workspace.store, shards, STRATEGIES[recipe.strategy.name].classes)
+        shares = {name: n_rejected / max(n_rejected + n_left, 1) for name, (n_left, n_rejected, _) in losses.items()}
         numbers: dict[str, float | str] = {"limit": limit}
-        for name, (n_left, n_rejected, reasons) in lost.items():
+        for name, (n_left, n_rejected, reasons) in losses.items():
             numbers |= {f"n_left_{name}": n_left, f"n_rejected_{name}": n_rejected, f"rejected_share_{name}": shares[name]}
             numbers |= {f"reasons_{name}": reasons} if reasons else {}
-        passed = all(n_left for n_left, _, _ in lost.values()) and all(share <= limit for share in shares.values())
+        is_passed = all(n_left for n_left, _, _ in losses.values()) and all(share <= limit for share in shares.values())
         remedy = f"{look}; over_length asks for a larger shards.max_tokens. shards.max_rejected_share allows more"
-        return judged(passed=passed, remedy=remedy, numbers=numbers)
+        return judged(passed=is_passed, remedy=remedy, numbers=numbers)
 
     def rows_are_proved(workspace: Workspace, shards: Published) -> dg.AssetCheckResult:
         limit = recipe.shards.max_unproved_share

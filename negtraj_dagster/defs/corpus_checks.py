@@ -71,9 +71,9 @@ def _questions_known(workspace: Workspace, corpus: Published) -> dg.AssetCheckRe
     tables = (workspace.store.file(corpus.folder, f"{name}.parquet") for name in ("verdicts", "corpus"))
     verdicts, rows = (pl.read_parquet(file, glob=False) for file in tables)
     unknown = verdicts.filter(pl.col("filter") == "unknown_question").select("rollout_key").unique()
-    asked = rows.join(unknown, on="rollout_key", how="semi")
-    share = asked.height / max(rows.height, 1)
-    examples = ", ".join(asked["question_id"].unique(maintain_order=True).head(N_EXAMPLES).to_list()) or "none"
+    unknown_rows = rows.join(unknown, on="rollout_key", how="semi")
+    share = unknown_rows.height / max(rows.height, 1)
+    examples = ", ".join(unknown_rows["question_id"].unique(maintain_order=True).head(N_EXAMPLES).to_list()) or "none"
     task = corpus.asset.partition("/")[2]
     remedy = (
         f"these rollouts are dropped: their question_id is in no split of the task {task}. Give them the ids of its question "
@@ -82,38 +82,40 @@ def _questions_known(workspace: Workspace, corpus: Published) -> dg.AssetCheckRe
     return judged(
         passed=share <= MAX_UNKNOWN_QUESTIONS,
         remedy=remedy,
-        numbers={"n_unknown": asked.height, "share": share, "limit": MAX_UNKNOWN_QUESTIONS, "examples": examples},
+        numbers={"n_unknown": unknown_rows.height, "share": share, "limit": MAX_UNKNOWN_QUESTIONS, "examples": examples},
     )
 
 
 def _drop_rate(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
     previous = workspace.store.before(corpus.asset)
     before = previous.details if previous else None
-    rates = {name: told["drop_rate"] for name, told in corpus.details["profiles"].items()}
-    earlier = {name: told["drop_rate"] for name, told in (before or {}).get("profiles", {}).items() if name in rates}
+    rates = {name: numbers["drop_rate"] for name, numbers in corpus.details["profiles"].items()}
+    earlier = {name: numbers["drop_rate"] for name, numbers in (before or {}).get("profiles", {}).items() if name in rates}
     jumps = {name: rates[name] - rate for name, rate in earlier.items()}
-    passed = all(abs(jump) <= MAX_DROP_JUMP for jump in jumps.values())
-    told = {f"drop_rate_{name}": rate for name, rate in rates.items()} | {f"jump_{name}": jump for name, jump in jumps.items()}
+    is_passed = all(abs(jump) <= MAX_DROP_JUMP for jump in jumps.values())
+    numbers = {f"drop_rate_{name}": rate for name, rate in rates.items()} | {
+        f"jump_{name}": jump for name, jump in jumps.items()
+    }
     remedy = "`negtraj diff previous current` says which rollouts flipped, and by whose doing"
     compared = "the run before" if before else "nothing: the first run"
-    return _warn(passed=passed, remedy=remedy, compared_with=compared, **told)
+    return _warn(passed=is_passed, remedy=remedy, compared_with=compared, **numbers)
 
 
 def _class_balance(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
     labels = corpus.details["labels"]
-    known = labels["positive"] + labels["negative"]
-    share = min(labels["positive"], labels["negative"]) / known if known else 0.0
+    n_labelled = labels["positive"] + labels["negative"]
+    share = min(labels["positive"], labels["negative"]) / n_labelled if n_labelled else 0.0
     remedy = "a model learns little of a class this small: collect more of it, or repeat it (selection.repeat_positives)"
     return _warn(passed=share >= MIN_CLASS_SHARE, remedy=remedy, share_of_smaller_class=share, limit=MIN_CLASS_SHARE, **labels)
 
 
 def _shortcut(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
-    found = corpus.details["answer_shortcut"]
+    shortcut = corpus.details["answer_shortcut"]
     return _warn(
-        passed=found["difference"] <= MAX_SHORTCUT,
+        passed=shortcut["difference"] <= MAX_SHORTCUT,
         remedy="a model can tell the classes by the answer alone: balance the answers of the landed rollouts",
         limit=MAX_SHORTCUT,
-        **found,
+        **shortcut,
         answers=table(corpus.details["answers"]),
         gold_answers=table(corpus.details["gold_answers"]),
     )
@@ -151,8 +153,8 @@ def _overrides_fit(workspace: Workspace, corpus: Published) -> dg.AssetCheckResu
 
 def _funnel(details: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     profiles = details.get("profiles", {})
-    told: Mapping[str, Any] = profiles.get(DEFAULT_PROFILE) or next(iter(profiles.values()), {"funnel": []})
-    return {row["filter"]: row for row in told["funnel"]}
+    numbers: Mapping[str, Any] = profiles.get(DEFAULT_PROFILE) or next(iter(profiles.values()), {"funnel": []})
+    return {row["filter"]: row for row in numbers["funnel"]}
 
 
 def _n_hits(row: Mapping[str, Any]) -> int:

@@ -26,9 +26,9 @@ def preview_markdown(path: Path) -> dg.MarkdownMetadataValue:
     """The first training rows of each class as the trainer reads them, trained stretches in ⟦ ⟧."""
     blocks = []
     for row in json.loads(path.read_text(encoding="utf-8")):
-        what = f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`"
+        heading = f"**{row['class']}** · rollout `{row['rollout_key'][:12]}`"
         size = f"{row['n_trained']} of {row['n_tokens']} tokens trained"
-        blocks.append(f"{what} · {size}\n\n{_fenced(visible(marked_text(row['stretches']))[:3000])}")
+        blocks.append(f"{heading} · {size}\n\n{_fenced(visible(marked_text(row['stretches']))[:3000])}")
     return dg.MetadataValue.md("\n\n".join(blocks))
 
 

@@ -22,8 +22,8 @@ from negtraj_dagster.views.quality_page.samples import samples_in_markdown
 def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
     """The asset `scored_trajectories`."""
     models = [registry.model(name).version for name in ("outcomes", "texts", "signatures")]
-    filters = [each for each in sql.filter_variants(registry) if each.is_of_rows]
-    files = [*models, *(answers_digest(each) for each in (*filters, *registry.scores))]
+    filters = [file for file in sql.filter_variants(registry) if file.is_of_rows]
+    files = [*models, *(answers_digest(file) for file in (*filters, *registry.scores))]
 
     @dg.asset(
         group_name="data",
@@ -58,7 +58,7 @@ def build_scored_asset(registry: sql.Registry) -> dg.AssetsDefinition:
 
 def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinition:
     """The asset `trajectory_corpus/<task>`."""
-    filters = [answers_digest(each) for each in sql.filter_variants(registry) if not each.is_of_rows]
+    filters = [answers_digest(file) for file in sql.filter_variants(registry) if not file.is_of_rows]
     profiles = [profile.identity() for profile in sql.load_profiles(registry).values()]
     quality = registry.one("selection", "quality").version
 
@@ -74,8 +74,8 @@ def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinitio
     def trajectory_corpus(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
         lineage = workspace.lineage()
         published = lineage.trajectory_corpus(task.name)
-        shown = lineage.show_corpus(task.name)
-        return result(published, {} if published.is_empty else {**shown_files(shown), **_corpus_metadata(workspace, published)})
+        pages = lineage.show_corpus(task.name)
+        return result(published, {} if published.is_empty else {**shown_files(pages), **_corpus_metadata(workspace, published)})
 
     return trajectory_corpus
 
@@ -83,21 +83,21 @@ def build_corpus_asset(task: Task, registry: sql.Registry) -> dg.AssetsDefinitio
 def _corpus_metadata(workspace: Workspace, published: Published) -> dict[str, Any]:
     details = published.details
     profiles: Mapping[str, Any] = details["profiles"]
-    shown = profiles.get(sql.DEFAULT_PROFILE) or next(iter(profiles.values()))
-    funnel: Sequence[Mapping[str, Any]] = shown["funnel"]
-    left = {f"left_{label}": funnel[-1][f"left_{label}"] for label in details["labels"]} if funnel else {}
+    default_numbers = profiles.get(sql.DEFAULT_PROFILE) or next(iter(profiles.values()))
+    funnel: Sequence[Mapping[str, Any]] = default_numbers["funnel"]
+    remaining = {f"left_{label}": funnel[-1][f"left_{label}"] for label in details["labels"]} if funnel else {}
     samples = pl.read_parquet(workspace.store.file(published.folder, "rejected_samples.parquet"), glob=False)
     return {
         "dagster/row_count": published.content["n_rollouts"],
         **{f"n_{label}": count for label, count in details["labels"].items()},
-        **left,
-        "drop_rate": shown["drop_rate"],
+        **remaining,
+        "drop_rate": default_numbers["drop_rate"],
         "answer_shortcut": details["answer_shortcut"]["difference"],
-        "mean_quality_positive": shown["mean_quality_positive"] or 0.0,
-        "mean_quality_negative": shown["mean_quality_negative"] or 0.0,
+        "mean_quality_positive": default_numbers["mean_quality_positive"] or 0.0,
+        "mean_quality_negative": default_numbers["mean_quality_negative"] or 0.0,
         **{f"dropped_{row['filter']}": row["n_positive"] + row["n_negative"] for row in funnel if row["severity"] == "drop"},
-        **{f"funnel_{name}": table(told["funnel"]) for name, told in profiles.items()},
-        **{f"per_source_{name}": table(told["per_source"]) for name, told in profiles.items()},
+        **{f"funnel_{name}": table(numbers["funnel"]) for name, numbers in profiles.items()},
+        **{f"per_source_{name}": table(numbers["per_source"]) for name, numbers in profiles.items()},
         "answers": table(details["answers"]),
         "gold_answers": table(details["gold_answers"]),
         "rejected_samples": dg.MetadataValue.md(samples_in_markdown(samples)),

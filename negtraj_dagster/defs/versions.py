@@ -18,19 +18,21 @@ from negtraj_dagster.store import Published
 
 def result(published: Published, metadata: Mapping[str, Any] | None = None) -> dg.MaterializeResult[Any]:
     """A materialization whose data version is the object's content version, whether it was made now or reused."""
-    made: dict[str, Any] = {
+    values: dict[str, Any] = {
         "status": dg.MetadataValue.text(str(published.content.get("status", "ok"))),
         "reused": published.reused,
         "dagster/uri": str(published.folder),
         "object_key": published.key,
     }
     if published.is_empty:
-        made["reason"] = str(published.content["reason"])
+        values["reason"] = str(published.content["reason"])
     if published.why:
-        made["why"] = dg.MetadataValue.md("made anew, since this changed:\n" + "\n".join(f"- {each}" for each in published.why))
-    made |= {f"work_{name}": count for name, count in published.work.items()}
-    made |= {} if published.is_empty else dict(metadata or {})
-    return dg.MaterializeResult(metadata=made, data_version=dg.DataVersion(published.version))
+        values["why"] = dg.MetadataValue.md(
+            "made anew, since this changed:\n" + "\n".join(f"- {reason}" for reason in published.why)
+        )
+    values |= {f"work_{name}": count for name, count in published.work.items()}
+    values |= {} if published.is_empty else dict(metadata or {})
+    return dg.MaterializeResult(metadata=values, data_version=dg.DataVersion(published.version))
 
 
 def upstream_asset_keys(kind: str, recipes: Sequence[Recipe] = ()) -> list[dg.AssetKey]:

@@ -58,13 +58,13 @@ def build_report(
     untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
     limits = {name: value for name, value in agent.items() if name not in untold}
     corpus = digest_json(list(passages))
-    asked = {"task": task, "rules": task_identity(get_task(task)), "decoding": dict(DECODING)}
+    rules_of_play = {"task": task, "rules": task_identity(get_task(task)), "decoding": dict(DECODING)}
     bounds = {name: value for name, value in agent.items() if name not in ("template", "threads", "batch_size")}
-    rules = digest_json([EVALUATE_VERSION, asked, corpus, bounds])
+    rules = digest_json([EVALUATE_VERSION, rules_of_play, corpus, bounds])
     made_of = {
         "code": EVALUATE_VERSION,
         "checkpoint": checkpoint.version,
-        **asked,
+        **rules_of_play,
         "questions": suite,
         "passages": corpus,
         "conditioning": prompt_identity,

@@ -121,7 +121,7 @@ def choose_champion(candidates: Sequence[Candidate], incumbent: Candidate | None
     if not challengers:
         return _title(incumbent, "it holds the title, and no other candidate answers a question rightly")
     duels = [_duel(challenger, incumbent, SIGNIFICANCE / len(challengers)) for challenger in challengers]
-    won = [chosen for chosen in duels if [chosen["recipe"], chosen["checkpoint"]] != incumbent.identity]
+    won = [duel for duel in duels if [duel["recipe"], duel["checkpoint"]] != incumbent.identity]
     return (won or duels)[0]
 
 
@@ -173,7 +173,7 @@ def _incumbent(store: Store, present: Record, comparison: Published) -> Candidat
     if store.find(f"{present['recipe']}/checkpoint", present["checkpoint"]) is None:
         return None
     if any([arm["recipe"], arm["checkpoint"]] == identity for arm in comparison.content["arms"]):
-        return next((each for each in read_candidates(store, comparison) if each.identity == identity), None)
+        return next((candidate for candidate in read_candidates(store, comparison) if candidate.identity == identity), None)
     right = present.get("right")
     return Candidate(
         present["recipe"],
@@ -190,15 +190,17 @@ def _promote(
 ) -> None:
     """Replace the alias in one step, then log who holds the title. What a run left out, the next adds."""
     alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
-    holder = next((each for each in champions if each.identity == [chosen["recipe"], chosen["checkpoint"]]), None)
+    holder = next(
+        (candidate for candidate in champions if candidate.identity == [chosen["recipe"], chosen["checkpoint"]]), None
+    )
     if store.read_text(alias) != present:
         raise _TitleMovedError
     earlier = json.loads(present) if present else None
-    kept = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
+    comparable = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
     if holder and holder.right is not None:
-        kept = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
+        comparable = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
     previous = earlier and (earlier.get("previous") if _is_same(earlier, chosen) else _only_title(earlier))
-    text = canonical_json({**chosen, **decision, **kept, "previous": previous})
+    text = canonical_json({**chosen, **decision, **comparable, "previous": previous})
 
     def take_title(now: str | None) -> str:
         if now not in (present, text):

@@ -20,16 +20,16 @@ def report_page(recipe: str, metrics: Mapping[str, Any], episodes: Sequence[Mapp
     numbers = [{"metric": name, "value": _number(value)} for name, value in sorted(metrics.items())]
     ordered = sorted(episodes, key=lambda episode: (episode["strict"], episode["question_id"]))
     blocks = "".join(_episode(episode) for episode in ordered[:MAX_EPISODES])
-    shown = f"<h2>Episodes ({min(len(ordered), MAX_EPISODES)} of {len(ordered)}, wrong ones first)</h2>"
-    return page(f"Evaluation of {recipe}", note, html_table(numbers), shown, blocks)
+    heading = f"<h2>Episodes ({min(len(ordered), MAX_EPISODES)} of {len(ordered)}, wrong ones first)</h2>"
+    return page(f"Evaluation of {recipe}", note, html_table(numbers), heading, blocks)
 
 
 def _episode(episode: Mapping[str, Any]) -> str:
     verdict = "right" if episode["strict"] else "wrong"
     turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in episode["turns"])
-    said = html.escape(str(episode["prediction"]))
+    prediction = html.escape(str(episode["prediction"]))
     return (
-        f'<details><summary class="{verdict}">{verdict}: {html.escape(episode["question_id"])} said {said}</summary>'
+        f'<details><summary class="{verdict}">{verdict}: {html.escape(episode["question_id"])} said {prediction}</summary>'
         f"<pre>{html.escape(turns)}</pre></details>"
     )
 

@@ -117,8 +117,8 @@ class _RecordLines:
         """Where the next record's line begins behind a place; the text's end where that cannot be told."""
         if not self._has_looked:
             self._pattern, self._has_looked = self._find_pattern(), True
-        asked, answer = self._next
-        if not asked <= position < answer:
+        from_byte, answer = self._next
+        if not from_byte <= position < answer:
             match = self._pattern.search(self._text, position) if self._pattern else None
             self._next = (position, match.end() - 1 if match else len(self._text))
         return self._next[1]

@@ -64,11 +64,11 @@ class ScriptedTeacher:
         return f"Thought: {step.goal}.\nAction: calculator[{left}{step.operator}{right}]"
 
     def _note(self, plan: _Plan, turns: Sequence[Turn]) -> None:
-        said, seen = turns[-2]["content"], turns[-1]["content"]
-        if "Action: think[" in said:
-            plan.values.append(said.rsplit("[", 1)[1].rstrip("]"))
+        call, observation = turns[-2]["content"], turns[-1]["content"]
+        if "Action: think[" in call:
+            plan.values.append(call.rsplit("[", 1)[1].rstrip("]"))
             return
-        match = LAST_OBSERVATION.search(seen)
+        match = LAST_OBSERVATION.search(observation)
         plan.values.append(match[1] if match else "0")
 
 

@@ -44,16 +44,16 @@ def write_index(
     Raises:
         StoreError: a file's records are gone and reading it again does not bring them back.
     """
-    placed, segments, pieces = _placed_records(store, files)
-    if names := _lost_files(files, placed):
+    places, segments, pieces = _placed_records(store, files)
+    if names := _lost_files(files, places):
         LOG.warning("records of %d files are gone from the store: these files are read again", len(names))
         read_again([file for file in files if file.piece_key in names])
-        placed, segments, pieces = _placed_records(store, files)
-        if names := _lost_files(files, placed):
+        places, segments, pieces = _placed_records(store, files)
+        if names := _lost_files(files, places):
             file = next(file for file in files if file.piece_key in names)
             raise StoreError(f"records of {visible_name(file.place)} cannot be read again; {REMEDY}")
-    bad = placed.filter(pl.col("fault") != "")
-    rows = _with_occurrences(placed.filter(pl.col("fault") == ""))
+    bad = places.filter(pl.col("fault") != "")
+    rows = _with_occurrences(places.filter(pl.col("fault") == ""))
     forgotten = rows.filter(is_refused(tombstones))["base_key"].unique()  # one copy that names the subject is enough
     n_read, n_conflicts = rows.height, 0  # occurrences are numbered: a file has each key once
     if rows["rollout_key"].n_unique() < rows.height:
@@ -69,7 +69,7 @@ def write_index(
     return Built(
         content={"n_rollouts": index.height, "rows": frame_digest(index.drop(NOT_IDENTITY))},
         details={
-            "files": _summaries(files, placed),
+            "files": _summaries(files, places),
             "n_files": len(files),
             "n_quarantined": bad.height,
             "n_bytes": sum(file.size_bytes for file in files),
@@ -88,8 +88,8 @@ def write_index(
 def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:
     """Piece keys of files whose list of records is gone, or one of these records."""
     is_lost = (pl.col("slice_fault") == "") & (pl.col("record_key") != "") & pl.col("segment").is_null()
-    listed = set(placed["piece_key"])
-    return set(placed.filter(is_lost)["piece_key"]) | {file.piece_key for file in files if file.piece_key not in listed}
+    present_keys = set(placed["piece_key"])
+    return set(placed.filter(is_lost)["piece_key"]) | {file.piece_key for file in files if file.piece_key not in present_keys}
 
 
 def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataFrame, list[Path], list[Path]]:
@@ -98,19 +98,19 @@ def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataF
     A file without a record has one row all the same, without a place.
     """
     tables = sorted({file.table for file in files})
-    named = pl.DataFrame(
+    file_rows = pl.DataFrame(
         [(number, file.task, file.place, file.piece_key) for number, file in enumerate(files)],
         schema={"file": pl.Int32, "task": pl.String, "origin_file": pl.String, "piece_key": pl.String},
         orient="row",
     ).unique("piece_key", keep="first", maintain_order=True)
-    pieces, piece_segments = _read_pieces(store, tables, named)
-    placed = pieces.join(named, on="piece_key", how="inner").sort("file", "number")
-    placed = placed.rename({"fault": "slice_fault", "place": "origin_place"})
+    pieces, piece_segments = _read_pieces(store, tables, file_rows)
+    places = pieces.join(file_rows, on="piece_key", how="inner").sort("file", "number")
+    places = places.rename({"fault": "slice_fault", "place": "origin_place"})
     read, segments = _read_records(store, tables)
-    joined = placed.join(read, on="record_key", how="left", maintain_order="left")
+    joined = places.join(read, on="record_key", how="left", maintain_order="left")
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
-    used = set(joined["segment"].drop_nulls().unique())
-    return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in used], piece_segments
+    segment_names = set(joined["segment"].drop_nulls().unique())
+    return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in segment_names], piece_segments
 
 
 def _read_pieces(store: Store, tables: Sequence[str], named: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
@@ -135,7 +135,7 @@ def _without_records(keys: pl.DataFrame) -> pl.DataFrame:
 
 def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, list[Path]]:
     """Everything that was ever read, a row a record (its key tells the table, too), and the segments that hold it."""
-    segments = [each for table in tables for each in RowCache(store, table, "record_key", RECORD_SCHEMA).segments()]
+    segments = [folder for table in tables for folder in RowCache(store, table, "record_key", RECORD_SCHEMA).segments()]
     frames = [RECORD_SCHEMA.to_frame().with_columns(segment=pl.lit(""))]
     for segment in segments:
         rows = pl.read_parquet(segment / "rows.parquet", glob=False)
@@ -163,15 +163,15 @@ def _one_row_a_key(rows: pl.DataFrame) -> pl.DataFrame:
     first = rows.unique("rollout_key", keep="first", maintain_order=True)
     by_outcome = rows.sort(pl.col("reward").is_not_null(), maintain_order=True)
     newest = by_outcome.unique("rollout_key", keep="last", maintain_order=True).select("rollout_key", *OUTCOME)
-    told = rows.group_by("rollout_key").agg(pl.col(name).drop_nulls().last() for name in PROVENANCE)
+    provenance = rows.group_by("rollout_key").agg(pl.col(name).drop_nulls().last() for name in PROVENANCE)
     joined = first.drop(OUTCOME + PROVENANCE).join(newest, on="rollout_key", how="left", maintain_order="left")
-    return joined.join(told, on="rollout_key", how="left", maintain_order="left").select(rows.columns)
+    return joined.join(provenance, on="rollout_key", how="left", maintain_order="left").select(rows.columns)
 
 
 def _count_conflicts(rows: pl.DataFrame) -> int:
     """Rollouts that some file calls a success and another a failure."""
-    known = rows.drop_nulls("reward").group_by("rollout_key").agg(pl.col("reward").n_unique())
-    return known.filter(pl.col("reward") > 1).height
+    rewards = rows.drop_nulls("reward").group_by("rollout_key").agg(pl.col("reward").n_unique())
+    return rewards.filter(pl.col("reward") > 1).height
 
 
 def _write_quarantine(folder: Path, bad: pl.DataFrame) -> None:
@@ -188,10 +188,10 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
     )
     by_number = {row["file"]: row for row in counts.iter_rows(named=True)}
     by_piece: dict[str, dict[str, Any]] = {}
-    made = []
+    summaries = []
     for number, file in enumerate(files):
         row = by_piece.setdefault(file.piece_key, by_number.get(number, {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0}))
-        made.append(
+        summaries.append(
             {
                 "file": file.place,
                 "task": file.task,
@@ -203,7 +203,7 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
                 "n_unread_bytes": row["n_unread"],
             }
         )
-    return made
+    return summaries
 
 
 def _per_task(rows: pl.DataFrame) -> list[dict[str, Any]]:

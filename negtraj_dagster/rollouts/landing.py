@@ -65,12 +65,12 @@ class Landed:
     @property
     def ignored(self) -> list[dict[str, str]]:
         """What holds no rollouts by its name."""
-        return [passed.entry for passed in self.passed if not passed.is_fault]
+        return [entry.entry for entry in self.passed if not entry.is_fault]
 
     @property
     def unread(self) -> list[dict[str, str]]:
         """What may hold rollouts and cannot be read: the check `landing_is_read` fails for it."""
-        return [passed.entry for passed in self.passed if passed.is_fault]
+        return [entry.entry for entry in self.passed if entry.is_fault]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
 def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
     """Add a folder's files; returns how many fit its pattern."""
     walk, place, n_matching = walk_folder(root.folder), f"{root.task}/{root.format}", 0
-    landed.passed += [passed.under(place) for passed in walk.passed if passed.is_fault or matches(passed.name, root.pattern)]
+    landed.passed += [entry.under(place) for entry in walk.passed if entry.is_fault or matches(entry.name, root.pattern)]
     for name, path in walk.files:
         if not matches(name, root.pattern):
             continue
@@ -278,11 +278,11 @@ def _take_places(arrivals: list[dict[str, str]], files: Sequence[LandedFile]) ->
     )
     entries = (("file", "piece"), ("piece",), ("file",))
     for claim, names in zip(claims, entries, strict=True):
-        taken = set(place_of.values())
+        taken_places = set(place_of.values())
         free = {
             tuple(entry[name] for name in names): place
             for place, entry in reversed(list(enumerate(arrivals)))
-            if place not in taken
+            if place not in taken_places
         }
         for file in files:
             if file not in place_of and (place := free.pop(claim(file), None)) is not None:

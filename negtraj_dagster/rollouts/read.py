@@ -71,8 +71,8 @@ def read_landed_files(store: Store, settings: Settings) -> Published:
         built = write_index(
             store, folder, files, tombstones, read_again=lambda lost: read_new_files(store, lost, work, again=True)
         )
-        listed = {"ignored": landed.ignored, "unread": landed.unread}
-        return replace(built, details={**built.details, **listed}, work=vars(work))
+        entries = {"ignored": landed.ignored, "unread": landed.unread}
+        return replace(built, details={**built.details, **entries}, work=vars(work))
 
     return store.build("raw_rollouts", made_of, write)
 
@@ -89,8 +89,10 @@ def read_new_files(store: Store, files: Sequence[LandedFile], work: ReadWork | N
     work = work or ReadWork()
     with store.lock("segments/rollouts"):  # two runs that see the same new file read it once
         for table in sorted({file.table for file in files}):
-            known = set(piece_cache(store, table).keys()["piece_key"].to_list())
-            new = {file.piece_key: file for file in files if file.table == table and (again or file.piece_key not in known)}
+            read_pieces = set(piece_cache(store, table).keys()["piece_key"].to_list())
+            new = {
+                file.piece_key: file for file in files if file.table == table and (again or file.piece_key not in read_pieces)
+            }
             if new:
                 reader = _Reader(store, table, work)
                 for file in new.values():

@@ -157,11 +157,11 @@ def _reason(error: Exception) -> str:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    keyed = dict(pairs)
+    if len(keyed) != len(pairs):
         keys = [key for key, _ in pairs]
         raise _RefusedError(f"key {key_name(next(key for key in keys if keys.count(key) > 1))} stands twice in one object")
-    return made
+    return keyed
 
 
 def _constant(name: str) -> Any:
@@ -174,8 +174,8 @@ def key_name(key: str) -> str:
 
 
 def _foreign(beginning: bytes) -> str:
-    named = next((name for magic, name in FOREIGN.items() if beginning.startswith(magic)), "")
-    return named or ("bytes with NUL among them" if b"\0" in beginning[:4] else "")
+    format_name = next((name for magic, name in FOREIGN.items() if beginning.startswith(magic)), "")
+    return format_name or ("bytes with NUL among them" if b"\0" in beginning[:4] else "")
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

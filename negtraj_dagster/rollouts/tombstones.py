@@ -60,5 +60,5 @@ def is_refused(tombstones: Sequence[Tombstone]) -> pl.Expr:
     values: dict[str, list[str]] = {}
     for tombstone in tombstones:
         values.setdefault(tombstone.field, []).append(tombstone.value)
-    hits = [pl.col(name).is_in(wanted).fill_null(value=False) for name, wanted in values.items()]
+    hits = [pl.col(name).is_in(refused_values).fill_null(value=False) for name, refused_values in values.items()]
     return pl.any_horizontal(*hits) if hits else pl.lit(value=False)

@@ -67,8 +67,8 @@ def walk_folder(root: Path) -> Walk:
             continue
         for entry in entries:
             inner = f"{name}/{entry.name}" if name else entry.name
-            if passed := _why_passed(entry, inner):
-                walk.passed.append(passed)
+            if refusal := _why_passed(entry, inner):
+                walk.passed.append(refusal)
             elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append((folder / entry.name, inner))
             else:

@@ -59,11 +59,11 @@ def build_shards(store: Store, recipe: str, *, selected: Selected, conditioning:
         MaskError: a row's mask is not what should be trained.
         SettingsError: every row was rejected.
     """
-    asked = digest(*(f"{question.question_id} {question.question_hash}" for question in selected.questions))
+    questions_digest = digest(*(f"{question.question_id} {question.question_hash}" for question in selected.questions))
     made_of = {
         "code": SHARDS_VERSION,
         "training_selection": selected.selection.version,
-        "questions": asked,
+        "questions": questions_digest,
         "conditioning": conditioning.identity,
         "token_rule": rule.rule_key,
         "rows": f"reasoning: {rule.rows.reasoning}, ids: {rule.rows.ids}",
@@ -78,13 +78,13 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     rows = _read_rows(store, selected, conditioning)
     cache = RowCache(store, f"conditioned/{rule.rows_key[:16]}", "condition_key", CONDITIONED_SCHEMA)
     work = _condition_missing(store, cache, rows, selected, conditioning, rule)
-    made = cache.rows(rows).unique(["condition_key", "row"]).sort("condition_key", "row")
-    rows = rows.join(made, on="condition_key", how="left", maintain_order="left_right")
-    known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
-    if lost := known.filter(pl.col("segment").is_null())["token_key"].to_list():
-        work += _condition_again(store, rows.filter(pl.col("token_key").is_in(lost)), selected, conditioning, rule)
-        known = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
-    rows = rows.join(known, on="token_key", how="left", maintain_order="left")
+    conditioned = cache.rows(rows).unique(["condition_key", "row"]).sort("condition_key", "row")
+    rows = rows.join(conditioned, on="condition_key", how="left", maintain_order="left_right")
+    token_rows = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
+    if absent := token_rows.filter(pl.col("segment").is_null())["token_key"].to_list():
+        work += _condition_again(store, rows.filter(pl.col("token_key").is_in(absent)), selected, conditioning, rule)
+        token_rows = rows.select("token_key").unique().join(token_keys(store, rule), on="token_key", how="left")
+    rows = rows.join(token_rows, on="token_key", how="left", maintain_order="left")
     index = _index(rows)
     refused = rows.filter(pl.col("reason") != "")
     if index.is_empty():
@@ -92,7 +92,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             f"recipe {recipe}: all {rows.height} rows were rejected ({count_by_reason(refused)}); the first one: "
             f"{refused['detail'][0]}; mend that or choose other rollouts{_longer(refused, rule)}"
         )
-    segments = [store.folder(name) for name in sorted(known["segment"].unique())]
+    segments = [store.folder(name) for name in sorted(token_rows["segment"].unique())]
     details = {**statistics(index, rows), **proved(store, segments)}
     index.rechunk().write_parquet(folder / "index.parquet")
     refused.select(REJECTED_COLUMNS).write_parquet(folder / "rejected.parquet")
@@ -105,7 +105,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             "n_contaminated": selected.selection.content["n_contaminated"],
         },
         details={
-            "segments": [store.name(each) for each in segments],
+            "segments": [store.name(segment) for segment in segments],
             "encoder": encoders(store, segments),
             "template": rule.template.name,
             "chat_template": rule.template.to_json(),
@@ -115,7 +115,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
         work=work.counts(),
         volatile=("preview.html",),
         refers=store.refer(segments),
-        caches=tuple(store.name(each) for each in cache.segments()),
+        caches=tuple(store.name(segment) for segment in cache.segments()),
     )
 
 
@@ -147,7 +147,7 @@ class _Work:
 def _read_rows(store: Store, selected: Selected, conditioning: Conditioning) -> pl.DataFrame:
     """The selected rows with what finds their conversation and question, and `condition_key`."""
     path = store.file(selected.selection.folder, "selection.parquet")
-    chosen = (
+    selected_rows = (
         pl.read_parquet(path, glob=False).filter("selected").select("rollout_key", "question_id", "class", "weight", "repeat")
     )
     corpus = pl.read_parquet(
@@ -158,10 +158,10 @@ def _read_rows(store: Store, selected: Selected, conditioning: Conditioning) -> 
         schema={"question_id": pl.String, "question_hash": pl.String},
         orient="row",
     )
-    rows = chosen.join(corpus, on="rollout_key", how="left", maintain_order="left")
+    rows = selected_rows.join(corpus, on="rollout_key", how="left", maintain_order="left")
     rows = rows.join(hashes, on="question_id", how="left", maintain_order="left")
-    if (lost := rows.filter(pl.col("base_key").is_null() | pl.col("question_hash").is_null())).height:
-        key, question_id = lost.select("rollout_key", "question_id").row(0)
+    if (incomplete := rows.filter(pl.col("base_key").is_null() | pl.col("question_hash").is_null())).height:
+        key, question_id = incomplete.select("rollout_key", "question_id").row(0)
         raise StoreError(
             f"rollout {key}: selected, but it or its question {question_id!r} is gone from the corpus; "
             f"materialize training_selection again"
@@ -176,9 +176,11 @@ def _condition_missing(
     work, missing = _Work(), cache.missing(rows)
     for batch in missing.iter_slices(_batch_rows(rule)):
         conversations = _condition(store, batch, selected, conditioning, rule)
-        made = [(key, n, rule.token_key(text)) for key, texts in conversations.items() for n, text in enumerate(texts)]
+        condition_rows = [
+            (key, n, rule.token_key(text)) for key, texts in conversations.items() for n, text in enumerate(texts)
+        ]
         done = tokenize(store, rule, _by_token_key(conversations, rule))
-        answered = pl.DataFrame(made, schema=CONDITIONED_SCHEMA, orient="row")
+        answered = pl.DataFrame(condition_rows, schema=CONDITIONED_SCHEMA, orient="row")
         cache.add(answered["condition_key"], answered)
         work += _Work(batch.height, done.n_rows, done.n_tokens)
     return work
@@ -215,21 +217,21 @@ def _condition(
 ) -> dict[str, list[str]]:
     """condition_key -> the canonical conditioned conversations of its token rows."""
     read = read_conversations(store, selected.raw, rows["base_key"])
-    found = {base_key: (json.loads(text), tools, tokenizer) for base_key, text, tools, tokenizer in read.rows()}
-    wanted = set(rows["question_id"])
-    questions = {question.question_id: question for question in selected.questions if question.question_id in wanted}
-    made = {}
+    conversations = {base_key: (json.loads(text), tools, tokenizer) for base_key, text, tools, tokenizer in read.rows()}
+    question_ids = set(rows["question_id"])
+    questions = {question.question_id: question for question in selected.questions if question.question_id in question_ids}
+    texts_by_key = {}
     for key, base_key, question_id, class_name in rows.select("condition_key", "base_key", "question_id", "class").rows():
-        if base_key not in found:
+        if base_key not in conversations:
             raise StoreError(
                 f"conversation {base_key} is gone from the store; run `negtraj verify --repair`, then materialize again"
             )
-        turns, tools, tokenizer = found[base_key]
+        turns, tools, tokenizer = conversations[base_key]
         conditioned = conditioning.strategy.condition(
             conditioning.prompter, questions[question_id], turns, class_name, keep_last_turns=rule.cuts_rows
         )
-        made[key] = row_conversations(conditioned, tools, tokenizer, rule.rows)
-    return made
+        texts_by_key[key] = row_conversations(conditioned, tools, tokenizer, rule.rows)
+    return texts_by_key
 
 
 INDEX_COLUMNS = ("position", "token_key", "rollout_key", "class", "weight", "repeat", "n_tokens", "n_trained")
@@ -238,5 +240,5 @@ REJECTED_COLUMNS = ("rollout_key", "class", "row", "token_key", "reason", "detai
 
 
 def _index(rows: pl.DataFrame) -> pl.DataFrame:
-    kept = rows.filter(pl.col("reason") == "")
-    return kept.with_row_index("position").cast({"position": pl.Int64}).select(INDEX_COLUMNS)
+    written_rows = rows.filter(pl.col("reason") == "")
+    return written_rows.with_row_index("position").cast({"position": pl.Int64}).select(INDEX_COLUMNS)

@@ -23,8 +23,11 @@ def count_by_reason(refused: pl.DataFrame) -> dict[str, int]:
 
 def encoders(store: Store, segments: Sequence[Path]) -> str:
     """Which encoders made the rows, and why not a faster one."""
-    made = [store.details(segment) for segment in segments]
-    names = {(each.get("encoder") or "tokenizers", each.get("encoder_note") or "") for each in made}
+    all_details = [store.details(segment) for segment in segments]
+    names = {
+        (segment_details.get("encoder") or "tokenizers", segment_details.get("encoder_note") or "")
+        for segment_details in all_details
+    }
     return "; ".join(f"{name} ({note})" if note else name for name, note in sorted(names))
 
 
@@ -60,7 +63,7 @@ def proved(store: Store, segments: Sequence[Path]) -> dict[str, int]:
 def _page_counts(index: pl.DataFrame, details: Mapping[str, Any]) -> dict[str, object]:
     """The page's numbers, in words."""
     by_class = {f"rows, {name}": f"{n:,}" for name, n in details["rows_by_class"].items()}
-    named = {
+    counts_by_name = {
         "rows per epoch": "rows_per_epoch",
         "tokens per epoch": "tokens_per_epoch",
         "longest row, tokens": "max_row_tokens",
@@ -71,7 +74,12 @@ def _page_counts(index: pl.DataFrame, details: Mapping[str, Any]) -> dict[str, o
         "turns that kept recorded ids unlike the tokenizer's, in the same segments": "drifted_turns",
     }
     share = {"trained share": f"{details['trained_share']:.1%}"}
-    return {"rows": f"{index.height:,}", **by_class, **share, **{name: f"{details[key]:,}" for name, key in named.items()}}
+    return {
+        "rows": f"{index.height:,}",
+        **by_class,
+        **share,
+        **{name: f"{details[key]:,}" for name, key in counts_by_name.items()},
+    }
 
 
 def write_previews(
@@ -98,8 +106,8 @@ def _first_rows(
 ) -> list[ShownRow]:
     """The first rows of each class as text, for people to look at."""
     sample = index.group_by("class", maintain_order=True).head(N_PREVIEWS)
-    known = rows.select("token_key", "detail", "n_left_out").unique("token_key")
-    sample = sample.join(known, on="token_key", how="left", maintain_order="left")
+    details = rows.select("token_key", "detail", "n_left_out").unique("token_key")
+    sample = sample.join(details, on="token_key", how="left", maintain_order="left")
     return shown_rows(sample, segments, load_reader(rule.tokenizer_json), recipe=recipe, template=rule.template.name)
 
 

@@ -62,17 +62,17 @@ def preview_page(
         samples: rejected rows, for their details: up to `N_DETAILS` of each reason are shown.
     """
     numbers = html_table([{"number": name, "value": value} for name, value in counts.items()])
-    shown = "".join(_row(row, is_cut=True) for row in rows)
+    row_html = "".join(_row(row, is_cut=True) for row in rows)
     title = f"What {recipe} trains on"
     parts = [numbers, "<h2>Rejected rows</h2>", _rejected(rejected, samples)]
-    return page(title, LEGEND, *parts, f"<h2>The first rows of each class ({len(rows)})</h2>", shown, head=HEAD)
+    return page(title, LEGEND, *parts, f"<h2>The first rows of each class ({len(rows)})</h2>", row_html, head=HEAD)
 
 
 def rows_page(title: str, rows: Iterable[ShownRow], rejected: Sequence[RejectedRow]) -> str:
     """Some rows, whole, and some rejected ones."""
     counts: dict[str, int] = {}
-    for each in rejected:
-        counts[each.reason] = counts.get(each.reason, 0) + 1
+    for rejected_row in rejected:
+        counts[rejected_row.reason] = counts.get(rejected_row.reason, 0) + 1
     refused = f"<h2>Rejected</h2>{_rejected(counts, rejected)}" if rejected else ""
     return page(title, LEGEND, *(_row(row, is_cut=False) for row in rows), refused, head=HEAD)
 
@@ -92,13 +92,13 @@ def _within_budget(row: ShownRow) -> Iterator[str]:
     n_bytes = n_chars = 0
     for group in _by_weight(row.pieces):
         if n_bytes > ROW_BYTES:
-            left = sum(len(piece.text) for piece in row.pieces) - n_chars
-            yield _note(f"{left:,} characters more; negtraj show {row.token_key[:12]} shows them")
+            n_chars_left = sum(len(piece.text) for piece in row.pieces) - n_chars
+            yield _note(f"{n_chars_left:,} characters more; negtraj show {row.token_key[:12]} shows them")
             return
-        made = _stretch(group, limit=TRAINED_CHARS if group[0].weight else CONTEXT_CHARS)
-        n_bytes += len(made.encode())
+        stretch = _stretch(group, limit=TRAINED_CHARS if group[0].weight else CONTEXT_CHARS)
+        n_bytes += len(stretch.encode())
         n_chars += sum(len(piece.text) for piece in group)
-        yield made
+        yield stretch
 
 
 def _by_weight(row: Sequence[Piece]) -> Iterator[list[Piece]]:
@@ -159,8 +159,10 @@ def _rejected(counts: Mapping[str, int], samples: Sequence[RejectedRow]) -> str:
 
 
 def _details(reason: str, samples: Sequence[RejectedRow]) -> str:
-    mine = [each for each in samples if each.reason == reason][:N_DETAILS]
-    return "<br>".join(f"<code>{_text(each.rollout_key[:12])}</code> {_text(_shortened(each.detail))}" for each in mine)
+    of_reason = [sample for sample in samples if sample.reason == reason][:N_DETAILS]
+    return "<br>".join(
+        f"<code>{_text(sample.rollout_key[:12])}</code> {_text(_shortened(sample.detail))}" for sample in of_reason
+    )
 
 
 def _shortened(text: str) -> str:

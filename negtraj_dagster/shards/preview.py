@@ -73,17 +73,17 @@ def shown_rows(
     entries: pl.DataFrame, segments: Sequence[Path], reader: TokenReader, *, recipe: str, template: str
 ) -> list[ShownRow]:
     """Rows of an index, with their text; `entries` also has `n_left_out` and `detail` of `KEY_SCHEMA`."""
-    found = read_token_rows(segments, entries["token_key"].to_list())
+    token_rows = read_token_rows(segments, entries["token_key"].to_list())
     same = ("rollout_key", "token_key", "weight", "repeat", "n_tokens", "n_trained", "n_left_out")
-    made = []
+    rows_to_show = []
     for entry in entries.to_dicts():
-        segment, row = found[entry["token_key"]]
-        known = {name: entry[name] for name in same}
+        segment, row = token_rows[entry["token_key"]]
+        fields = {name: entry[name] for name in same}
         text = tuple(pieces(row, reader))
-        made.append(
-            ShownRow(recipe, entry["class"], **known, cut=entry["detail"], segment=segment, template=template, pieces=text)
+        rows_to_show.append(
+            ShownRow(recipe, entry["class"], **fields, cut=entry["detail"], segment=segment, template=template, pieces=text)
         )
-    return made
+    return rows_to_show
 
 
 def rejected_rows(entries: pl.DataFrame, recipe: str) -> list[RejectedRow]:
@@ -94,14 +94,14 @@ def rejected_rows(entries: pl.DataFrame, recipe: str) -> list[RejectedRow]:
 
 def read_token_rows(segments: Sequence[Path], token_keys: Sequence[str]) -> dict[str, tuple[Path, dict[str, Any]]]:
     """The token rows of these keys and the segments they are in, the first by name; a key that none has is left out."""
-    wanted = pa.array(sorted(set(token_keys)), pa.string())
-    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    key_set = pa.array(sorted(set(token_keys)), pa.string())
+    rows_by_key: dict[str, tuple[Path, dict[str, Any]]] = {}
     for folder in segments:
         with pa.memory_map(str(folder / "rows.arrow")) as source:
             table = pa.ipc.open_file(source).read_all()
-            mine = table.filter(pc.is_in(table.column("token_key"), value_set=wanted))
-            found = {row["token_key"]: (folder, row) for row in mine.to_pylist()} | found
-    return found
+            matching = table.filter(pc.is_in(table.column("token_key"), value_set=key_set))
+            rows_by_key = {row["token_key"]: (folder, row) for row in matching.to_pylist()} | rows_by_key
+    return rows_by_key
 
 
 def pieces(row: Mapping[str, Any], reader: TokenReader) -> list[Piece]:
@@ -110,14 +110,14 @@ def pieces(row: Mapping[str, Any], reader: TokenReader) -> list[Piece]:
     weights = [0.0] * len(ids)
     for start, end, weight in zip(row["span_start"], row["span_end"], row["span_weight"], strict=True):
         weights[start:end] = [float(weight)] * (end - start)
-    made: list[Piece] = []
+    row_pieces: list[Piece] = []
     for (weight, is_control), group in itertools.groupby(
         zip(ids, weights, strict=True), key=lambda token: (token[1], token[0] in reader.added)
     ):
         tokens = [id_ for id_, _ in group]
         texts = [reader.added[id_] for id_ in tokens] if is_control else [reader.read(tokens)]
-        made += [Piece(text, weight, is_control) for text in texts if text]
-    return made
+        row_pieces += [Piece(text, weight, is_control) for text in texts if text]
+    return row_pieces
 
 
 def stretches(row: Mapping[str, Any], reader: TokenReader) -> list[Stretch]:

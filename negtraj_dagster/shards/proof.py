@@ -158,11 +158,11 @@ class Prover:
         at_token = at_text = 0
         for n, (index, (start, prompt)) in enumerate(zip(targets, starts, strict=True)):
             following = starts[n + 1][0] if n + 1 < len(starts) else len(ids)
-            mine = [span for span in spans if start <= span.start < following]
-            if not mine:
+            target_spans = [span for span in spans if start <= span.start < following]
+            if not target_spans:
                 raise MaskError(f"turn {index}: none of its tokens is trained; expected its end token at least")
             self._check_reads(ids[at_token:start], whole[at_text : len(prompt)], f"the context before turn {index}")
-            at_token, at_text = self._prove_target(ids, mine, index, turns, tools, whole, start, prompt, following)
+            at_token, at_text = self._prove_target(ids, target_spans, index, turns, tools, whole, start, prompt, following)
         self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
         first_start = starts[0][0] if starts else len(ids)
         if outside := [span for span in spans if span.start < first_start]:
@@ -215,15 +215,17 @@ class Prover:
         end_token = self._reader.added.get(ids[end - 1])
         if end_token is None:
             raise MaskError(f"{place}: the last trained token is {ids[end - 1]}, which ends no turn")
-        alone = self._render(turns[: index + 1], tools, False)
-        stop = alone.rfind(end_token) + len(end_token)
-        target = alone[len(prompt) : stop]
-        if not alone.startswith(prompt) or not whole.startswith(alone[:stop]) or stop < len(prompt):
-            raise MaskError(f"{place}: the row has not what a conversation that ends with this turn has: …{alone[-80:]!r}")
-        if rest := self._rest_of_turn(alone[stop:], turns[: index + 1], tools, alone):
+        prefix_text = self._render(turns[: index + 1], tools, False)
+        stop = prefix_text.rfind(end_token) + len(end_token)
+        target = prefix_text[len(prompt) : stop]
+        if not prefix_text.startswith(prompt) or not whole.startswith(prefix_text[:stop]) or stop < len(prompt):
+            raise MaskError(
+                f"{place}: the row has not what a conversation that ends with this turn has: …{prefix_text[-80:]!r}"
+            )
+        if rest := self._rest_of_turn(prefix_text[stop:], turns[: index + 1], tools, prefix_text):
             raise MaskError(f"{place}: {rest!r} follows its last trained token; expected nothing of the turn")
-        if lost := lost_text(target, turn):
-            raise MaskError(f"{place}: its target {target!r} lacks {lost!r}")
+        if lost_part := lost_text(target, turn):
+            raise MaskError(f"{place}: its target {target!r} lacks {lost_part!r}")
         if foreign := foreign_text(target, turns, index, lambda changed: self._behind_prompt(changed, tools)):
             raise MaskError(f"{place}: its target {target!r} holds {foreign!r}, a text of another message")
         self._check_reads(ids[start:end], target, f"{place}'s target")

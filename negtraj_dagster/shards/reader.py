@@ -88,12 +88,12 @@ def read_shards(home: Path, recipe: str) -> Iterator[ShardRow]:
         return
     path = _verified(folder, manifest, "index.parquet")
     index = _table(path, pq.read_table, INDEX_SCHEMA).to_pylist()
-    wanted = {entry["token_key"] for entry in index}
+    token_keys = {entry["token_key"] for entry in index}
     stored: dict[str, Mapping[str, Any]] = {}
     for name, sha256 in sorted(manifest["refers"].items()):
-        for row in _segment(home, name, sha256, wanted):
+        for row in _segment(home, name, sha256, token_keys):
             stored.setdefault(row["token_key"], row)
-    if missing := sorted(wanted - stored.keys()):
+    if missing := sorted(token_keys - stored.keys()):
         raise ShardFormatError(f"{path}: {len(missing)} token keys are in no segment, e.g. {missing[0]}")
     for entry in index:
         _check_entry(entry, stored[entry["token_key"]], path)
@@ -132,10 +132,10 @@ def _segment(home: Path, name: str, sha256: str, wanted: set[str]) -> list[dict[
     path = _verified(folder, _manifest(folder, table, key), "rows.arrow")
     rows = _table(path, lambda path: pa.ipc.open_file(pa.memory_map(str(path))).read_all(), ROWS_SCHEMA)
     rows = rows.filter(pc.is_in(rows["token_key"], value_set=pa.array(sorted(wanted), pa.string())))
-    found = [{**row, "path": path} for row in rows.to_pylist()]
-    for row in found:
+    segment_rows = [{**row, "path": path} for row in rows.to_pylist()]
+    for row in segment_rows:
         _check_row(row)
-    return found
+    return segment_rows
 
 
 def _check_row(row: Mapping[str, Any]) -> None:
@@ -192,14 +192,14 @@ def _manifest(folder: Path, asset: str, key: str) -> dict[str, Any]:
         raise ShardFormatError(f"{path}: of {manifest['asset']} {manifest['key']}, expected {asset} {key}")
     if manifest["version"] != _digest(manifest["content"]):
         raise ShardFormatError(f"{path}: version {manifest['version']} is not the digest of its content")
-    found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
     expected = {name: entry["size_bytes"] for name, entry in manifest["files"].items()}
-    for name in sorted((found.keys() | expected.keys()) - {MANIFEST}):
+    for name in sorted((sizes.keys() | expected.keys()) - {MANIFEST}):
         if name not in expected:
             raise ShardFormatError(f"{folder / name}: not in the manifest")
-        if found.get(name) != expected[name]:
+        if sizes.get(name) != expected[name]:
             raise ShardFormatError(
-                f"{folder / name}: {found.get(name, 'missing, no')} bytes, the manifest says {expected[name]}"
+                f"{folder / name}: {sizes.get(name, 'missing, no')} bytes, the manifest says {expected[name]}"
             )
     return manifest
 
@@ -217,8 +217,8 @@ def _table(path: Path, read: Callable[[Path], pa.Table], schema: pa.Schema) -> p
     """The schema's columns of a file, without nulls; other columns are passed over."""
     try:
         table = read(path).select(schema.names)
-        if (found := pa.schema([(field.name, _plain(field.type)) for field in table.schema])) != schema:
-            raise pa.ArrowTypeError(f"found {', '.join(f'{field.name} {field.type}' for field in found)}")
+        if (stored_schema := pa.schema([(field.name, _plain(field.type)) for field in table.schema])) != schema:
+            raise pa.ArrowTypeError(f"found {', '.join(f'{field.name} {field.type}' for field in stored_schema)}")
         table = table.cast(schema)
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         expected = ", ".join(f"{field.name} {field.type}" for field in schema)

@@ -37,13 +37,13 @@ class TokenReader:
         """Whether tokens stand for a text: exactly, or after the tokenizer's own normalizer (NFC, for Qwen), which its tokens
         cannot undo, or but for one space at the start of a stretch, where SentencePiece puts one."""
         pieces = self._pieces(ids)
-        found = "".join(pieces)
-        if found == text:
+        decoded = "".join(pieces)
+        if decoded == text:
             return True
         # A typed ▁ is the sign that SentencePiece puts for a space: a served model reads a space there, too.
         if self._drops_space and _matches(pieces, text.replace("▁", " ")):
             return True
-        return self._tokenizer.normalizer is not None and found == self._tokenizer.normalizer.normalize_str(text)
+        return self._tokenizer.normalizer is not None and decoded == self._tokenizer.normalizer.normalize_str(text)
 
     def without_added(self, text: str) -> str:
         """The text without what reads like an added token."""
@@ -51,12 +51,12 @@ class TokenReader:
 
     def leading_added(self, text: str) -> list[str]:
         """What reads like added tokens at a text's start, up to other text."""
-        found: list[str] = []
+        added: list[str] = []
         at = 0
         while match := self._added.match(text, at):
-            found.append(match[0])
+            added.append(match[0])
             at = match.end()
-        return found
+        return added
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
         """Added tokens one by one, and the stretches between them."""

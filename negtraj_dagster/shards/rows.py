@@ -111,17 +111,17 @@ def _says(turn: ConditionedTurn, key: Literal["content", "reasoning"]) -> bool:
 
 
 def _without_keys(turn: ConditionedTurn, settings: RowSettings) -> ConditionedTurn:
-    made = dict(turn)
+    copy = dict(turn)
     if settings.ids == "retokenize":
-        made.pop("token_ids", None)
-    if settings.reasoning == "drop" and made.pop("reasoning", None) is not None:
+        copy.pop("token_ids", None)
+    if settings.reasoning == "drop" and copy.pop("reasoning", None) is not None:
         ranges = [stretch for stretch in turn.get("ranges", ()) if stretch["field"] != "reasoning"]
-        made.pop("ranges", None)
-        made |= {"ranges": ranges} if ranges else {}
-    return cast("ConditionedTurn", made)
+        copy.pop("ranges", None)
+        copy |= {"ranges": ranges} if ranges else {}
+    return cast("ConditionedTurn", copy)
 
 
 def _as_context(turn: ConditionedTurn) -> ConditionedTurn:
-    made = dict(turn) | {"weight": 0.0}
-    made.pop("ranges", None)
-    return cast("ConditionedTurn", made)
+    copy = dict(turn) | {"weight": 0.0}
+    copy.pop("ranges", None)
+    return cast("ConditionedTurn", copy)

@@ -101,10 +101,10 @@ def find_rows(opened: Sequence[Shards], key: str) -> Found:
     fits = _begins_with(key)
     entries = {shards: pl.read_parquet(shards.index_path, glob=False).filter(fits) for shards in opened}
     refused = {shards: pl.read_parquet(shards.rejected_path, glob=False).filter(fits) for shards in opened}
-    keys = sorted({each for frame in (*entries.values(), *refused.values()) for each in _fitting(frame, key)})
+    keys = sorted({full_key for frame in (*entries.values(), *refused.values()) for full_key in _fitting(frame, key)})
     if len(keys) > MAX_KEYS:
-        some = ", ".join(each[: len(key) + 6] for each in keys[:MAX_KEYS])
-        raise SettingsError(f"{key!r} begins {len(keys)} keys ({some}, …); give more of its digits")
+        first_keys = ", ".join(full_key[: len(key) + 6] for full_key in keys[:MAX_KEYS])
+        raise SettingsError(f"{key!r} begins {len(keys)} keys ({first_keys}, …); give more of its digits")
     if not keys:
         raise SettingsError(_nothing_found(opened, key))
     rows = [row for shards, frame in entries.items() for row in _rows(shards, frame)]
@@ -124,11 +124,11 @@ def find_rejected(opened: Sequence[Shards], reason: str | None = None) -> list[R
         SettingsError: no row was rejected for this reason; names those there are.
     """
     frames = {shards: pl.read_parquet(shards.rejected_path, glob=False) for shards in opened}
-    found = list(_rejected(frames))
-    reasons = {each.reason for each in found}
+    rejected = list(_rejected(frames))
+    reasons = {row.reason for row in rejected}
     if reason is not None and reason not in reasons:
         raise SettingsError(f"no row was rejected for the reason {reason!r}{did_you_mean(reason, reasons)}")
-    return [each for each in found if reason in (None, each.reason)]
+    return [row for row in rejected if reason in (None, row.reason)]
 
 
 def _begins_with(key: str) -> pl.Expr:
@@ -137,15 +137,17 @@ def _begins_with(key: str) -> pl.Expr:
 
 def _fitting(frame: pl.DataFrame, key: str) -> list[str]:
     """The rollout keys that begin so; of rows found by their token key alone, the token keys."""
-    return [each[0] if each[0].startswith(key) else each[1] for each in frame.select("rollout_key", "token_key").rows()]
+    return [pair[0] if pair[0].startswith(key) else pair[1] for pair in frame.select("rollout_key", "token_key").rows()]
 
 
 def _nothing_found(opened: Sequence[Shards], key: str) -> str:
     names = ", ".join(shards.recipe for shards in opened)
     message = f"no row of {names} has a rollout_key or token_key that begins with {key!r}"
-    known = sorted({each for shards in opened for path in (shards.index_path, shards.rejected_path) for each in _keys(path)})
-    place = bisect.bisect(known, key)
-    near = max(known[max(place - 1, 0) : place + 1], key=lambda each: _n_shared(each, key), default="")
+    all_keys = sorted(
+        {full_key for shards in opened for path in (shards.index_path, shards.rejected_path) for full_key in _keys(path)}
+    )
+    place = bisect.bisect(all_keys, key)
+    near = max(all_keys[max(place - 1, 0) : place + 1], key=lambda full_key: _n_shared(full_key, key), default="")
     why = "a rollout that was not selected has no row (`why_not` in training_selection's selection.parquet)"
     return f"{message}; the nearest is {near[: len(key) + 4]!r}…; {why}"
 
@@ -163,9 +165,9 @@ def _keys(path: Path) -> Iterator[str]:
 
 def _rows(shards: Shards, entries: pl.DataFrame) -> list[ShownRow]:
     keys = [pl.read_parquet(folder / "keys.parquet", glob=False) for folder in shards.segments]
-    known = pl.concat(keys, how="diagonal").unique("token_key", keep="first", maintain_order=True)
-    left_out = pl.col("n_left_out") if "n_left_out" in known.columns else pl.lit(0)
-    cuts = known.select("token_key", "detail", n_left_out=left_out.fill_null(0))
+    key_rows = pl.concat(keys, how="diagonal").unique("token_key", keep="first", maintain_order=True)
+    left_out = pl.col("n_left_out") if "n_left_out" in key_rows.columns else pl.lit(0)
+    cuts = key_rows.select("token_key", "detail", n_left_out=left_out.fill_null(0))
     rows = entries.join(cuts, on="token_key", how="left", maintain_order="left")
     return shown_rows(rows, shards.segments, shards.reader, recipe=shards.recipe, template=shards.template)
 
@@ -185,8 +187,8 @@ def found_lines(found: Found, *, has_colour: bool) -> Iterator[str]:
     for row in found.rows:
         yield from row_lines(row, has_colour=has_colour)
         yield ""
-    for each in found.rejected:
-        yield from _refused_lines(each)
+    for rejected_row in found.rejected:
+        yield from _refused_lines(rejected_row)
 
 
 def row_lines(row: ShownRow, *, has_colour: bool) -> Iterator[str]:
@@ -212,15 +214,15 @@ def row_lines(row: ShownRow, *, has_colour: bool) -> Iterator[str]:
 def rejected_lines(rejected: Sequence[RejectedRow], limit: int) -> Iterator[str]:
     """How many rows of each reason, then the first ones."""
     counts: dict[tuple[str, str], int] = {}
-    for each in rejected:
-        counts[each.recipe, each.reason] = counts.get((each.recipe, each.reason), 0) + 1
+    for row in rejected:
+        counts[row.recipe, row.reason] = counts.get((row.recipe, row.reason), 0) + 1
     if not counts:
         yield "no row was rejected"
     for (recipe, reason), n in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
         yield f"{recipe}  {n:>7}  {reason}"
-    for each in rejected[:limit]:
+    for row in rejected[:limit]:
         yield ""
-        yield from _refused_lines(each)
+        yield from _refused_lines(row)
     if len(rejected) > limit:
         yield f"\n{len(rejected) - limit} more: --limit {len(rejected)} shows them, --reason one kind"
 

@@ -112,8 +112,8 @@ def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) ->
     if not conversations:
         return TokenWork()
     with store.lock(f"segments/{token_table(rule)}"):  # two recipes that want the same rows make them once
-        asked = pl.DataFrame({"token_key": sorted(conversations)})
-        new = asked.join(token_keys(store, rule), on="token_key", how="anti", maintain_order="left")["token_key"].to_list()
+        key_rows = pl.DataFrame({"token_key": sorted(conversations)})
+        new = key_rows.join(token_keys(store, rule), on="token_key", how="anti", maintain_order="left")["token_key"].to_list()
         n_tokens = _tokenize_missing(store, rule, {key: conversations[key] for key in new}) if new else 0
     return TokenWork(len(new), n_tokens)
 
@@ -174,24 +174,24 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
     prover = _make_prover(rule, tokenizer)
     n_tokens, keys = 0, list(missing)
     for start in range(0, len(keys), BATCH_ROWS):
-        asked = keys[start : start + BATCH_ROWS]
-        refused = _refuse(rule, asked, missing)
-        part = sorted(set(asked) - {key for key, _, _ in refused})
+        batch_keys = keys[start : start + BATCH_ROWS]
+        refused = _refuse(rule, batch_keys, missing)
+        part = sorted(set(batch_keys) - {key for key, _, _ in refused})
         encoded = tokenizer.encode(part, [missing[key] for key in part])
         batch = pa.record_batch(encoded)
-        kept = {key: n_kept for key, n_kept, _, _ in encoded.cut}
-        if rule.cuts_rows and kept:
-            _prove_cut_rows(rule, prover, batch, {key: missing[key] for key in kept})
-            proof = prover.prove(_without(batch, set(kept)), missing, has_straddling=encoded.n_straddling > 0)
+        n_kept_of = {key: n_kept for key, n_kept, _, _ in encoded.cut}
+        if rule.cuts_rows and n_kept_of:
+            _prove_cut_rows(rule, prover, batch, {key: missing[key] for key in n_kept_of})
+            proof = prover.prove(_without(batch, set(n_kept_of)), missing, has_straddling=encoded.n_straddling > 0)
         else:
-            proof = prover.prove(batch, missing, kept=kept, has_straddling=encoded.n_straddling > 0)
+            proof = prover.prove(batch, missing, kept=n_kept_of, has_straddling=encoded.n_straddling > 0)
         batch = _without(batch, {key for key, _, _ in proof.rejected})
         n_tokens += proof.n_tokens
         rejected = [*refused, *encoded.rejected, *proof.rejected]
         described = _describe_keys(batch, rejected, _describe_cuts(encoded.cut, rule))
         content = {"n_straddling": encoded.n_straddling, "n_drifted": encoded.n_drifted, **proof.counts()}
         details = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note}
-        store.publish_segment(token_table(rule), digest(*asked), _segment_writer(batch, described, content, details))
+        store.publish_segment(token_table(rule), digest(*batch_keys), _segment_writer(batch, described, content, details))
     return n_tokens
 
 

@@ -37,10 +37,10 @@ def foreign_text(
         index: the turn's.
         write: what is written behind the prompt of the turn, for other earlier messages; None where the template refuses them.
     """
-    mine = "\n".join(own_texts(turns[index]))
+    own_text = "\n".join(own_texts(turns[index]))
     for at, turn in enumerate(turns[:index]):
         text = turn["content"].strip()
-        if len(text) < MIN_FOREIGN_CHARS or text not in target or text in mine:
+        if len(text) < MIN_FOREIGN_CHARS or text not in target or text in own_text:
             continue
         changed = [*turns[:at], cast("ConditionedTurn", {**turn, "content": "x" * len(text)}), *turns[at + 1 : index + 1]]
         written = write(changed)
@@ -67,5 +67,5 @@ def _leaves(value: Any) -> Iterable[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        return [leaf for each in value.values() for leaf in _leaves(each)]
-    return [leaf for each in value for leaf in _leaves(each)] if isinstance(value, list) else []
+        return [leaf for child in value.values() for leaf in _leaves(child)]
+    return [leaf for child in value for leaf in _leaves(child)] if isinstance(value, list) else []

@@ -37,12 +37,14 @@ def expected_weights(turn: ConditionedTurn, target: str, n_context: int) -> Iter
     reasoning, content = turn.get("reasoning", "").strip(), turn["content"].strip()
     opened = target.find("<think>") + len("<think>") if "<think>" in target else 0
     for thought in _places(target, reasoning, opened):
-        for said in _places(target, content, max(thought + len(reasoning), n_context) if reasoning else n_context):
+        for content_start in _places(target, content, max(thought + len(reasoning), n_context) if reasoning else n_context):
             weights = [0.0] * n_context + [as_float32(turn["weight"])] * (len(target) - n_context)
             for stretch in turn.get("ranges", ()):
-                text, found = (turn["content"], said) if stretch["field"] == "content" else (turn["reasoning"], thought)
-                first, last = found - (len(text) - len(text.lstrip())), found + len(text.strip())
-                for at in range(max(first + stretch["start"], found), min(first + stretch["end"], last)):
+                text, text_start = (
+                    (turn["content"], content_start) if stretch["field"] == "content" else (turn["reasoning"], thought)
+                )
+                first, last = text_start - (len(text) - len(text.lstrip())), text_start + len(text.strip())
+                for at in range(max(first + stretch["start"], text_start), min(first + stretch["end"], last)):
                     weights[at] = as_float32(stretch["weight"])
             yield weights
 
@@ -51,8 +53,8 @@ def _places(target: str, text: str, first: int) -> list[int]:
     """Where a text stands: the first place from `first` on, then some others."""
     if not text:
         return [first]
-    found = [match.start() for match in re.finditer(re.escape(text), target)]
-    return sorted(found, key=lambda at: (at < first, at))[:MAX_PLACES]
+    starts = [match.start() for match in re.finditer(re.escape(text), target)]
+    return sorted(starts, key=lambda at: (at < first, at))[:MAX_PLACES]
 
 
 MAX_PLACES = 8
@@ -85,5 +87,7 @@ def find_weight_fault(
         if not any(weights[at] == span.weight for at in range(first, max(last, first + 1))):
             return f"tokens {span.start} to {span.end} have weight {span.weight}, which none of their characters should have"
         is_covered[first:last] = [True] * (last - first)
-    lost = next((at for at, weight in enumerate(weights) if weight > 0 and not is_covered[at]), None)
-    return None if lost is None else f"character {lost} of the turn is not trained, expected weight {weights[lost]}"
+    uncovered = next((at for at, weight in enumerate(weights) if weight > 0 and not is_covered[at]), None)
+    return (
+        None if uncovered is None else f"character {uncovered} of the turn is not trained, expected weight {weights[uncovered]}"
+    )

@@ -129,8 +129,8 @@ class SqlFile:
     @cached_property
     def odd_quote(self) -> str:
         """The first quote that is none of '…' and "…" (E'…', $$…$$), whose text the version would not see as it is."""
-        found = (match["odd"] for match in QUOTES.finditer(self.body) if match["odd"])
-        return next(found, "")
+        odd_quotes = (match["odd"] for match in QUOTES.finditer(self.body) if match["odd"])
+        return next(odd_quotes, "")
 
     def reads(self, table: str) -> bool:
         """Whether the SQL mentions a table (or column) of this name, outside of quoted texts."""
@@ -223,6 +223,6 @@ def load_file(path: Path, kind: Kind) -> SqlFile:
         parsed = parse(header, values, path)
     except SettingsError as error:
         raise SqlContractError(f"{error}\n  (in the header; see sql/README.md)") from None
-    made: type[SqlFile] = {"filters": Filter, "scores": Score}.get(kind, SqlFile)
+    file_type: type[SqlFile] = {"filters": Filter, "scores": Score}.get(kind, SqlFile)
     defaults = {name: parameter.default for name, parameter in parsed.params.items()}
-    return made(path, kind, parsed, text, defaults)  # type: ignore[arg-type]
+    return file_type(path, kind, parsed, text, defaults)  # type: ignore[arg-type]

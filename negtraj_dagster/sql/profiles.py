@@ -45,7 +45,7 @@ class Profile:
 
     def acting(self) -> dict[tuple[str, str], Severity]:
         """(filter, version) -> what a hit of it does under this profile."""
-        return {(each.name, each.version): each.severity for each in self.filters}
+        return {(file.name, file.version): file.severity for file in self.filters}
 
     def identity(self) -> str:
         """Digest of all that the profile decides."""
@@ -81,37 +81,39 @@ def find_profile(registry: Registry, name: str) -> Profile:
 
 def filter_variants(registry: Registry) -> list[Filter]:
     """Every (filter, parameters) pair that the headers or a profile say, once, in funnel order."""
-    variants = {each.version: each for each in registry.filters}
+    variants = {file.version: file for file in registry.filters}
     for profile in load_profiles(registry).values():
-        for each in profile.filters:
-            if each.version not in variants:
-                variants[each.version] = each
-    return sorted(variants.values(), key=lambda each: (each.number, each.version))
+        for file in profile.filters:
+            if file.version not in variants:
+                variants[file.version] = file
+    return sorted(variants.values(), key=lambda file: (file.number, file.version))
 
 
 def _load(name: str, path: Path, registry: Registry) -> Profile:
     file = parse(_ProfileFile, read_toml(path), path)
-    known = {each.name: each for each in registry.filters}
-    scores = {each.name: each.header.weight for each in registry.scores}
-    for key, named in (
+    by_name = {filter_.name: filter_ for filter_ in registry.filters}
+    scores = {filter_.name: filter_.header.weight for filter_ in registry.scores}
+    for key, names_of_key in (
         ("only", file.only or ()),
         ("without", file.without),
         ("severity", file.severity),
         ("params", file.params),
     ):
-        for each in named:
-            if each not in known:
-                raise SettingsError(f"{path}: {key}: unknown filter {each!r}{did_you_mean(each, known)}")
-    for each in file.weights:
-        if each not in scores:
-            raise SettingsError(f"{path}: weights: unknown score {each!r}{did_you_mean(each, scores)}")
-    chosen = [
-        each for each in registry.filters if (file.only is None or each.name in file.only) and each.name not in file.without
+        for filter_ in names_of_key:
+            if filter_ not in by_name:
+                raise SettingsError(f"{path}: {key}: unknown filter {filter_!r}{did_you_mean(filter_, by_name)}")
+    for filter_ in file.weights:
+        if filter_ not in scores:
+            raise SettingsError(f"{path}: weights: unknown score {filter_!r}{did_you_mean(filter_, scores)}")
+    acting_filters = [
+        filter_
+        for filter_ in registry.filters
+        if (file.only is None or filter_.name in file.only) and filter_.name not in file.without
     ]
-    if idle := sorted({*file.severity, *file.params} - {each.name for each in chosen}):
+    if idle := sorted({*file.severity, *file.params} - {filter_.name for filter_ in acting_filters}):
         raise SettingsError(f"{path}: sets {idle[0]}, which the profile leaves out; take one of the two away")
     try:
-        filters = tuple(_as_said(each, file, path) for each in chosen)
+        filters = tuple(_as_said(filter_, file, path) for filter_ in acting_filters)
     except SqlContractError as error:
         raise SettingsError(str(error)) from None
     return Profile(name, file.doc, path, filters, {**scores, **file.weights}, file.flag_penalty)

@@ -38,27 +38,27 @@ class Registry:
     @cached_property
     def filters(self) -> tuple[Filter, ...]:
         """In funnel order."""
-        found = [file for file in self.files["filters"].values() if isinstance(file, Filter)]
-        made = sorted((replace(file, model=self._model_of(file)) for file in found), key=lambda each: each.number)
-        for each in made:
-            if each.name in FIXED_VERDICTS:
+        read = [file for file in self.files["filters"].values() if isinstance(file, Filter)]
+        ordered = sorted((replace(file, model=self._model_of(file)) for file in read), key=lambda filter_: filter_.number)
+        for filter_ in ordered:
+            if filter_.name in FIXED_VERDICTS:
                 raise SqlContractError(
-                    f"{each.path}: {each.name} is a verdict of the pipeline's own; give the filter another name"
+                    f"{filter_.path}: {filter_.name} is a verdict of the pipeline's own; give the filter another name"
                 )
-        for noun, of in (("number", lambda each: each.number), ("reason", lambda each: each.header.reason)):
-            _check_unique(made, noun, of)
-        return tuple(made)
+        for noun, of in (("number", lambda filter_: filter_.number), ("reason", lambda filter_: filter_.header.reason)):
+            _check_unique(ordered, noun, of)
+        return tuple(ordered)
 
     @cached_property
     def scores(self) -> tuple[Score, ...]:
         """All scores."""
-        found = [file for file in self.files["scores"].values() if isinstance(file, Score)]
-        made = tuple(replace(file, model=self._model_of(file)) for file in found)
-        if doubled := sorted({each.name for each in made} & {each.name for each in self.filters}):
+        read = [file for file in self.files["scores"].values() if isinstance(file, Score)]
+        score_files = tuple(replace(file, model=self._model_of(file)) for file in read)
+        if doubled := sorted({other.name for other in score_files} & {other.name for other in self.filters}):
             raise SqlContractError(
                 f"{self.files['scores'][doubled[0]].path}: a filter has the name {doubled[0]!r}, too; rename one"
             )
-        return made
+        return score_files
 
     def one(self, kind: Kind, name: str) -> SqlFile:
         """A file by its name, with the digest of the model it reads.
@@ -89,33 +89,35 @@ class Registry:
         )
 
     def _load(self, kind: Kind) -> dict[str, SqlFile]:
-        made: dict[str, SqlFile] = {}
+        by_name: dict[str, SqlFile] = {}
         for folder in self.folders:
-            mine: dict[str, SqlFile] = {}
+            of_folder: dict[str, SqlFile] = {}
             for path in sorted((folder / kind).glob("*.sql")):
                 file = load_file(path, kind)
-                if file.name in mine:
-                    raise SqlContractError(f"{path}: the name {file.name!r} is that of {mine[file.name].path}, too; rename one")
+                if file.name in of_folder:
+                    raise SqlContractError(
+                        f"{path}: the name {file.name!r} is that of {of_folder[file.name].path}, too; rename one"
+                    )
                 _check_file_name(file)
-                mine[file.name] = file
-            made |= mine
-        return dict(sorted(made.items(), key=lambda pair: pair[1].path.name))
+                of_folder[file.name] = file
+            by_name |= of_folder
+        return dict(sorted(by_name.items(), key=lambda pair: pair[1].path.name))
 
     def _model_of(self, file: SqlFile) -> str:
         """Digest of the model files that decide what a file sees."""
-        return digest_json([[each.name, each.normalised] for each in self.model_files(file)])
+        return digest_json([[model.name, model.normalised] for model in self.model_files(file)])
 
     def model_files(self, file: SqlFile) -> list[SqlFile]:
         """The model files that a file reads, and those that they read, in the order they are made."""
-        wanted: set[str] = set()
+        needed: set[str] = set()
         reading = [file]
         while reading:
-            mine = reading.pop()
+            reader = reading.pop()
             for name in MODEL_ORDER:
-                if name not in wanted and name != mine.name and mine.reads(name):
-                    wanted.add(name)
+                if name not in needed and name != reader.name and reader.reads(name):
+                    needed.add(name)
                     reading.append(self.files["model"][name])
-        return [self.files["model"][name] for name in MODEL_ORDER if name in wanted]
+        return [self.files["model"][name] for name in MODEL_ORDER if name in needed]
 
 
 def load_registry(user_folders: Iterable[Path] = ()) -> Registry:
@@ -131,10 +133,10 @@ def load_registry(user_folders: Iterable[Path] = ()) -> Registry:
                 f"sql_dirs names {folder}, which is no folder; create it or take it out (NEGTRAJ_SQL, negtraj.toml)"
             )
         if unknown := sorted(
-            each.name for each in folder.iterdir() if each.is_dir() and each.name not in (*FOLDERS, "profiles")
+            entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name not in (*FOLDERS, "profiles")
         ):
             raise SettingsError(f"{folder}: unknown folder {unknown[0]!r}{did_you_mean(unknown[0], (*FOLDERS, 'profiles'))}")
-        if loose := sorted(each.name for each in folder.glob("*.sql")):
+        if loose := sorted(entry.name for entry in folder.glob("*.sql")):
             raise SettingsError(f"{folder / loose[0]}: a file belongs into one of the folders {', '.join(FOLDERS)}")
     return Registry((paths.shipped("sql"), *folders))
 
@@ -163,8 +165,8 @@ def _check_file_name(file: SqlFile) -> None:
 
 
 def _check_unique(filters: Sequence[Filter], noun: str, of: Callable[[Filter], str]) -> None:
-    seen: dict[str, Filter] = {}
-    for each in filters:
-        other = seen.setdefault(of(each), each)
-        if other is not each:
-            raise SqlContractError(f"{each.path}: {noun} {of(each)!r} is that of {other.path}, too; give each filter its own")
+    first_of: dict[str, Filter] = {}
+    for file in filters:
+        other = first_of.setdefault(of(file), file)
+        if other is not file:
+            raise SqlContractError(f"{file.path}: {noun} {of(file)!r} is that of {other.path}, too; give each filter its own")

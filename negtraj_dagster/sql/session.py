@@ -315,16 +315,16 @@ class Session:
     def _read(self, until: float, is_done: Callable[[bytearray], bool], n_bytes: int | None = None) -> bytes:
         assert self._worker is not None
         assert self._worker.process.stdout is not None
-        got, place = bytearray(), self._worker.process.stdout.fileno()
-        while not is_done(got):
-            left = until - time.monotonic()
-            if left <= 0 or not select.select([place], [], [], left)[0]:
+        received, place = bytearray(), self._worker.process.stdout.fileno()
+        while not is_done(received):
+            seconds_left = until - time.monotonic()
+            if seconds_left <= 0 or not select.select([place], [], [], seconds_left)[0]:
                 raise TimeoutError
-            more = os.read(place, 1 if n_bytes is None else min(n_bytes - len(got), 1 << 20))
-            if not more:
+            chunk = os.read(place, 1 if n_bytes is None else min(n_bytes - len(received), 1 << 20))
+            if not chunk:
                 raise _DiedError("its process ended")
-            got += more
-        return bytes(got)
+            received += chunk
+        return bytes(received)
 
     def _kill(self) -> None:
         worker, self._worker = self._worker, None

@@ -124,7 +124,9 @@ class Store:
     def assets(self) -> list[str]:
         """Assets that have a present object in this home, by their keys as paths, sorted."""
         folders = [root / "current" for root in self._roots]
-        return sorted({path.relative_to(each).with_suffix("").as_posix() for each in folders for path in each.rglob("*.json")})
+        return sorted(
+            {path.relative_to(folder).with_suffix("").as_posix() for folder in folders for path in folder.rglob("*.json")}
+        )
 
     def before(self, asset: str) -> Published | None:
         """The newest object that was present before the present one and is still there and whole."""
@@ -145,8 +147,8 @@ class Store:
     def find(self, asset: str, version: str) -> Published | None:
         """An object of an asset that has this version, None where there is none."""
         place = f"objects/{asset}"
-        found = (self.load(asset, key) for key in self._folders.keys(place) if self._folders.is_usable(f"{place}/{key}"))
-        return next((each for each in found if each.version == version), None)
+        objects = (self.load(asset, key) for key in self._folders.keys(place) if self._folders.is_usable(f"{place}/{key}"))
+        return next((published for published in objects if published.version == version), None)
 
     def require(self, asset: str) -> Published:
         """The asset's present object.
@@ -244,10 +246,10 @@ class Store:
 
     def _load(self, asset: str, key: str, *, reused: bool, work: dict[str, int], why: tuple[str, ...]) -> Published:
         folder = self._folders.find(f"objects/{asset}/{key}")
-        made = load_manifest(folder, asset, key)
-        counts = dict.fromkeys(made["work"], 0) | work
-        parts = (made["content"], made["details"], reused, counts, made["made_of"], made["refers"], why)
-        return Published(asset, key, made["version"], folder, *parts)
+        manifest = load_manifest(folder, asset, key)
+        counts = dict.fromkeys(manifest["work"], 0) | work
+        parts = (manifest["content"], manifest["details"], reused, counts, manifest["made_of"], manifest["refers"], why)
+        return Published(asset, key, manifest["version"], folder, *parts)
 
     def _why(self, asset: str, key: str, made_of: Mapping[str, Any]) -> tuple[str, ...]:
         try:

@@ -112,7 +112,7 @@ def _is_native(error: BaseException) -> bool:
 
 
 def _message(number: int, place: Path, error: BaseException) -> str:
-    what = str(error).partition("\n")[0] or type(error).__name__
+    first_line = str(error).partition("\n")[0] or type(error).__name__
     if number == errno.EIO and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         number = errno.EFBIG  # all that SQLite says of it is "disk I/O error"
     if number in (errno.ENOSPC, errno.EDQUOT):
@@ -125,7 +125,8 @@ def _message(number: int, place: Path, error: BaseException) -> str:
         return f"{place}: cannot be written, its file system is mounted read-only; mount it for writing, {_elsewhere()}"
     if number in (errno.EACCES, errno.EPERM):
         return (
-            f"{place}: permission denied to user {os.geteuid()}{_owner(_existing(place))} ({what}); give that user the right "
+            f"{place}: permission denied to user {os.geteuid()}{_owner(_existing(place))} ({first_line}); give that user the "
+            f"right "
             f"(`chown -R` or `chmod -R u+rwX`), {_elsewhere()}"
         )
     if number == errno.EFBIG:
@@ -135,13 +136,13 @@ def _message(number: int, place: Path, error: BaseException) -> str:
     if number in (errno.EMFILE, errno.ENFILE):
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         return f"{place}: cannot be opened, {limit:,} files are open (`ulimit -n`); raise that limit, {AGAIN}"
-    if number in (errno.ENOTDIR, errno.EEXIST) and NO_TEMPORARY not in what:
-        return f"{place}: cannot be made, a file stands where a folder is needed ({what}); move that file, {_elsewhere()}"
-    if number == errno.ENOTDIR and NO_TEMPORARY in what:
-        return f"{what}: they are full, or cannot be written; set TMPDIR to a folder with room, {AGAIN}"
+    if number in (errno.ENOTDIR, errno.EEXIST) and NO_TEMPORARY not in first_line:
+        return f"{place}: cannot be made, a file stands where a folder is needed ({first_line}); move that file, {_elsewhere()}"
+    if number == errno.ENOTDIR and NO_TEMPORARY in first_line:
+        return f"{first_line}: they are full, or cannot be written; set TMPDIR to a folder with room, {AGAIN}"
     if number == errno.ENOMEM:
-        return f"out of memory ({what}){memory_cause()}, {AGAIN}"
-    return f"{place}: cannot be written ({what}); look at the disk, {_elsewhere()}"
+        return f"out of memory ({first_line}){memory_cause()}, {AGAIN}"
+    return f"{place}: cannot be written ({first_line}); look at the disk, {_elsewhere()}"
 
 
 def memory_cause() -> str:

@@ -64,8 +64,8 @@ class Folders:
             return False
         try:
             faults = find_faults(folder, self.manifest(folder), deep=False)
-            for each in check:
-                self.file(folder, each)
+            for file_name in check:
+                self.file(folder, file_name)
         except StoreError as error:
             faults = [str(error)]
         if not faults:

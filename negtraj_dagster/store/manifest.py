@@ -89,9 +89,9 @@ def load_manifest(folder: Path, asset: str, key: str) -> dict[str, Any]:
         raise StoreError(f"{folder}: no {MANIFEST}; {REMEDY}") from error
     except (ValueError, OSError) as error:
         raise StoreError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
-    found = manifest.get("store_version") if isinstance(manifest, dict) else None
-    if found != STORE_VERSION:
-        raise StoreError(f"{path}: store version {found!r}, expected {STORE_VERSION}; {REMEDY}")
+    version = manifest.get("store_version") if isinstance(manifest, dict) else None
+    if version != STORE_VERSION:
+        raise StoreError(f"{path}: store version {version!r}, expected {STORE_VERSION}; {REMEDY}")
     if not _is_sealed(manifest):
         raise StoreError(f"{path}: was altered, its seal does not fit its text; {REMEDY}")
     if (manifest["asset"], manifest["key"]) != (asset, key):
@@ -109,10 +109,10 @@ def _is_sealed(manifest: Mapping[str, Any]) -> bool:
 
 def find_faults(folder: Path, manifest: Mapping[str, Any], *, deep: bool) -> list[str]:
     """What is wrong with an object's files: names and sizes, and where `deep` their bytes."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
-    faults = [f"{name}: not in the manifest" for name in sorted(found - manifest["files"].keys())]
+    file_names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    faults = [f"{name}: not in the manifest" for name in sorted(file_names - manifest["files"].keys())]
     for name, expected in sorted(manifest["files"].items()):
-        if name not in found:
+        if name not in file_names:
             faults.append(f"{name}: missing")
         elif fault := file_fault(folder / name, expected, deep=deep):
             faults.append(f"{name}: {fault}")

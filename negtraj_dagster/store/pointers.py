@@ -49,8 +49,8 @@ class Pointers:
                 history = _parse_pointer(text, self._texts.place(name))["history"] if text else []
             except StoreError:
                 history = []
-            kept = [key, *(earlier for earlier in history if earlier != key)][:N_HISTORY]
-            return canonical_json({"asset": asset, "key": key, "version": version, "history": kept})
+            recent = [key, *(earlier for earlier in history if earlier != key)][:N_HISTORY]
+            return canonical_json({"asset": asset, "key": key, "version": version, "history": recent})
 
         self._texts.update(name, move)
 

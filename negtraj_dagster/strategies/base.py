@@ -35,8 +35,8 @@ class Strategy:
         """The first prompt in the project's own words: the task's instruction, the question, the class's sentence."""
 
         def prompt(question: Question, class_name: str | None) -> list[Turn]:
-            asked = question.question + self.tags.get(class_name or "", "")
-            return [{"role": "user", "content": f"{instruction}\n\n{asked}" if instruction else asked}]
+            tagged_question = question.question + self.tags.get(class_name or "", "")
+            return [{"role": "user", "content": f"{instruction}\n\n{tagged_question}" if instruction else tagged_question}]
 
         return prompt
 
@@ -61,8 +61,8 @@ class Strategy:
         tag = class_name if self.inference_class else None
         context: list[ConditionedTurn] = [conditioned(turn, 0.0) for turn in prompt(question, tag)]
         last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=-1)
-        kept = turns if keep_last_turns else turns[: last + 1]
-        return context + [conditioned(turn, _weight(turn)) for turn in kept]
+        turns_to_keep = turns if keep_last_turns else turns[: last + 1]
+        return context + [conditioned(turn, _weight(turn)) for turn in turns_to_keep]
 
     def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
         """What the trained agent is asked."""
@@ -71,8 +71,8 @@ class Strategy:
 
 def conditioned(turn: Turn, weight: float) -> ConditionedTurn:
     """A turn with its weight in place of `loss`; all else it says goes along."""
-    said = {key: value for key, value in turn.items() if key != "loss"}
-    return cast("ConditionedTurn", {**said, "weight": weight})
+    turn_fields = {key: value for key, value in turn.items() if key != "loss"}
+    return cast("ConditionedTurn", {**turn_fields, "weight": weight})
 
 
 def _weight(turn: Turn) -> float:

@@ -79,16 +79,16 @@ class Task(ABC):
 def _plain(value: str) -> str:
     """What a JSON text says: a list or object of one value that value, a whole number its digits; other text as it is."""
     try:
-        said = json.loads(value)
+        answer = json.loads(value)
     except (ValueError, RecursionError):
         return value
-    while isinstance(said, (list, dict)) and len(said) == 1:
-        said = next(iter(said.values() if isinstance(said, dict) else said))
-    if isinstance(said, str):
-        return said
-    if isinstance(said, float) and abs(said) < MAX_EXACT:
-        return str(int(said)) if said.is_integer() else str(said)
-    return json.dumps(said) if isinstance(said, (bool, int)) else value
+    while isinstance(answer, (list, dict)) and len(answer) == 1:
+        answer = next(iter(answer.values() if isinstance(answer, dict) else answer))
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, float) and abs(answer) < MAX_EXACT:
+        return str(int(answer)) if answer.is_integer() else str(answer)
+    return json.dumps(answer) if isinstance(answer, (bool, int)) else value
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

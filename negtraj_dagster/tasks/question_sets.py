@@ -133,9 +133,9 @@ def refuse_broken_task(question_sets: Published, task: str) -> None:
 
 
 def _check_ids(task: str, questions: list[Question]) -> None:
-    seen: dict[str, Question] = {}
+    first_of_id: dict[str, Question] = {}
     for question in questions:
-        other = seen.setdefault(question.question_id, question)
+        other = first_of_id.setdefault(question.question_id, question)
         if other is not question:
             raise QuestionSetError(
                 f"task {task}: question id {question.question_id!r} stands twice ({other.split} {other.question[:60]!r} and "

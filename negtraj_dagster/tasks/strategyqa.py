@@ -54,13 +54,13 @@ class StrategyQa(Task):
         "Most likely yes" and "No, since …" are answers; "there is no study of it", "not yes" and "No. 10" are none.
         """
         gold = "yes" if json.loads(answer) else "no"
-        said = (prediction or "").strip().lower()
-        words = {word.lower() for word in YES_NO.findall(said)}
-        placed = FIRST.match(said) or LAST.search(said)
-        is_clear = placed is not None and NUMBERED.search(said) is None
-        if is_clear and DENIAL.search(said) and FIRST.match(said) is None:
+        text = (prediction or "").strip().lower()
+        words = {word.lower() for word in YES_NO.findall(text)}
+        verdict = FIRST.match(text) or LAST.search(text)
+        is_clear = verdict is not None and NUMBERED.search(text) is None
+        if is_clear and DENIAL.search(text) and FIRST.match(text) is None:
             is_clear = False  # what a sentence that denies something ends with is not what it says
-        return Score(strict=said == gold, lenient=words == {gold} and is_clear)
+        return Score(strict=text == gold, lenient=words == {gold} and is_clear)
 
     def is_valid_answer(self, prediction: str) -> bool:
         """Yes or no and nothing else, but for case, spaces and a full stop."""

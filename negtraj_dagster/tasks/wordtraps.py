@@ -71,12 +71,12 @@ def _problem(family: str, text: str, steps: tuple[Step, ...], trapped: tuple[Ste
 def _more(rng: random.Random) -> Problem:
     """`12, which is 5 more than B` means B = 12 - 5; the word `more` tempts to add."""
     a, b = rng.sample(NAMES, 2)
-    thing, extra = rng.choice(THINGS), rng.randint(2, 20)
+    noun, extra = rng.choice(THINGS), rng.randint(2, 20)
     count = extra + rng.randint(2, 20)
     both = Step("both", count, "+", Result(0))
     return _problem(
         "more",
-        f"{a} has {count} {thing}, which is {extra} more than {b} has. How many {thing} do they have together?",
+        f"{a} has {count} {noun}, which is {extra} more than {b} has. How many {noun} do they have together?",
         (Step("other", count, "-", extra), both),
         (Step("other", count, "+", extra), both),
     )
@@ -85,12 +85,12 @@ def _more(rng: random.Random) -> Problem:
 def _fewer(rng: random.Random) -> Problem:
     """`12, which is 5 fewer than B` means B = 12 + 5; the word `fewer` tempts to subtract."""
     a, b = rng.sample(NAMES, 2)
-    thing, gap = rng.choice(THINGS), rng.randint(2, 20)
+    noun, gap = rng.choice(THINGS), rng.randint(2, 20)
     count = gap + rng.randint(2, 20)
     both = Step("both", count, "+", Result(0))
     return _problem(
         "fewer",
-        f"{a} has {count} {thing}, which is {gap} fewer than {b} has. How many {thing} do they have together?",
+        f"{a} has {count} {noun}, which is {gap} fewer than {b} has. How many {noun} do they have together?",
         (Step("other", count, "+", gap), both),
         (Step("other", count, "-", gap), both),
     )
@@ -98,11 +98,11 @@ def _fewer(rng: random.Random) -> Problem:
 
 def _change(rng: random.Random) -> Problem:
     """The price is for each; the trap takes it once."""
-    a, thing, n, price = rng.choice(NAMES), rng.choice(THINGS), rng.randint(2, 6), rng.randint(2, 15)
+    a, noun, n, price = rng.choice(NAMES), rng.choice(THINGS), rng.randint(2, 6), rng.randint(2, 15)
     paid = n * price + rng.randint(1, 10)
     return _problem(
         "change",
-        f"{a} buys {n} {thing} for {price} dollars each and pays with {paid} dollars. How much change does {a} get?",
+        f"{a} buys {n} {noun} for {price} dollars each and pays with {paid} dollars. How much change does {a} get?",
         (Step("cost", n, "*", price), Step("change", paid, "-", Result(0))),
         (Step("change", paid, "-", price),),
     )
@@ -111,14 +111,14 @@ def _change(rng: random.Random) -> Problem:
 def _boxes(rng: random.Random) -> Problem:
     """An irrelevant number stands beside; the trap takes it away instead."""
     a, n, per_box = rng.choice(NAMES), rng.randint(2, 6), rng.randint(3, 15)
-    thing, other = rng.sample(THINGS, 2)
-    given, distractor = rng.randint(1, min(40, n * per_box - 1)), rng.randint(2, 40)
+    noun, other = rng.sample(THINGS, 2)
+    n_given, distractor = rng.randint(1, min(40, n * per_box - 1)), rng.randint(2, 40)
     inside = Step("boxes", n, "*", per_box)
     return _problem(
         "boxes",
-        f"{a} has {n} boxes with {per_box} {thing} in each box and {distractor} {other}. "
-        f"{a} gives away {given} {thing}. How many {thing} are left?",
-        (inside, Step("left", Result(0), "-", given)),
+        f"{a} has {n} boxes with {per_box} {noun} in each box and {distractor} {other}. "
+        f"{a} gives away {n_given} {noun}. How many {noun} are left?",
+        (inside, Step("left", Result(0), "-", n_given)),
         (inside, Step("left", Result(0), "-", distractor)),
     )
 
@@ -139,13 +139,13 @@ def _save(rng: random.Random) -> Problem:
 def _bags(rng: random.Random) -> Problem:
     """Sharing into bags is a division; the trap multiplies."""
     a, b = rng.sample(NAMES, 2)
-    thing, per_bag, n_bags = rng.choice(THINGS), rng.randint(2, 6), rng.randint(2, 12)
+    noun, per_bag, n_bags = rng.choice(THINGS), rng.randint(2, 6), rng.randint(2, 12)
     first = rng.randint(1, per_bag * n_bags - 1)
     both = Step("both", first, "+", per_bag * n_bags - first)
     return _problem(
         "bags",
-        f"{a} picks {first} {thing} and {b} picks {per_bag * n_bags - first} {thing}. "
-        f"They put {per_bag} {thing} in each bag. How many bags do they fill?",
+        f"{a} picks {first} {noun} and {b} picks {per_bag * n_bags - first} {noun}. "
+        f"They put {per_bag} {noun} in each bag. How many bags do they fill?",
         (both, Step("bags", Result(0), "/", per_bag)),
         (both, Step("bags", Result(0), "*", per_bag)),
     )
@@ -156,12 +156,12 @@ FAMILIES: tuple[Callable[[random.Random], Problem], ...] = (_more, _fewer, _chan
 
 def draw_problems(seed: int, n: int, *, exclude: frozenset[str] = frozenset()) -> list[Problem]:
     """`n` different problems, none of whose texts is excluded; the same for the same arguments."""
-    rng, seen = random.Random(seed), set(exclude)
+    rng, drawn_texts = random.Random(seed), set(exclude)
     problems: list[Problem] = []
     while len(problems) < n:
         problem = rng.choice(FAMILIES)(rng)
-        if problem.text not in seen:
-            seen.add(problem.text)
+        if problem.text not in drawn_texts:
+            drawn_texts.add(problem.text)
             problems.append(problem)
     return problems
 
@@ -170,7 +170,7 @@ def split_problems(settings: Settings) -> dict[Split, list[Problem]]:
     """The problems of every split; a text is in one split only."""
     sizes = settings.wordtraps
     splits: dict[Split, list[Problem]] = {}
-    seen: frozenset[str] = frozenset()
+    earlier_texts: frozenset[str] = frozenset()
     n_of: dict[Split, int] = {
         "test": sizes.n_test_questions,
         "gate": sizes.n_gate_questions,
@@ -178,8 +178,8 @@ def split_problems(settings: Settings) -> dict[Split, list[Problem]]:
     }
     for split, n in n_of.items():
         seed = SPLIT_SEEDS[split] * 1_000_003 + (sizes.seed if split == "train" else 0)
-        splits[split] = draw_problems(seed, n, exclude=seen)
-        seen |= {problem.text for problem in splits[split]}
+        splits[split] = draw_problems(seed, n, exclude=earlier_texts)
+        earlier_texts |= {problem.text for problem in splits[split]}
     return splits
 
 
@@ -210,8 +210,8 @@ class Wordtraps(Task):
 
         "The answer is 8." is 8; "1 or 2" says two numbers, and so does "1,8".
         """
-        said = prediction or ""
-        return Score(strict=said == answer, lenient=read_only_number(said) == float(json.loads(answer)))
+        text = prediction or ""
+        return Score(strict=text == answer, lenient=read_only_number(text) == float(json.loads(answer)))
 
     def is_valid_answer(self, prediction: str) -> bool:
         """One number at its beginning, and no other: units, commas and marks forgiven, sentences not."""

@@ -66,10 +66,10 @@ def build_corpus(store: Store, inputs: CorpusInputs, rule: TaskRule, scoring: Sc
         "scored_trajectories": inputs.scored.version,
         "questions": inputs.questions.content["tasks"].get(rule.task, {}).get("rows", "none"),
         "task": rule.identity(),
-        "token_limits": token_limits([rule]) if any(each.reads("max_tokens") for each in filters) else "",
+        "token_limits": token_limits([rule]) if any(file.reads("max_tokens") for file in filters) else "",
         "signatures": [SKETCH_IDENTITY, QUOTES_IDENTITY, COMPARABLE_VERSION],
         "sql/quality": scoring.registry.one("selection", "quality").version,
-        **{f"sql/{each.name}/{each.version[:8]}": answers_digest(each) for each in filters},
+        **{f"sql/{file.name}/{file.version[:8]}": answers_digest(file) for file in filters},
         **{f"profile/{name}": profile.identity() for name, profile in profiles.items()},
     }
 
@@ -123,7 +123,7 @@ class _Corpus:
                 "profiles": {
                     name: _profile_details(profile, corpus, verdicts, qualities) for name, profile in self.profiles.items()
                 },
-                "sql": [[str(each.path), each.name, each.version] for each in self.filters],
+                "sql": [[str(file.path), file.name, file.version] for file in self.filters],
             },
             work=judged.work | {"texts_searched": judge.quote_index.n_searched},
             caches=(*judged.caches, *judge.quote_index.caches),
@@ -157,7 +157,7 @@ def _profile_details(
         "funnel": funnel_of(judged, acting, profile),
         "per_source": per_source(judged, acting, profile),
         "drop_rate": round(acting.filter(pl.col("severity") == "drop")["rollout_key"].n_unique() / corpus.height, 4),
-        "acting": [_acts(each) for each in profile.filters],
+        "acting": [_acts(file) for file in profile.filters],
         **_quality_means(judged),
     }
 
@@ -190,7 +190,7 @@ def rejected_samples(store: Store, raw: Published, rollouts: pl.DataFrame, verdi
     """Up to five rejected rollouts per filter (`SAMPLE_COLUMNS`), with the offending step, for people to look at."""
     drops = verdicts.filter(pl.col("severity") == "drop").unique(["rollout_key", "filter"], keep="first", maintain_order=True)
     sample = drops.group_by("filter", maintain_order=True).head(N_SAMPLES)
-    named = rollouts.select("rollout_key", "question_id", "label", "source", "base_key")
-    rows = sample.join(named, on="rollout_key", how="left", maintain_order="left")
+    descriptions = rollouts.select("rollout_key", "question_id", "label", "source", "base_key")
+    rows = sample.join(descriptions, on="rollout_key", how="left", maintain_order="left")
     texts = read_conversations(store, raw, rows["base_key"]).select("base_key", "conversation")
     return rows.join(texts, on="base_key", how="left", maintain_order="left").select(SAMPLE_COLUMNS)

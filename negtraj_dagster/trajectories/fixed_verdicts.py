@@ -31,8 +31,8 @@ def drop_verdicts(rows: pl.DataFrame, name: str) -> pl.DataFrame:
         "step": None,
         "earlier_key": None,
     }
-    made = rows.select("rollout_key", "detail", *(pl.lit(value).alias(name) for name, value in columns.items()))
-    return made.select(VERDICT_SCHEMA.names()).cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
+    verdicts = rows.select("rollout_key", "detail", *(pl.lit(value).alias(name) for name, value in columns.items()))
+    return verdicts.select(VERDICT_SCHEMA.names()).cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
 
 
 def overrule(verdicts: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
@@ -42,8 +42,8 @@ def overrule(verdicts: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
     decisions = decisions.with_columns(decision=pl.format("by {}: {}", "by", "why"))
     drops = decisions.filter(pl.col("field") == "drop").select("rollout_key", detail="decision")
     verdicts = pl.concat([verdicts, drop_verdicts(drops, "override")])
-    kept = decisions.filter(pl.col("field") == "keep").select("rollout_key", "decision", filter="value")
-    joined = verdicts.join(kept, on=["rollout_key", "filter"], how="left", maintain_order="left")
+    keep_decisions = decisions.filter(pl.col("field") == "keep").select("rollout_key", "decision", filter="value")
+    joined = verdicts.join(keep_decisions, on=["rollout_key", "filter"], how="left", maintain_order="left")
     is_kept = pl.col("decision").is_not_null() & ~pl.col("filter").is_in(list(FIXED_VERDICTS))
     return joined.with_columns(
         severity=pl.when(is_kept).then(pl.lit(OVERRULED)).otherwise("severity"),

@@ -29,27 +29,27 @@ def funnel_of(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profile
     hits = hits.join(labels, on="rollout_key", how="inner")
     drops = hits.filter(pl.col("severity") == "drop")
     n_drops = drops.group_by("rollout_key").len("n_drops")
-    alone = drops.join(n_drops.filter(pl.col("n_drops") == 1), on="rollout_key", how="semi")
-    left = labels
+    only_drops = drops.join(n_drops.filter(pl.col("n_drops") == 1), on="rollout_key", how="semi")
+    remaining = labels
     rows = []
     for name, reason, severity, filter_ in _order(drops, profile):
-        mine = hits.filter(pl.col("filter") == name)
+        filter_hits = hits.filter(pl.col("filter") == name)
         if severity == "drop":
-            left = left.join(mine, on="rollout_key", how="anti")
+            remaining = remaining.join(filter_hits, on="rollout_key", how="anti")
         row: dict[str, Any] = {"filter": name, "reason": reason, "severity": severity}
-        row |= {f"n_{label}": n for label, n in _count(mine).items()}
-        row |= {f"n_{label}_only_this": n for label, n in _count(alone.filter(pl.col("filter") == name)).items()}
-        row |= {f"left_{label}": n for label, n in _count(left).items()}
+        row |= {f"n_{label}": n for label, n in _count(filter_hits).items()}
+        row |= {f"n_{label}_only_this": n for label, n in _count(only_drops.filter(pl.col("filter") == name)).items()}
+        row |= {f"left_{label}": n for label, n in _count(remaining).items()}
         row["n_not_applicable"] = corpus.height - applicable(filter_, corpus).height if filter_ else 0
         rows.append(row)
     return rows
 
 
 def _order(drops: pl.DataFrame, profile: sql.Profile) -> list[tuple[str, str, str, sql.Filter | None]]:
-    own = {each.name for each in profile.filters}
-    fixed = drops.filter(~pl.col("filter").is_in(list(own))).select("filter", "reason").unique().sort("filter")
+    filter_names = {file.name for file in profile.filters}
+    fixed = drops.filter(~pl.col("filter").is_in(list(filter_names))).select("filter", "reason").unique().sort("filter")
     first = [(name, reason, "drop", None) for name, reason in fixed.rows()]
-    return [*first, *((each.name, each.header.reason, str(each.severity), each) for each in profile.filters)]
+    return [*first, *((file.name, file.header.reason, str(file.severity), file) for file in profile.filters)]
 
 
 def _count(rows: pl.DataFrame) -> dict[str, int]:
@@ -64,16 +64,18 @@ def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profil
     joined = rows.join(drops.select("rollout_key", "filter"), on="rollout_key", how="left")
     sizes = rows["source"].value_counts(sort=True)
     if sizes.height > MAX_SOURCES:
-        named = sizes.sort(["count", "source"], descending=[True, False]).head(MAX_SOURCES - 1)["source"]
-        others = pl.lit(f"({sizes.height - len(named)} others)")
-        joined = joined.with_columns(source=pl.when(pl.col("source").is_in(named.implode())).then("source").otherwise(others))
-    made = []
+        top_sources = sizes.sort(["count", "source"], descending=[True, False]).head(MAX_SOURCES - 1)["source"]
+        rest = pl.lit(f"({sizes.height - len(top_sources)} others)")
+        joined = joined.with_columns(
+            source=pl.when(pl.col("source").is_in(top_sources.implode())).then("source").otherwise(rest)
+        )
+    source_rows = []
     for (source, label), group in sorted(joined.group_by("source", "label"), key=lambda pair: tuple(map(str, pair[0]))):
         n_rollouts, dropped = group["rollout_key"].n_unique(), group.drop_nulls("filter")
         n_left = n_rollouts - dropped["rollout_key"].n_unique()
         common = dropped["filter"].value_counts().sort(["count", "filter"], descending=[True, False]).head(2).rows()
         quality = group.unique("rollout_key")["quality"].mean()
-        made.append(
+        source_rows.append(
             {
                 "source": source,
                 "class": label,
@@ -84,14 +86,14 @@ def per_source(corpus: pl.DataFrame, verdicts: pl.DataFrame, profile: sql.Profil
                 "most_common": ", ".join(f"{name} {n}" for name, n in common),
             }
         )
-    return made
+    return source_rows
 
 
 def answers_by_class(corpus: pl.DataFrame, column: str, n_answers: int = 8) -> list[dict[str, Any]]:
     """The most common answers (any case), given (`answer`) or right (`gold`), with their share of each class."""
-    said = corpus.select("label", answer=pl.col(column).str.to_lowercase()).drop_nulls("answer")
-    sizes = dict(said["label"].value_counts().rows())
-    counts = said.group_by("answer").agg(
+    answers = corpus.select("label", answer=pl.col(column).str.to_lowercase()).drop_nulls("answer")
+    sizes = dict(answers["label"].value_counts().rows())
+    counts = answers.group_by("answer").agg(
         pl.len(), *((pl.col("label") == label).sum().alias(label) for label in ("positive", "negative"))
     )
     common = counts.sort(["len", "answer"], descending=[True, False]).head(n_answers)
@@ -114,12 +116,12 @@ def answer_shortcut(corpus: pl.DataFrame) -> dict[str, Any]:
     are those that fail. Classes below `MIN_CLASS_ROWS` tell nothing: 0.
     """
     sizes = dict(corpus["label"].value_counts().rows())
-    found: dict[str, Any] = {"answer": "", "of": "", "difference": 0.0}
+    shortcut: dict[str, Any] = {"answer": "", "of": "", "difference": 0.0}
     if any(sizes.get(label, 0) < MIN_CLASS_ROWS for label in ("positive", "negative")):
-        return found
+        return shortcut
     for column in ("answer", "gold"):
         for row in answers_by_class(corpus, column):
             difference = round(abs(row["share_of_positives"] - row["share_of_negatives"]), 3)
-            if difference > found["difference"]:
-                found = {"answer": row["answer"], "of": column, "difference": difference}
-    return found
+            if difference > shortcut["difference"]:
+                shortcut = {"answer": row["answer"], "of": column, "difference": difference}
+    return shortcut

@@ -59,7 +59,7 @@ class Labeller:
 
     def identity(self) -> str:
         """Digest of what decides labels besides the rollouts: part of the object's key, not of a row's."""
-        decisions = sorted([each.key, each.value, each.by, each.why] for each in self.overrides.values())
+        decisions = sorted([override.key, override.value, override.by, override.why] for override in self.overrides.values())
         versions = sorted([name, task.version] for name, task in self.tasks.items())
         judged = digest_json(self.judgements.rows())
         return digest_json([LABELS_VERSION, list(self.scorers), versions, decisions, judged])
@@ -87,18 +87,19 @@ class Labeller:
         is_task = pl.col("scorer").str.starts_with("task_")
         labelled = labelled.with_columns(scorer_version=pl.when(is_task).then(version).otherwise(pl.lit("1")))
         labelled = self._overridden(labelled)
-        seen = labelled.join(self._judgement_digests(), on="rollout_key", how="left", maintain_order="left")
-        units = digest_rows(seen.select("rollout_key", *DERIVED, *VISIBLE), prefix="row")
-        return seen.with_columns(units.alias("row_unit"))
+        judged = labelled.join(self._judgement_digests(), on="rollout_key", how="left", maintain_order="left")
+        units = digest_rows(judged.select("rollout_key", *DERIVED, *VISIBLE), prefix="row")
+        return judged.with_columns(units.alias("row_unit"))
 
     def _with_unfinished_answers(self, rollouts: pl.DataFrame) -> pl.DataFrame:
         """Answers of agents with tool calls that no terminal call gave: `pred`, or last words that are an answer alone.
 
         A sentence is judged by nobody: which of its words is the answer the record knows, and its reward.
         """
-        asked = rollouts.filter(pl.col("answer").is_null() & pl.col("last_words").is_not_null())
+        unfinished = rollouts.filter(pl.col("answer").is_null() & pl.col("last_words").is_not_null())
         rows = [
-            (task, words, self._is_answer(task, words)) for task, words in asked.select("task", "last_words").unique().rows()
+            (task, words, self._is_answer(task, words))
+            for task, words in unfinished.select("task", "last_words").unique().rows()
         ]
         schema = {"task": pl.String, "last_words": pl.String, "is_answer": pl.Boolean}
         judged = rollouts.join(
@@ -114,8 +115,8 @@ class Labeller:
 
     def _scored(self, rollouts: pl.DataFrame) -> pl.DataFrame:
         """Each (task, style, answer, truth) is scored once."""
-        asked = rollouts.select(*ASKED_SCHEMA).unique()
-        rows = [(*row, *self._verdict(*row)) for row in asked.rows()]
+        answers = rollouts.select(*ASKED_SCHEMA).unique()
+        rows = [(*row, *self._verdict(*row)) for row in answers.rows()]
         table = pl.DataFrame(rows, schema={**ASKED_SCHEMA, **LABEL_SCORES}, orient="row")
         return rollouts.join(table, on=list(ASKED_SCHEMA), how="left", nulls_equal=True, maintain_order="left")
 
@@ -134,7 +135,10 @@ class Labeller:
         return score.strict, score.lenient, is_valid
 
     def _overridden(self, labelled: pl.DataFrame) -> pl.DataFrame:
-        rows = [(key, each.value, "override", "1", each.by, each.why) for key, each in sorted(self.overrides.items())]
+        rows = [
+            (key, override.value, "override", "1", override.by, override.why)
+            for key, override in sorted(self.overrides.items())
+        ]
         names = ("rollout_key", "label", "scorer", "scorer_version", "by", "why")
         table = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
         return labelled.with_columns(by=pl.lit(None, pl.String), why=pl.lit(None, pl.String)).update(
@@ -143,7 +147,7 @@ class Labeller:
 
     def _judgement_digests(self) -> pl.DataFrame:
         rows: dict[str, list[tuple[Any, ...]]] = {}
-        for key, *said in self.judgements.rows():
-            rows.setdefault(key, []).append(tuple(said))
-        made = [(key, digest_json(said)) for key, said in rows.items()]
-        return pl.DataFrame(made, schema={"rollout_key": pl.String, "judgement": pl.String}, orient="row")
+        for key, *judgement in self.judgements.rows():
+            rows.setdefault(key, []).append(tuple(judgement))
+        digests = [(key, digest_json(judgement)) for key, judgement in rows.items()]
+        return pl.DataFrame(digests, schema={"rollout_key": pl.String, "judgement": pl.String}, orient="row")

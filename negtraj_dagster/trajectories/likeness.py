@@ -30,8 +30,8 @@ def pair_rollouts(store: Store, raw: Published, questions: Published, scoring: S
     """The pairs of rollouts whose texts are alike, both ways round; sketches that were lost are made again."""
     cache = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
     sketches = cache.rows(rollouts).unique("fact_key", keep="first")
-    if (lost := rollouts.join(sketches, on="fact_key", how="anti")).height:
-        LOG.warning("%d rollouts have no sketch in the store any more: made again", lost.height)
+    if (unsketched := rollouts.join(sketches, on="fact_key", how="anti")).height:
+        LOG.warning("%d rollouts have no sketch in the store any more: made again", unsketched.height)
         restore_facts(store, raw, questions, scoring)
         sketches = cache.rows(rollouts).unique("fact_key", keep="first")
     rows = rollouts.select("rollout_key", "question_id", "fact_key").join(
@@ -66,15 +66,15 @@ class QuoteIndex:
             self.cache.add(missing["base_key"], self._search(raw, missing["base_key"]))
         self.n_searched += missing.height
         self.caches += [self.store.name(folder) for folder in self.cache.segments()]
-        known = self.cache.rows(rollouts).drop("rollout_key")
-        joined = rollouts.select("rollout_key", "base_key").join(known, on="base_key", how="inner")
+        cached = self.cache.rows(rollouts).drop("rollout_key")
+        joined = rollouts.select("rollout_key", "base_key").join(cached, on="base_key", how="inner")
         return joined.select(QUOTE_SCHEMA.names()).sort("rollout_key", "question_id")
 
     def _search(self, raw: Published, base_keys: pl.Series) -> pl.DataFrame:
-        found = [QUOTE_KEY_SCHEMA.to_frame()]
+        frames = [QUOTE_KEY_SCHEMA.to_frame()]
         for texts in iter_conversations(self.store, raw, base_keys, max_bytes=QUOTE_CHUNK_BYTES):
             words = read_json_texts(texts["conversation"])
             quotes = find_quotes(texts["base_key"], words, self.held_out["question_id"], self.held_out["question"])
             quotes = quotes.rename({"rollout_key": "base_key"}).with_columns(rollout_key=pl.lit(""))
-            found.append(quotes.select(QUOTE_KEY_SCHEMA.names()))
-        return pl.concat(found)
+            frames.append(quotes.select(QUOTE_KEY_SCHEMA.names()))
+        return pl.concat(frames)

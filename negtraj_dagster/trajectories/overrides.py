@@ -49,11 +49,15 @@ class Said:
 
     def labels(self) -> dict[str, Override]:
         """Label decisions by rollout."""
-        return {each.key: each for each in self.overrides if each.field == "label"}
+        return {override.key: override for override in self.overrides if override.field == "label"}
 
     def decisions(self) -> pl.DataFrame:
         """Decisions to drop a rollout or to keep it against a filter (`DECISION_SCHEMA`)."""
-        rows = [(each.key, each.field, each.value, each.by, each.why) for each in self.overrides if each.field != "label"]
+        rows = [
+            (override.key, override.field, override.value, override.by, override.why)
+            for override in self.overrides
+            if override.field != "label"
+        ]
         return pl.DataFrame(rows, schema=DECISION_SCHEMA, orient="row")
 
 
@@ -73,17 +77,17 @@ def read_said(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | No
     unmatched: list[str] = []
     overrides: dict[tuple[str, str, str], Override] = {}
     known_filters = None if filters is None else sorted(filters)
-    for each in _overrides(store):
-        if known_filters is not None and each.field == "keep" and each.value not in known_filters:
-            raise SettingsError(f"{each.place}: keep = {each.value!r}: unknown filter{did_you_mean(each.value, known_filters)}")
-        if not (whole := _whole(each.key, sorted_keys, each.place)):
-            unmatched.append(f"{each.place}: no rollout {each.key}")
+    for line in _overrides(store):
+        if known_filters is not None and line.field == "keep" and line.value not in known_filters:
+            raise SettingsError(f"{line.place}: keep = {line.value!r}: unknown filter{did_you_mean(line.value, known_filters)}")
+        if not (whole := _whole(line.key, sorted_keys, line.place)):
+            unmatched.append(f"{line.place}: no rollout {line.key}")
             continue
-        mine = Override(whole, each.field, each.value, each.by, each.why, each.place)
-        known = overrides.setdefault((whole, mine.field, mine.value if mine.field == "keep" else ""), mine)
-        if known.value != mine.value:
+        override = Override(whole, line.field, line.value, line.by, line.why, line.place)
+        first = overrides.setdefault((whole, override.field, override.value if override.field == "keep" else ""), override)
+        if first.value != override.value:
             raise SettingsError(
-                f"{mine.place}: sets {mine.field} to {mine.value!r}, {known.place} to {known.value!r}; keep one"
+                f"{override.place}: sets {override.field} to {override.value!r}, {first.place} to {first.value!r}; keep one"
             )
     rows = []
     for place, row in _rows(store, JUDGEMENTS, JUDGEMENT_COLUMNS):
@@ -101,16 +105,16 @@ def read_said(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | No
     if (twice := table.filter(pl.struct("rollout_key", "judge").is_duplicated())).height:
         key, judge = twice.select("rollout_key", "judge").row(0)
         raise SettingsError(f"{store.place(JUDGEMENTS)}: judge {judge!r} scores rollout {key[:12]} twice; keep one line")
-    return Said(sorted(overrides.values(), key=lambda each: (each.key, each.field, each.value)), unmatched, table)
+    return Said(sorted(overrides.values(), key=lambda line: (line.key, line.field, line.value)), unmatched, table)
 
 
 def _overrides(store: Store) -> Iterator[Override]:
     for place, row in _rows(store, OVERRIDES, OVERRIDE_COLUMNS):
         if row["field"] not in FIELDS:
             raise SettingsError(f"{place}: field = {row['field']!r}{did_you_mean(row['field'], FIELDS)}")
-        known = FIELDS[row["field"]]
-        if known and row["value"] not in known:
-            raise SettingsError(f"{place}: {row['field']} = {row['value']!r}, expected {listed(known)}")
+        allowed_values = FIELDS[row["field"]]
+        if allowed_values and row["value"] not in allowed_values:
+            raise SettingsError(f"{place}: {row['field']} = {row['value']!r}, expected {listed(allowed_values)}")
         for name in ("value", "by", "why"):
             if not row[name]:
                 raise SettingsError(f"{place}: {name} is empty; every decision says what, by whom and why")
@@ -145,7 +149,7 @@ def _rows(store: Store, name: str, columns: Sequence[str]) -> Iterator[tuple[str
 def _whole(key: str, sorted_keys: pl.Series, place: str) -> str:
     """The rollout whose key begins so; empty where there is none."""
     at = int(sorted_keys.search_sorted(key)) if len(sorted_keys) else 0
-    found = [each for each in sorted_keys[at : at + 2].to_list() if each.startswith(key)]
-    if len(found) > 1:
-        raise SettingsError(f"{place}: key {key} fits {found[0][:20]}… and {found[1][:20]}…; give more digits")
-    return found[0] if found else ""
+    matches = [full_key for full_key in sorted_keys[at : at + 2].to_list() if full_key.startswith(key)]
+    if len(matches) > 1:
+        raise SettingsError(f"{place}: key {key} fits {matches[0][:20]}… and {matches[1][:20]}…; give more digits")
+    return matches[0] if matches else ""

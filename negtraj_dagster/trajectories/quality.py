@@ -61,15 +61,15 @@ def why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, profile: Acting, *, 
         also: a further reason per row, empty for none.
     """
     hits = profile_verdicts(verdicts, profile).filter(pl.col("severity") == "drop")
-    place = {each.name: number for number, each in enumerate(profile.filters, 1)}
+    place = {file.name: number for number, file in enumerate(profile.filters, 1)}
     in_order = pl.col("filter").replace_strict(place, default=0, return_dtype=pl.Int32)
-    alone = hits.filter(pl.col("earlier_key").is_null()).sort(in_order, maintain_order=True)
-    alone = alone.unique("rollout_key", keep="first", maintain_order=True)
-    named = alone.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
-    judged = rows.join(named, on="rollout_key", how="left", maintain_order="left")
+    without_twin = hits.filter(pl.col("earlier_key").is_null()).sort(in_order, maintain_order=True)
+    without_twin = without_twin.unique("rollout_key", keep="first", maintain_order=True)
+    reasons = without_twin.select("rollout_key", why=pl.concat_str(pl.lit("filter "), "filter"))
+    judged = rows.join(reasons, on="rollout_key", how="left", maintain_order="left")
     judged = judged.with_columns(why=pl.coalesce("why", pl.lit("") if also is None else also)).sort("ingest_seq")
     twins = hits.drop_nulls("earlier_key").select("rollout_key", "filter", "earlier_key")
-    nearest = frozenset(each.name for each in profile.filters if each.names_nearest_twin)
+    nearest = frozenset(file.name for file in profile.filters if file.names_nearest_twin)
     return _drop_twins(judged, twins, nearest) if twins.height else judged
 
 
@@ -93,8 +93,8 @@ def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame, nearest: frozenset[st
                 survivors.remove(key)
             if first and name in nearest:
                 surviving[name, key] = first
-    made = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
-    joined = judged.join(made, on="rollout_key", how="left", maintain_order="left")
+    twin_rows = pl.DataFrame(list(why.items()), schema={"rollout_key": pl.String, "twin": pl.String}, orient="row")
+    joined = judged.join(twin_rows, on="rollout_key", how="left", maintain_order="left")
     return joined.with_columns(why=pl.coalesce("twin", "why")).drop("twin")
 
 
@@ -133,7 +133,9 @@ def profile_qualities(
         session.rewind(mark)
         session.load("verdicts", numbered(verdicts.select("rollout_key", "filter", "severity")))
         session.load("weights", pl.DataFrame(list(profile.weights.items()), schema=WEIGHT_SCHEMA, orient="row"))
-        made = session.select(formula.with_parameters({"flag_penalty": profile.flag_penalty}), expect=QUALITY_COLUMNS)
-        made = made.rename({"rollout_key": "number"}).join(numbers, on="number", how="inner")
-        frames.append(made.select(pl.lit(profile.name).alias("profile"), "rollout_key", pl.col("quality").cast(pl.Float64)))
+        qualities = session.select(formula.with_parameters({"flag_penalty": profile.flag_penalty}), expect=QUALITY_COLUMNS)
+        qualities = qualities.rename({"rollout_key": "number"}).join(numbers, on="number", how="inner")
+        frames.append(
+            qualities.select(pl.lit(profile.name).alias("profile"), "rollout_key", pl.col("quality").cast(pl.Float64))
+        )
     return pl.concat(frames)

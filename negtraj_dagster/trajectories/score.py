@@ -64,7 +64,7 @@ class Scoring:
     @cached_property
     def filters(self) -> list[sql.Filter]:
         """Row filters, each variant that a profile uses."""
-        return [each for each in sql.filter_variants(self.registry) if each.is_of_rows]
+        return [file for file in sql.filter_variants(self.registry) if file.is_of_rows]
 
     def fact_table(self) -> str:
         """Name of the cache of facts: another one when what makes them changes."""
@@ -91,30 +91,30 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         SqlContractError: a SQL file breaks its contract, or fails; what the others said is kept.
         SettingsError: a line of overrides.csv or judgements.csv is wrong.
     """
-    said, labeller = _decisions(store, raw, scoring)
+    decisions, labeller = _decisions(store, raw, scoring)
     files = (*scoring.filters, *scoring.registry.scores)
-    asked = {name: task["asked"] for name, task in questions.content["tasks"].items()}
+    asked_digests = {name: task["asked"] for name, task in questions.content["tasks"].items()}
     made_of = {
         "code": SCORED_VERSION,
         "raw_rollouts": raw.version,
         "labels": labeller.identity(),
-        "decisions": frame_digest(said.decisions()),
+        "decisions": frame_digest(decisions.decisions()),
         "sketches": SKETCH_IDENTITY,
-        "questions": digest_json(asked),
+        "questions": digest_json(asked_digests),
         "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
-        "token_limits": token_limits(scoring.rules.values()) if any(each.reads("max_tokens") for each in files) else "",
+        "token_limits": token_limits(scoring.rules.values()) if any(file.reads("max_tokens") for file in files) else "",
         **{f"model/{name}": scoring.registry.model(name).version for name in ("outcomes", "signatures", "texts")},
-        **{f"sql/{each.name}/{each.version[:8]}": answers_digest(each) for each in files},
+        **{f"sql/{file.name}/{file.version[:8]}": answers_digest(file) for file in files},
     }
     return store.build(
-        "scored_trajectories", made_of, lambda folder: _Stage(store, raw, questions, scoring, labeller, said).write(folder)
+        "scored_trajectories", made_of, lambda folder: _Stage(store, raw, questions, scoring, labeller, decisions).write(folder)
     )
 
 
 def _decisions(store: Store, raw: Published, scoring: Scoring) -> tuple[Said, Labeller]:
     """What people decided of the rollouts, and the labeller that goes by it."""
-    said = read_said(store, read_index(store, raw)["rollout_key"], (each.name for each in scoring.registry.filters))
-    return said, Labeller(tuple(scoring.scorers), scoring.tasks, said.labels(), said.judgements)
+    decisions = read_said(store, read_index(store, raw)["rollout_key"], (file.name for file in scoring.registry.filters))
+    return decisions, Labeller(tuple(scoring.scorers), scoring.tasks, decisions.labels(), decisions.judgements)
 
 
 def restore_facts(store: Store, raw: Published, questions: Published, scoring: Scoring) -> None:
@@ -122,8 +122,8 @@ def restore_facts(store: Store, raw: Published, questions: Published, scoring: S
 
     They are no part of that object, so that nothing else would notice that they were damaged or lost.
     """
-    said, labeller = _decisions(store, raw, scoring)
-    stage = _Stage(store, raw, questions, scoring, labeller, said)
+    decisions, labeller = _decisions(store, raw, scoring)
+    stage = _Stage(store, raw, questions, scoring, labeller, decisions)
     stage.restore()
 
 
@@ -135,13 +135,13 @@ def answers_digest(file: sql.SqlFile) -> str:
 def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Mapping[str, TaskRule]) -> pl.DataFrame:
     """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
     table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
-    asked = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
-    asked = asked.select("task", "question_id", "question", "facts", "question_hash", "answer")
+    open_questions = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
+    open_questions = open_questions.select("task", "question_id", "question", "facts", "question_hash", "answer")
     identities = {name: rule.identity() for name, rule in rules.items()}
     index = read_index(store, raw).with_columns(
         rule=pl.col("task").replace_strict(identities, default="", return_dtype=pl.String)
     )
-    index = index.join(asked, on=["task", "question_id"], how="left", maintain_order="left")
+    index = index.join(open_questions, on=["task", "question_id"], how="left", maintain_order="left")
     fact_key = pl.concat_str("rollout_key", pl.col("rule").str.slice(0, 8))
     return index.with_columns(truth=pl.coalesce("answer", "gold"), fact_key=fact_key).drop("answer")
 
@@ -159,9 +159,9 @@ class _Stage:
 
     def write(self, folder: Path) -> Built:
         facts = self.facts.rows(self.index)
-        known = self._label(facts)
-        made = self._read_new(known)
-        labelled = pl.concat([known, *made]).sort("ingest_seq") if made else known
+        labelled_before = self._label(facts)
+        labelled_now = self._read_new(labelled_before)
+        labelled = pl.concat([labelled_before, *labelled_now]).sort("ingest_seq") if labelled_now else labelled_before
         jobs = self._jobs(row_units(labelled))
         judged = self.judge.finish(jobs)
         judged.work["conversations_read"] = self.n_read
@@ -173,8 +173,8 @@ class _Stage:
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Rollouts whose facts are known, in order of arrival, with labels."""
-        known = facts.drop("rollout_key", "said", "actions")
-        return self.labeller.label(self.index.join(known, on="fact_key", how="inner", maintain_order="left"))
+        known_facts = facts.drop("rollout_key", "said", "actions")
+        return self.labeller.label(self.index.join(known_facts, on="fact_key", how="inner", maintain_order="left"))
 
     def _jobs(self, units: Units) -> list[Job]:
         limits = Units(units.keys, token_limits(self.scoring.rules.values()))
@@ -184,7 +184,7 @@ class _Stage:
 
         return [
             *filter_jobs(self.scoring.filters, of),
-            *(Job("scores", each, of(each)) for each in self.scoring.registry.scores),
+            *(Job("scores", score, of(score)) for score in self.scoring.registry.scores),
         ]
 
     def _read_new(self, known: pl.DataFrame) -> list[pl.DataFrame]:
@@ -201,9 +201,9 @@ class _Stage:
             check_registry(self.scoring.registry, session)
             for texts in self._texts(rows):
                 chunk = rows.join(texts, on="base_key", how="inner", maintain_order="left")
-                labelled, made = self._read_chunk(session, chunk, lacking, known, missing)
+                labelled, chunk_facts = self._read_chunk(session, chunk, lacking, known, missing)
                 new_labels.append(labelled.join(known, on="rollout_key", how="anti", maintain_order="left"))
-                facts.append(made)
+                facts.append(chunk_facts)
         for cache, frames in zip((self.facts, self.sketches), zip(*facts, strict=True), strict=bool(facts)):
             if (new := cache.missing(pl.concat(frames))).height:
                 cache.add(new["fact_key"], new)
@@ -225,8 +225,8 @@ class _Stage:
         load_conversations(session, chunk, self.scoring.rules.values())
         keys = chunk.select("rollout_key")
         new = lacking.join(keys, on="rollout_key", how="semi")
-        wanted = self._models(has_new=new.height > 0)
-        make_model(session, wanted)
+        models = self._models(has_new=new.height > 0)
+        make_model(session, models)
         facts, sketches = FACT_SCHEMA.to_frame(), KEPT_SKETCH_SCHEMA.to_frame()
         labelled = known.join(keys, on="rollout_key", how="semi")
         if new.height:
@@ -234,7 +234,7 @@ class _Stage:
             unlabelled = facts.join(labelled, on="rollout_key", how="anti")
             labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
         load_row_tables(session, labelled, self.said.judgements)
-        tables = ["rollouts", "judgements", *(each.name for each in wanted)]
+        tables = ["rollouts", "judgements", *(model.name for model in models)]
         requests = []
         for job in self._jobs(row_units(labelled)):
             unanswered = self.judge.missing(job) if new.height else missing[job.name].join(keys, on="rollout_key", how="semi")
@@ -252,7 +252,7 @@ class _Stage:
         if has_new:
             return [registry.model(name) for name in sql.MODEL_ORDER]
         jobs = [*self.scoring.filters, *registry.scores]
-        names = {each.name for job in jobs for each in registry.model_files(job)}
+        names = {model.name for job in jobs for model in registry.model_files(job)}
         return [registry.model(name) for name in sql.MODEL_ORDER if name in names]
 
     def _facts(self, session: sql.Session, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -264,13 +264,13 @@ class _Stage:
             .join(outcomes, on="rollout_key", how="left")
             .join(signed, on="rollout_key", how="left")
         )
-        if (lost := facts.filter(pl.col("style").is_null())).height:
+        if (without_outcome := facts.filter(pl.col("style").is_null())).height:
             raise SqlContractError(
-                f"{self.scoring.registry.model('outcomes').path}: no row for rollout {lost['rollout_key'][0]}"
+                f"{self.scoring.registry.model('outcomes').path}: no row for rollout {without_outcome['rollout_key'][0]}"
             )
-        said = new.select("fact_key", "rollout_key").join(texts, on="rollout_key", how="inner")
-        sketches = sketch(said["said"]).with_columns(said["fact_key"]).select(KEPT_SKETCH_SCHEMA.names())
-        silent = facts.join(said, on="fact_key", how="anti").select("fact_key", sketch=None, bands=None)
+        texts_by_key = new.select("fact_key", "rollout_key").join(texts, on="rollout_key", how="inner")
+        sketches = sketch(texts_by_key["said"]).with_columns(texts_by_key["fact_key"]).select(KEPT_SKETCH_SCHEMA.names())
+        silent = facts.join(texts_by_key, on="fact_key", how="anti").select("fact_key", sketch=None, bands=None)
         return facts.select(FACT_SCHEMA.names()), pl.concat([sketches, silent.cast(KEPT_SKETCH_SCHEMA)])  # type: ignore[arg-type]
 
     def _built(self, folder: Path, labelled: pl.DataFrame, jobs: Sequence[Job], judged: Judged) -> Built:
@@ -290,7 +290,7 @@ class _Stage:
             table.rechunk().write_parquet(folder / f"{name}.parquet")
         caches = [
             *judged.caches,
-            *(self.store.name(each) for cache in (self.facts, self.sketches) for each in cache.segments()),
+            *(self.store.name(segment) for cache in (self.facts, self.sketches) for segment in cache.segments()),
         ]
         return Built(
             content={**{name: frame_digest(table) for name, table in tables.items()}, "n_rollouts": labelled.height},

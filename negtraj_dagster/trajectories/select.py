@@ -45,7 +45,7 @@ class SelectionRule:
     def slice_digest(self) -> str:
         """Identity of the rule, the recipe's name left out: recipes that select alike have equal content."""
         limits = sorted([label, *vars(limit).values()] for label, limit in self.limits.items())
-        nearest = sorted(each.name for each in self.profile.filters if each.names_nearest_twin)
+        nearest = sorted(file.name for file in self.profile.filters if file.names_nearest_twin)
         body = [self.classes, limits, self.choice.version, self.min_quality, self.allow_contaminated]
         return digest_json([*body, self.profile.name, self.profile.identity(), nearest])
 
@@ -71,18 +71,18 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
         return Built(content=corpus.content)
     rows = pl.read_parquet(store.file(corpus.folder, "corpus.parquet"), glob=False)
     verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
-    asked = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
+    questions_table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
     qualities = pl.read_parquet(store.file(corpus.folder, "qualities.parquet"), glob=False)
-    mine = qualities.filter(pl.col("profile") == rule.profile.name).select("rollout_key", "quality")
-    rows = rows.join(mine, on="rollout_key", how="left", maintain_order="left")
-    chosen = _choose(_why_dropped(rows, verdicts, rule), rule)
-    n_contaminated = _check_contamination(chosen, asked, rule, task)
-    chosen.rechunk().write_parquet(folder / "selection.parquet")
-    selected = chosen.filter("selected")
+    profile_qualities = qualities.filter(pl.col("profile") == rule.profile.name).select("rollout_key", "quality")
+    rows = rows.join(profile_qualities, on="rollout_key", how="left", maintain_order="left")
+    choice = _choose(_why_dropped(rows, verdicts, rule), rule)
+    n_contaminated = _check_contamination(choice, questions_table, rule, task)
+    choice.rechunk().write_parquet(folder / "selection.parquet")
+    selected = choice.filter("selected")
     if selected.is_empty():
         raise SettingsError(
             f"recipe {rule.recipe}: no rollout of {rows.height} is selected under profile {rule.profile.name!r} and classes "
-            f"{rule.classes}; reasons: {_count_reasons(chosen)}. Loosen the profile or the classes"
+            f"{rule.classes}; reasons: {_count_reasons(choice)}. Loosen the profile or the classes"
         )
     counts = dict(selected["class"].value_counts().rows())
     return Built(
@@ -94,7 +94,7 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
         details={
             "n_by_class": {name: counts.get(name, 0) for name in rule.classes},
             "rows_per_epoch": int(selected["repeat"].sum()),
-            "why_not": _count_reasons(chosen),
+            "why_not": _count_reasons(choice),
         },
         work={"rows_considered": rows.height},
     )
@@ -103,11 +103,11 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
 def _count_reasons(chosen: pl.DataFrame) -> dict[str, int]:
     """How many rows each reason leaves out, the particulars after its colon apart."""
     counted = Counter(dict(chosen["why_not"].value_counts().rows()))
-    made: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for reason, n in counted.items():
-        made[reason.split(":")[0]] += n
-    del made[""]
-    return dict(sorted(made.items(), key=lambda pair: (-pair[1], pair[0])))
+        counts[reason.split(":")[0]] += n
+    del counts[""]
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
@@ -126,7 +126,7 @@ def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
     """All rows with what is selected: of the survivors what the recipe's rates and limits leave."""
     survivors = judged.filter(pl.col("why") == "")
     limits = pl.DataFrame(
-        [(label, each.rate, each.max_per_question, each.max_rows) for label, each in rule.limits.items()],
+        [(label, limit.rate, limit.max_per_question, limit.max_rows) for label, limit in rule.limits.items()],
         schema=LIMIT_SCHEMA,
         orient="row",
     )
@@ -134,9 +134,9 @@ def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
         session.load("candidates", survivors.select("rollout_key", "question_id", "label", "ingest_seq", "quality"))
         session.load("limits", limits)
         session.lock()
-        told = session.select(rule.choice, expect=CHOICE_COLUMNS)
-    repeats = {label: each.repeat for label, each in rule.limits.items()}
-    judged = judged.join(told, on="rollout_key", how="left", maintain_order="left").sort("ingest_seq")
+        choices = session.select(rule.choice, expect=CHOICE_COLUMNS)
+    repeats = {label: limit.repeat for label, limit in rule.limits.items()}
+    judged = judged.join(choices, on="rollout_key", how="left", maintain_order="left").sort("ingest_seq")
     untold = pl.lit("class: the selection says nothing of it")
     why = pl.when(pl.col("why") == "").then(pl.col("why_not").fill_null(untold)).otherwise("why")
     return judged.select(
@@ -157,25 +157,27 @@ CONTAMINATION = ("evaluation_question", "decontaminate", "quotes_evaluation")
 
 def count_contaminated(store: Store, selection: Published, corpus: Published, registry: sql.Registry) -> dict[str, int]:
     """How many selected rollouts each of `CONTAMINATION` hits with its header's parameters, whatever the profile says."""
-    chosen = pl.read_parquet(store.file(selection.folder, "selection.parquet"), glob=False).filter("selected")
+    selected_rows = pl.read_parquet(store.file(selection.folder, "selection.parquet"), glob=False).filter("selected")
     verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
-    versions = ["1", *(each.version for each in registry.filters)]
-    found = verdicts.filter(pl.col("version").is_in(versions)).join(chosen.select("rollout_key"), on="rollout_key", how="semi")
-    return {name: found.filter(pl.col("filter") == name)["rollout_key"].n_unique() for name in CONTAMINATION}
+    versions = ["1", *(file.version for file in registry.filters)]
+    hits = verdicts.filter(pl.col("version").is_in(versions)).join(
+        selected_rows.select("rollout_key"), on="rollout_key", how="semi"
+    )
+    return {name: hits.filter(pl.col("filter") == name)["rollout_key"].n_unique() for name in CONTAMINATION}
 
 
 def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> int:
     """Count selected rows that ask an evaluation question word for word; refuse them unless the recipe allows it."""
-    mine = questions.filter(pl.col("task") == task)
+    task_questions = questions.filter(pl.col("task") == task)
     selected = chosen.filter("selected")
     held_out = pl.col("split").is_in(["gate", "test"])
-    mine = mine.filter(held_out | pl.col("question_id").is_in(selected["question_id"].unique().implode()))
-    mine = mine.with_columns(join_words(mine["question"]).alias("words"))
-    mine = mine.with_columns(words=pl.when(pl.col("words") == "").then("question").otherwise("words"))
-    forbidden = {split: set(mine.filter(pl.col("split") == split)["words"]) for split in ("gate", "test")}
-    asked = selected.join(mine.select("question_id", "words", "split"), on="question_id", how="left")
-    in_gate = asked.filter(pl.col("words").is_in(list(forbidden["gate"])) | (pl.col("split") == "gate"))
-    in_test = asked.filter(pl.col("words").is_in(list(forbidden["test"])) | (pl.col("split") == "test"))
+    task_questions = task_questions.filter(held_out | pl.col("question_id").is_in(selected["question_id"].unique().implode()))
+    task_questions = task_questions.with_columns(join_words(task_questions["question"]).alias("words"))
+    task_questions = task_questions.with_columns(words=pl.when(pl.col("words") == "").then("question").otherwise("words"))
+    forbidden = {split: set(task_questions.filter(pl.col("split") == split)["words"]) for split in ("gate", "test")}
+    selected_questions = selected.join(task_questions.select("question_id", "words", "split"), on="question_id", how="left")
+    in_gate = selected_questions.filter(pl.col("words").is_in(list(forbidden["gate"])) | (pl.col("split") == "gate"))
+    in_test = selected_questions.filter(pl.col("words").is_in(list(forbidden["test"])) | (pl.col("split") == "test"))
     for split, rows, allowed in (("gate", in_gate, False), ("test", in_test, rule.allow_contaminated)):
         if rows.height and not allowed:
             raise ContaminationError(

@@ -47,7 +47,7 @@ class TaskRows:
 
 def set_filters(registry: sql.Registry) -> list[sql.Filter]:
     """The filters that see more than a row."""
-    return [each for each in sql.filter_variants(registry) if not each.is_of_rows]
+    return [file for file in sql.filter_variants(registry) if not file.is_of_rows]
 
 
 class SetJudge:
@@ -108,7 +108,7 @@ class SetJudge:
         requests = [Request(job, units, visible_to(job, units)) for job, units in missing if units.height]
         if not requests:
             return
-        self.load(session, rows, pl.concat([each.visible for each in requests]).unique().to_frame())
+        self.load(session, rows, pl.concat([request.visible for request in requests]).unique().to_frame())
         stage = Stage(
             session,
             show=lambda keys: show_only(session, SHOWN, keys),
@@ -119,13 +119,13 @@ class SetJudge:
 
     def _jobs(self, rows: TaskRows, filters: Sequence[sql.Filter]) -> list[Job]:
         held_out = frame_digest(self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).drop("facts"))
-        units = set_units((each.scope for each in filters), rows.rollouts, rows.pairs, rows.quotes, held_out)
+        units = set_units((filter_.scope for filter_ in filters), rows.rollouts, rows.pairs, rows.quotes, held_out)
         also_read = {"max_tokens": token_limits([self.rule]), "words": str(COMPARABLE_VERSION)}
 
         def units_of(file: sql.Filter) -> Units:
             of_scope = units[file.scope]
-            more = [identity for name, identity in also_read.items() if file.reads(name)]
-            return Units(of_scope.keys, digest(of_scope.context, *more)) if more else of_scope
+            identities = [identity for name, identity in also_read.items() if file.reads(name)]
+            return Units(of_scope.keys, digest(of_scope.context, *identities)) if identities else of_scope
 
         return filter_jobs(filters, units_of)
 
@@ -140,8 +140,8 @@ def _visible(scope: str, missing: pl.DataFrame, rows: TaskRows) -> pl.DataFrame:
     if missing.height in (0, rollouts.height):
         return keys.sort("rollout_key")
     if scope == "group":
-        asked = rollouts.join(keys, on="rollout_key", how="semi").select("task", "question_id").unique()
-        keys = rollouts.join(asked, on=["task", "question_id"], how="semi").select("rollout_key")
+        questions = rollouts.join(keys, on="rollout_key", how="semi").select("task", "question_id").unique()
+        keys = rollouts.join(questions, on=["task", "question_id"], how="semi").select("rollout_key")
     elif scope == "corpus":
         keys = rollouts.select("rollout_key")
     elif scope == "pairs":
@@ -153,9 +153,9 @@ def _visible(scope: str, missing: pl.DataFrame, rows: TaskRows) -> pl.DataFrame:
 def _check_earlier(file: sql.SqlFile, hits: pl.DataFrame, rollouts: pl.DataFrame) -> None:
     """Refuse an `earlier_key` that is no earlier rollout: it would drop nothing, or the rows that it should re-admit."""
     order = rollouts.select("rollout_key", "ingest_seq")
-    named = hits.drop_nulls("earlier_key").join(order, on="rollout_key", how="inner")
-    named = named.join(order.rename({"rollout_key": "earlier_key", "ingest_seq": "earlier_seq"}), on="earlier_key", how="left")
-    wrong = named.filter(~(pl.col("earlier_seq") < pl.col("ingest_seq")).fill_null(value=False))
+    twins = hits.drop_nulls("earlier_key").join(order, on="rollout_key", how="inner")
+    twins = twins.join(order.rename({"rollout_key": "earlier_key", "ingest_seq": "earlier_seq"}), on="earlier_key", how="left")
+    wrong = twins.filter(~(pl.col("earlier_seq") < pl.col("ingest_seq")).fill_null(value=False))
     if wrong.height:
         raise SqlContractError(
             f"{file.path}: names {wrong['earlier_key'][0]!r} as the earlier twin of {wrong['rollout_key'][0]}; none of the "

@@ -41,8 +41,8 @@ def sketch(said: pl.Series) -> pl.DataFrame:
     shingles = pl.DataFrame(_trajtok.ngrams(words, n_words=SHINGLE_WORDS))
     signed = _trajtok.minhash(words, n_words=SHINGLE_WORDS, permutations=BANDS * BAND_ROWS, bands=BANDS, rows=BAND_ROWS)
     bands = pl.DataFrame(signed).select(pl.col("bands").cast(pl.List(pl.UInt64)))
-    made = shingles.select(pl.col("ngrams").list.head(SKETCH_SIZE).alias("sketch")).with_columns(bands["bands"])
-    return made.cast(SKETCH_SCHEMA)  # type: ignore[arg-type]
+    sketches = shingles.select(pl.col("ngrams").list.head(SKETCH_SIZE).alias("sketch")).with_columns(bands["bands"])
+    return sketches.cast(SKETCH_SCHEMA)  # type: ignore[arg-type]
 
 
 def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
@@ -59,14 +59,14 @@ def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
     if rows.height < 2:
         return PAIR_SCHEMA.to_frame()
     groups = rows.select(pl.col("question_id").rank("dense").cast(pl.UInt32)).to_series()
-    found = pl.DataFrame(
+    pairs = pl.DataFrame(
         _trajtok.similar_pairs(rows["sketch"], rows["bands"], groups, sketch_size=SKETCH_SIZE, min_similarity=MIN_SIMILARITY)
     )
     keys = rows["rollout_key"]
-    later, earlier = keys.gather(found["later"]), keys.gather(found["earlier"])
-    is_same = groups.gather(found["later"]) == groups.gather(found["earlier"])
-    down = pl.DataFrame({"rollout_key": later, "other_key": earlier, "similarity": found["similarity"]})
-    up = pl.DataFrame({"rollout_key": earlier, "other_key": later, "similarity": found["similarity"]}).filter(is_same)
+    later, earlier = keys.gather(pairs["later"]), keys.gather(pairs["earlier"])
+    is_same = groups.gather(pairs["later"]) == groups.gather(pairs["earlier"])
+    down = pl.DataFrame({"rollout_key": later, "other_key": earlier, "similarity": pairs["similarity"]})
+    up = pl.DataFrame({"rollout_key": earlier, "other_key": later, "similarity": pairs["similarity"]}).filter(is_same)
     both = pl.concat([down.with_columns(is_earlier=pl.lit(value=True)), up.with_columns(is_earlier=pl.lit(value=False))])
     return both.select(PAIR_SCHEMA.names()).cast(PAIR_SCHEMA)  # type: ignore[arg-type]
 
@@ -76,14 +76,14 @@ def find_quotes(
 ) -> pl.DataFrame:
     """Which texts hold n-grams of which questions (`QUOTE_SCHEMA`)."""
     searched, references = separate_words(texts), separate_words(questions)
-    found = pl.DataFrame(_trajtok.contaminated(searched, references, n_words=QUOTE_WORDS, min_words=QUOTE_MIN_WORDS))
+    quotes = pl.DataFrame(_trajtok.contaminated(searched, references, n_words=QUOTE_WORDS, min_words=QUOTE_MIN_WORDS))
     rollout_keys = pl.Series(keys, dtype=pl.String)
-    made = pl.DataFrame(
+    quote_rows = pl.DataFrame(
         {
-            "rollout_key": rollout_keys.gather(found["text"]),
-            "question_id": question_ids.gather(found["reference"]),
-            "n_shared": found["n_shared"],
-            "n_ngrams": found["n_ngrams"],
+            "rollout_key": rollout_keys.gather(quotes["text"]),
+            "question_id": question_ids.gather(quotes["reference"]),
+            "n_shared": quotes["n_shared"],
+            "n_ngrams": quotes["n_ngrams"],
         }
     )
-    return made.cast(QUOTE_SCHEMA)  # type: ignore[arg-type]
+    return quote_rows.cast(QUOTE_SCHEMA)  # type: ignore[arg-type]

@@ -95,7 +95,7 @@ def _ask_rows(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Fi
     """What a row filter says, some conversations at a time, and of the first ones a second time, as a run does."""
     judge, job = Judge(store), Job("verdicts", file, _units(labelled))
     judgements = read_said(store, labelled["rollout_key"]).judgements
-    models = [scoring.registry.model(each.name) for each in scoring.registry.model_files(file)]
+    models = [scoring.registry.model(model_file.name) for model_file in scoring.registry.model_files(file)]
     tables = ["rollouts", "judgements", *(model.name for model in models)]
     is_verified = False
     with sql.Session(scoring.limits) as session:
@@ -141,25 +141,25 @@ def _known_verdicts(store: Store, inputs: CorpusInputs, labelled: pl.DataFrame) 
             verdicts = pl.read_parquet(store.file(corpus.folder, "verdicts.parquet"), glob=False)
         else:
             verdicts = _read(store, inputs, "verdicts")
-        mine = labelled.filter(pl.col("task") == task).select("rollout_key")
-        frames.append(verdicts.join(mine, on="rollout_key", how="semi"))
-    known = pl.concat([VERDICT_SCHEMA.to_frame(), *frames])
-    return known.filter(pl.col("severity") != OVERRULED).select("rollout_key", "filter", "severity").unique()
+        task_keys = labelled.filter(pl.col("task") == task).select("rollout_key")
+        frames.append(verdicts.join(task_keys, on="rollout_key", how="semi"))
+    verdicts_of_all = pl.concat([VERDICT_SCHEMA.to_frame(), *frames])
+    return verdicts_of_all.filter(pl.col("severity") != OVERRULED).select("rollout_key", "filter", "severity").unique()
 
 
 def _told(file: sql.Filter, labelled: pl.DataFrame, hits: pl.DataFrame, known: pl.DataFrame, n_samples: int) -> Trial:
-    mine = hits.select("rollout_key").unique()
+    hit_keys = hits.select("rollout_key").unique()
     drops = known.filter(pl.col("severity") == "drop")
-    named = labelled.select("rollout_key", "task", "label", "source")
+    descriptions = labelled.select("rollout_key", "task", "label", "source")
     first = hits.sort("rollout_key", "step", "detail").unique("rollout_key", keep="first", maintain_order=True)
-    samples = first.join(named, on="rollout_key", how="left", maintain_order="left").head(n_samples)
+    samples = first.join(descriptions, on="rollout_key", how="left", maintain_order="left").head(n_samples)
     return Trial(
         file=file,
-        classes=tuple(_classes(file, labelled, mine)),
+        classes=tuple(_classes(file, labelled, hit_keys)),
         samples=tuple(samples.iter_rows(named=True)),
-        overlaps=tuple(_overlaps(mine, known)),
-        n_hit=mine.height,
-        n_new=mine.join(drops, on="rollout_key", how="anti").height,
+        overlaps=tuple(_overlaps(hit_keys, known)),
+        n_hit=hit_keys.height,
+        n_new=hit_keys.join(drops, on="rollout_key", how="anti").height,
     )
 
 

@@ -25,11 +25,11 @@ def write_if_changed(store: Store, name: str, shows: Mapping[str, Any], write: C
         The file.
     """
     stamp, path = f"shown/{name}.json", store.home / name
-    shown = canonical_json({"shows": digest_json([SHOWN_VERSION, str(path), dict(shows)]), **_stat(path)})
-    if path.is_file() and store.read_text(stamp) == shown:
+    content_digest = canonical_json({"shows": digest_json([SHOWN_VERSION, str(path), dict(shows)]), **_stat(path)})
+    if path.is_file() and store.read_text(stamp) == content_digest:
         return path
     write()
-    store.write_text(stamp, canonical_json({**json.loads(shown), **_stat(path)}))
+    store.write_text(stamp, canonical_json({**json.loads(content_digest), **_stat(path)}))
     return path
 
 

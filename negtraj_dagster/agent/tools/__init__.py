@@ -32,7 +32,7 @@ def make_tools(names: Iterable[str], *, passages: Sequence[str] = ()) -> dict[st
     Raises:
         SettingsError: an unknown tool.
     """
-    known = {*TOOLS, "search"}
-    if unknown := sorted(set(names) - known):
-        raise SettingsError(f"unknown tools {unknown}; known: {sorted(known)}; add them to agent/tools")
+    tool_names = {*TOOLS, "search"}
+    if unknown := sorted(set(names) - tool_names):
+        raise SettingsError(f"unknown tools {unknown}; known: {sorted(tool_names)}; add them to agent/tools")
     return {name: SearchTool(passages) if name == "search" else TOOLS[name] for name in names}

@@ -31,9 +31,9 @@ class SearchTool:
         """The best passages as ` #1: … #2: …`, or a sentence that says there is none."""
         scores: defaultdict[int, float] = defaultdict(float)
         for word in sorted(set(_words([argument])[0])):
-            found = self._containing.get(word, [])
-            rarity = math.log(1 + (len(self._passages) - len(found) + 0.5) / (len(found) + 0.5))
-            for index in found:
+            containing = self._containing.get(word, [])
+            rarity = math.log(1 + (len(self._passages) - len(containing) + 0.5) / (len(containing) + 0.5))
+            for index in containing:
                 count, length = self._counts[index][word], self._lengths[index]
                 scores[index] += rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * length / self._mean_length))
         best = sorted(scores, key=lambda index: (-scores[index], index))[:N_RESULTS]

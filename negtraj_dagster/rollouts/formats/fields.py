@@ -115,8 +115,8 @@ def optional_reward(record: dict[str, Any], key: str) -> bool | None:
 def key_names(keys: Iterable[str]) -> str:
     """Some keys of a record, sorted, as messages name them."""
     names = sorted(keys)
-    more = f", and {len(names) - MAX_KEYS} more" if len(names) > MAX_KEYS else ""
-    return f"[{', '.join(map(key_name, names[:MAX_KEYS]))}{more}]"
+    rest = f", and {len(names) - MAX_KEYS} more" if len(names) > MAX_KEYS else ""
+    return f"[{', '.join(map(key_name, names[:MAX_KEYS]))}{rest}]"
 
 
 def described(value: object) -> str:
@@ -129,5 +129,5 @@ def described(value: object) -> str:
 
 def refusal(place: str, value: object, expected: str, remedy: str = "") -> RolloutFormatError:
     """The error for a value that is not what it should be."""
-    found = f"{place}: found {described(value)}, expected {expected}"
-    return RolloutFormatError(f"{found}; {remedy}" if remedy else found)
+    message = f"{place}: found {described(value)}, expected {expected}"
+    return RolloutFormatError(f"{message}; {remedy}" if remedy else message)

@@ -37,7 +37,7 @@ def read_message(value: object, place: str) -> Turn:
     reasoning = _reasoning(message, place)
     if role == "assistant" and not reasoning:
         reasoning, content = _split(content, message, place)
-    said: dict[str, Any] = {
+    turn: dict[str, Any] = {
         "loss": read_loss(message.get("loss"), role, f"{place}.loss"),
         "reasoning": reasoning,
         "tool_calls": calls,
@@ -46,9 +46,9 @@ def read_message(value: object, place: str) -> Turn:
         "ranges": read_ranges(message.get("ranges"), {"content": content, "reasoning": reasoning}, f"{place}.ranges"),
         "token_ids": read_token_ids(message.get("token_ids"), f"{place}.token_ids"),
     }
-    said = {key: found for key, found in said.items() if found not in (None, "", [])}
-    _refuse_keys_of_other_roles(said, role, place)
-    return cast("Turn", {"role": role, "content": content, **said})
+    turn = {key: field_value for key, field_value in turn.items() if field_value not in (None, "", [])}
+    _refuse_keys_of_other_roles(turn, role, place)
+    return cast("Turn", {"role": role, "content": content, **turn})
 
 
 def _role(message: dict[str, Any], place: str) -> Role:
@@ -66,24 +66,24 @@ def _content(message: dict[str, Any], place: str, *, may_be_null: bool) -> str:
 
 def _reasoning(message: dict[str, Any], place: str) -> str:
     spellings = ("reasoning", "reasoning_content")
-    one, other = (optional(message, key, str, at=place, remedy=TEXT_REMEDY) or "" for key in spellings)
-    if one and other and one != other:
+    first, other = (optional(message, key, str, at=place, remedy=TEXT_REMEDY) or "" for key in spellings)
+    if first and other and first != other:
         raise RolloutFormatError(
-            f"{place}: reasoning ({len(one)} characters) and reasoning_content ({len(other)}) differ, "
+            f"{place}: reasoning ({len(first)} characters) and reasoning_content ({len(other)}) differ, "
             f"expected one text; keep one key"
         )
-    return one or other
+    return first or other
 
 
 def _split(content: str, message: dict[str, Any], place: str) -> tuple[str, str]:
-    reasoning, said = split_reasoning(content)
-    if said != content and message.get("ranges"):
+    reasoning, answer = split_reasoning(content)
+    if answer != content and message.get("ranges"):
         raise RolloutFormatError(
             f"{place}.ranges: found ranges beside a content that holds reasoning ({len(reasoning)} characters), "
             f"expected the reasoning "
             f"apart, since the ranges count characters of either; move it to the key reasoning and count anew"
         )
-    return reasoning, said
+    return reasoning, answer
 
 
 def _refuse_keys_of_other_roles(said: dict[str, Any], role: Role, place: str) -> None:

@@ -76,8 +76,8 @@ def _loss(turn: dict[str, Any], place: str) -> bool | None:
 
 def _turn(value: object, place: str) -> Turn:
     turn = check(value, place, dict)
-    for one, other in (("from", "role"), ("value", "content")):
-        _refuse_both(turn, one, other, place)
+    for legacy, other in (("from", "role"), ("value", "content")):
+        _refuse_both(turn, legacy, other, place)
     speaker_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
     speaker = require(turn, speaker_key, str)
     if speaker not in SPEAKERS:
@@ -86,12 +86,12 @@ def _turn(value: object, place: str) -> Turn:
     reasoning, content = "", require(turn, content_key, str)
     if role == "assistant":
         reasoning, content = split_reasoning(content)
-    made: Turn = {"role": role, "content": content}
+    message: Turn = {"role": role, "content": content}
     if reasoning:
-        made["reasoning"] = reasoning
+        message["reasoning"] = reasoning
     loss = _loss(turn, place)
     if loss and role != "assistant":
         raise RolloutFormatError(f"{place}: a {speaker} turn has loss = true; only the agent's turns are trained")
     if loss is False and role == "assistant":
-        made["loss"] = False
-    return made
+        message["loss"] = False
+    return message

@@ -62,10 +62,10 @@ def _call(value: object, index: int, place: str) -> ToolCall:
     name = require(function, "name", str, at=at, remedy="name the tool that was called")
     if not name:
         raise refusal(f"{at}.name", name, "a tool's name", "name the tool that was called")
-    made: ToolCall = {"name": name, "arguments": _arguments(function, at)}
+    tool_call: ToolCall = {"name": name, "arguments": _arguments(function, at)}
     if call_id := optional_text(call, "id", at=place, remedy="write text, or leave the key out"):
-        made["id"] = call_id
-    return made
+        tool_call["id"] = call_id
+    return tool_call
 
 
 def _function(call: dict[str, Any], place: str) -> tuple[dict[str, Any], str]:

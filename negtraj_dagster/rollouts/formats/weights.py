@@ -47,14 +47,15 @@ def read_ranges(value: object, texts: Mapping[str, str], place: str) -> list[Wei
     if value is None:
         return []
     ranges = check(value, place, list, "write a list of ranges, or leave the key out")
-    made = [_range(each, texts, f"{place}[{index}]") for index, each in enumerate(ranges)]
-    made.sort(key=lambda each: (each["field"], each["start"]))
-    for one, other in pairwise(made):
-        if one["field"] == other["field"] and other["start"] < one["end"]:
+    ranges_read = [_range(stretch, texts, f"{place}[{index}]") for index, stretch in enumerate(ranges)]
+    ranges_read.sort(key=lambda stretch: (stretch["field"], stretch["start"]))
+    for earlier, other in pairwise(ranges_read):
+        if earlier["field"] == other["field"] and other["start"] < earlier["end"]:
             raise RolloutFormatError(
-                f"{place}: {_stretch(one)} and {_stretch(other)} overlap, expected ranges apart; give each character one weight"
+                f"{place}: {_stretch(earlier)} and {_stretch(other)} overlap, expected ranges apart; give each character one "
+                f"weight"
             )
-    return made
+    return ranges_read
 
 
 def read_token_ids(value: object, place: str) -> list[int]:
@@ -76,19 +77,19 @@ def _stretch(found: WeightRange) -> str:
 
 
 def _range(value: object, texts: Mapping[str, str], place: str) -> WeightRange:
-    given = check(value, place, dict, "write {field, start, end, weight}")
-    refuse_unknown_keys(given, RANGE_KEYS, place)
-    field = cast("Literal['content', 'reasoning']", given.get("field"))
+    stretch = check(value, place, dict, "write {field, start, end, weight}")
+    refuse_unknown_keys(stretch, RANGE_KEYS, place)
+    field = cast("Literal['content', 'reasoning']", stretch.get("field"))
     if field not in ("content", "reasoning"):
         raise refusal(f"{place}.field", field, "'content' or 'reasoning'", "name the text the range is of")
     remedy = f"count characters (code points) of {field}, from 0, the end not included"
-    start, end = (require(given, key, int, at=place, remedy=remedy) for key in ("start", "end"))
+    start, end = (require(stretch, key, int, at=place, remedy=remedy) for key in ("start", "end"))
     if not 0 <= start < end <= len(texts[field]):
         n = len(texts[field])
         raise RolloutFormatError(
             f"{place}: found {start} to {end}, expected 0 <= start < end <= {n}, {field}'s length; {remedy}"
         )
-    return {"field": field, "start": start, "end": end, "weight": _weight(given.get("weight"), f"{place}.weight")}
+    return {"field": field, "start": start, "end": end, "weight": _weight(stretch.get("weight"), f"{place}.weight")}
 
 
 def _weight(value: object, place: str, also: str = "") -> float:

@@ -99,8 +99,8 @@ def find_forbidden(nodes: Sequence[str], functions: Sequence[str]) -> str:
     """
     for node in nodes:
         if node not in NODES:
-            what = node.removesuffix("_QUERY_NODE").removesuffix("_REF").replace("_", " ")
-            return f"holds {what}; a file is one SELECT over the tables of sql/README.md, and changes none of them"
+            node_name = node.removesuffix("_QUERY_NODE").removesuffix("_REF").replace("_", " ")
+            return f"holds {node_name}; a file is one SELECT over the tables of sql/README.md, and changes none of them"
     for name in functions:
         if name.lower() not in FUNCTIONS and name not in OPERATORS:
             near = did_you_mean(name.lower(), FUNCTIONS).partition("; known:")[0]

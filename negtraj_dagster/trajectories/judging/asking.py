@@ -48,14 +48,14 @@ class Stage:
 def ask_all(judge: Judge, stage: Stage, requests: Sequence[Request]) -> int:
     """Ask every file about its rows; returns the mark to which the session can be taken back."""
     mark = stage.session.mark()
-    shown: pl.Series | None = None
+    present: pl.Series | None = None
     for request in requests:
         if not request.missing.height:
             continue
-        if shown is None or not shown.equals(request.visible):
+        if present is None or not present.equals(request.visible):
             stage.session.rewind(mark)
             stage.show(request.visible)
-            shown = request.visible
+            present = request.visible
         stage.prepare(request.job)
         judge.ask(stage.session, request.job, request.missing, request.visible)
     return mark
@@ -74,12 +74,12 @@ def verify_all(judge: Judge, stage: Stage, mark: int, requests: Sequence[Request
         requests: as they were asked.
         visible_to: what a file may see when it is asked about some rows.
     """
-    shown: pl.Series | None = None
+    present: pl.Series | None = None
     for sample in [*_samples(requests, visible_to), *_alone(judge, requests, visible_to)]:
-        if shown is None or not shown.equals(sample.visible):
+        if present is None or not present.equals(sample.visible):
             stage.session.rewind(mark)
             stage.show(sample.visible)
-            shown = sample.visible
+            present = sample.visible
         stage.prepare(sample.job)
         judge.verify(stage.session, sample.job, sample.missing["rollout_key"])
 

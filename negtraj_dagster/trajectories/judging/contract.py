@@ -168,9 +168,9 @@ def _check_rows(registry: sql.Registry, session: sql.Session) -> None:
         file = registry.model(name)
         check_file(session, file, MODEL_COLUMNS.get(name), tables)
         session.create(name, file)
-    for each in registry.filters:
-        if each.is_of_rows:
-            check_file(session, each, FILTER_COLUMNS, tables)
+    for filter_ in registry.filters:
+        if filter_.is_of_rows:
+            check_file(session, filter_, FILTER_COLUMNS, tables)
     for score in registry.scores:
         check_file(session, score, SCORE_COLUMNS, tables)
 
@@ -179,9 +179,9 @@ def _check_sets(registry: sql.Registry, session: sql.Session) -> None:
     session.reset()
     declare(session, SET_TABLES)
     session.lock()
-    for each in registry.filters:
-        if not each.is_of_rows:
-            check_file(session, each, columns_of(each), TABLES_OF_SCOPE[each.scope])
+    for file in registry.filters:
+        if not file.is_of_rows:
+            check_file(session, file, columns_of(file), TABLES_OF_SCOPE[file.scope])
 
 
 def columns_of(filter_: sql.Filter) -> Mapping[str, str]:
@@ -231,31 +231,33 @@ def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str
         raise SqlContractError(
             f"{file.path}: quotes a text with {file.odd_quote}; write it in plain quotes, '…', and chr(10) for a newline"
         )
-    found = session.check(file)
-    if found["statements"] != ["SELECT"]:
-        said = f"{len(found['statements'])} statements ({listed(found['statements'] or ['none'], 'and')})"
-        raise SqlContractError(f"{file.path}: found {said}, expected one SELECT; give each query a file of its own")
-    used, declared = set(found["parameters"]), set(file.parameters)
-    for name in sorted(used - declared):
+    parsed = session.check(file)
+    if parsed["statements"] != ["SELECT"]:
+        statement_kinds = f"{len(parsed['statements'])} statements ({listed(parsed['statements'] or ['none'], 'and')})"
+        raise SqlContractError(f"{file.path}: found {statement_kinds}, expected one SELECT; give each query a file of its own")
+    used_names, declared = set(parsed["parameters"]), set(file.parameters)
+    for name in sorted(used_names - declared):
         raise SqlContractError(f"{file.path}: ${name} is not among the header's params{did_you_mean(name, declared)}")
-    for name in sorted(declared - used):
-        raise SqlContractError(f"{file.path}: the header declares {name}, the SQL does not use it{did_you_mean(name, used)}")
-    for name in found["tables"]:
+    for name in sorted(declared - used_names):
+        raise SqlContractError(
+            f"{file.path}: the header declares {name}, the SQL does not use it{did_you_mean(name, used_names)}"
+        )
+    for name in parsed["tables"]:
         if name.lower() not in tables:
-            what = f"of scope {file.scope}" if isinstance(file, sql.Filter) else f"in {file.kind}/"
-            raise SqlContractError(f"{file.path}: reads {name}, which files {what} do not have{did_you_mean(name, tables)}")
+            owner = f"of scope {file.scope}" if isinstance(file, sql.Filter) else f"in {file.kind}/"
+            raise SqlContractError(f"{file.path}: reads {name}, which files {owner} do not have{did_you_mean(name, tables)}")
     if engine := sorted(word for word in file.words if ENGINE.match(word)):
         raise SqlContractError(f"{file.path}: reads {engine[0]}, which is DuckDB's own; read the tables of sql/README.md only")
     if unstable := sorted(file.words & UNSTABLE):
         raise SqlContractError(f"{file.path}: {unstable[0]} says another thing every time; verdicts must be the same twice")
-    if forbidden := find_forbidden(found["nodes"], found["functions"]):
+    if forbidden := find_forbidden(parsed["nodes"], parsed["functions"]):
         raise SqlContractError(f"{file.path}: {forbidden}")
     if isinstance(file, sql.Filter) and file.scope in FORBIDDEN_BY_SCOPE and file.reads("ingest_seq"):
         raise SqlContractError(
             f"{file.path}: scope {file.scope} must not read ingest_seq, which other rows change; declare scope group"
         )
     if expect is not None:
-        _check_columns(file, dict(found["columns"]), expect)
+        _check_columns(file, dict(parsed["columns"]), expect)
 
 
 def _check_columns(file: sql.SqlFile, found: Mapping[str, str], expect: Mapping[str, str]) -> None:
@@ -263,11 +265,11 @@ def _check_columns(file: sql.SqlFile, found: Mapping[str, str], expect: Mapping[
         raise SqlContractError(f"{file.path}: returns {listed(found, 'and')}; expected {listed(expect, 'and')}")
     for name, type_ in expect.items():
         allowed = {"INTEGER": WHOLE_NUMBERS, "BIGINT": WHOLE_NUMBERS, "DOUBLE": NUMBERS}.get(type_, {type_})
-        mine = found[name].split("(")[0]
-        is_null = mine == '"NULL"' or mine == "NULL"
+        column_type = found[name].split("(")[0]
+        is_null = column_type == '"NULL"' or column_type == "NULL"
         if (
-            mine not in allowed
-            and not (type_ == "DOUBLE" and mine == "DECIMAL")
+            column_type not in allowed
+            and not (type_ == "DOUBLE" and column_type == "DECIMAL")
             and not (is_null and name in ("step", "earlier_key"))
         ):
             raise SqlContractError(f"{file.path}: column {name} is {found[name]}; cast it to {type_}")

@@ -106,11 +106,11 @@ class Judge:
         name = tuple(cache.lists())
         if name not in self._known:
             self._known[name] = cache.keys()
-        asked = (id(job.units.keys), name)
-        if asked not in self._missing:
+        units_and_cache = (id(job.units.keys), name)
+        if units_and_cache not in self._missing:
             missing = job.units.keys.join(self._known[name], on="unit_key", how="anti", maintain_order="left")
-            self._missing[asked] = (job.units.keys, missing)  # the keys are kept, or another frame might get their id
-        return self._missing[asked][1]
+            self._missing[units_and_cache] = (job.units.keys, missing)  # the keys are kept, or another frame might get their id
+        return self._missing[units_and_cache][1]
 
     def ask(self, session: sql.Session, job: Job, missing: pl.DataFrame, visible: pl.Series) -> None:
         """Run a job's file over what the session holds; keep what it says of the missing units.
@@ -193,12 +193,12 @@ class Judge:
         """
         judged = Judged()
         for job in jobs:
-            asked = self._asked.get(job.name, [])
-            if asked:
-                keys = pl.concat(asked)["unit_key"]
+            asked_frames = self._asked.get(job.name, [])
+            if asked_frames:
+                keys = pl.concat(asked_frames)["unit_key"]
                 job.cache(self.store).add(keys, pl.concat(self._said[job.name]))
             count = f"{COUNTS[job.kind]}_{job.file.name}"
-            judged.work[count] = judged.work.get(count, 0) + sum(frame.height for frame in asked)
+            judged.work[count] = judged.work.get(count, 0) + sum(frame.height for frame in asked_frames)
         if self.failures:
             raise SqlContractError("\n".join(map(str, self.failures.values())))
         for job in jobs:
@@ -215,19 +215,21 @@ def _keep_present(answers: dict[str, pl.DataFrame], jobs: Sequence[Job]) -> None
     by_units: dict[int, list[Job]] = {}
     for job in jobs:
         by_units.setdefault(id(job.units.keys), []).append(job)
-    for mine in by_units.values():
-        wanted = mine[0].units.keys.select("unit_key")
+    for alike in by_units.values():
+        unit_keys = alike[0].units.keys.select("unit_key")
         for kind in SCHEMAS:
-            named = [job.name for job in mine if job.kind == kind]
-            if not named:
+            job_names = [job.name for job in alike if job.kind == kind]
+            if not job_names:
                 continue
-            sizes = [answers[name].height for name in named]
-            numbers = pl.Series("job", range(len(named)), dtype=pl.UInt16).repeat_by(pl.Series(sizes)).explode()
-            together = pl.concat([answers[name] for name in named]).with_columns(numbers.drop_nulls().alias("job"))
-            present = together.join(wanted, on="unit_key", how="semi", maintain_order="left").partition_by("job", as_dict=True)
-            for number, name in enumerate(named):
-                found = present.get((number,))
-                answers[name] = answers[name].clear() if found is None else found.drop("job")
+            sizes = [answers[name].height for name in job_names]
+            numbers = pl.Series("job", range(len(job_names)), dtype=pl.UInt16).repeat_by(pl.Series(sizes)).explode()
+            together = pl.concat([answers[name] for name in job_names]).with_columns(numbers.drop_nulls().alias("job"))
+            present = together.join(unit_keys, on="unit_key", how="semi", maintain_order="left").partition_by(
+                "job", as_dict=True
+            )
+            for number, name in enumerate(job_names):
+                answers_of_job = present.get((number,))
+                answers[name] = answers[name].clear() if answers_of_job is None else answers_of_job.drop("job")
 
 
 def _is_close(before: pl.DataFrame, after: pl.DataFrame) -> bool:
@@ -272,7 +274,7 @@ def answer(session: sql.Session, file: sql.SqlFile, kind: Kind) -> pl.DataFrame:
 
 def filter_jobs(filters: Iterable[sql.Filter], units_of: Callable[[sql.Filter], Units]) -> list[Job]:
     """A job for every filter."""
-    return [Job("verdicts", each, units_of(each)) for each in filters]
+    return [Job("verdicts", file, units_of(file)) for file in filters]
 
 
 def verdict_rows(filter_: sql.Filter, hits: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
@@ -280,7 +282,7 @@ def verdict_rows(filter_: sql.Filter, hits: pl.DataFrame, labelled: pl.DataFrame
     concerned = applicable(filter_, labelled)
     if concerned.height < labelled.height:
         hits = hits.join(concerned.select("rollout_key"), on="rollout_key", how="semi")
-    made = hits.select(
+    verdicts = hits.select(
         "rollout_key",
         pl.lit(filter_.name).alias("filter"),
         pl.lit(filter_.version).alias("version"),
@@ -290,7 +292,7 @@ def verdict_rows(filter_: sql.Filter, hits: pl.DataFrame, labelled: pl.DataFrame
         "detail",
         "earlier_key",
     )
-    return made.cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
+    return verdicts.cast(VERDICT_SCHEMA)  # type: ignore[arg-type]
 
 
 def applicable(file: sql.Filter | sql.Score, labelled: pl.DataFrame) -> pl.DataFrame:

@@ -54,8 +54,8 @@ def load_row_tables(session: sql.Session, labelled: pl.DataFrame, judgements: pl
     """
     columns = (*NARROW, "question", "facts")
     session.load("told", labelled.select(pl.col(RENAMED.get(name, name)).alias(name) for name in columns))
-    mine = judgements.join(labelled.select("rollout_key"), on="rollout_key", how="semi")
-    session.load("all_judgements", mine.select(*ROW_TABLES["judgements"]))
+    present_judgements = judgements.join(labelled.select("rollout_key"), on="rollout_key", how="semi")
+    session.load("all_judgements", present_judgements.select(*ROW_TABLES["judgements"]))
     session.execute(
         "create table all_rollouts as select told.*, spoken.tools, spoken.conversation from told inner join spoken "
         "using (rollout_key)"
@@ -93,10 +93,10 @@ def load_set_tables(
 
 def show_questions(session: sql.Session, *, has_held_out: bool) -> None:
     """Let set-level files see the questions of the rollouts they see; those of scope `reference` all held-out ones, too."""
-    asked = "question_id in (select question_id from rollouts)"
+    of_rollouts = "question_id in (select question_id from rollouts)"
     held_out = ", ".join(f"'{split}'" for split in EVALUATION_SPLITS)
-    told = f"split in ({held_out}) or {asked}" if has_held_out else f"split not in ({held_out}) and {asked}"
-    session.execute(f"create or replace view questions as select * from all_questions where {told}")
+    condition = f"split in ({held_out}) or {of_rollouts}" if has_held_out else f"split not in ({held_out}) and {of_rollouts}"
+    session.execute(f"create or replace view questions as select * from all_questions where {condition}")
 
 
 def show_all(session: sql.Session, tables: Sequence[str]) -> None:

@@ -46,12 +46,12 @@ class TaskRule:
 def task_table(rules: Iterable[TaskRule]) -> pl.DataFrame:
     """The table `tasks` (`TASK_SCHEMA`)."""
     rows = [
-        (each.task, each.style, list(each.terminal_actions), list(each.allowed_actions), each.min_chars, each.max_tokens)
-        for each in rules
+        (rule.task, rule.style, list(rule.terminal_actions), list(rule.allowed_actions), rule.min_chars, rule.max_tokens)
+        for rule in rules
     ]
     return pl.DataFrame(rows, schema=TASK_SCHEMA, orient="row")
 
 
 def token_limits(rules: Iterable[TaskRule]) -> str:
     """Digest of the token limits of some tasks."""
-    return digest_json(sorted([each.task, each.max_tokens] for each in rules))
+    return digest_json(sorted([rule.task, rule.max_tokens] for rule in rules))

@@ -39,20 +39,20 @@ def set_units(
         quotes: rollout_key, question_id, n_shared, n_ngrams.
         held_out: digest of the gate and test questions.
     """
-    wanted = set(scopes)
+    scope_set = set(scopes)
     row = labelled["row_unit"]
-    made: dict[str, Units] = {}
-    if "reference" in wanted:
-        made["reference"] = Units(_keyed(labelled, _beside(labelled, quotes, "quotes")), held_out)
-    if "group" in wanted:
-        made["group"] = Units(_keyed(labelled, _of_groups(labelled)))
-    if "corpus" in wanted:
-        made["corpus"] = Units(_keyed(labelled, row), digest("\n".join(row), frame_digest(pairs)))
-    if "pairs" in wanted:
-        others = labelled.select(other_key="rollout_key", other_unit="row_unit")
-        joined = pairs.join(others, on="other_key", how="left", maintain_order="left").drop("other_key")
-        made["pairs"] = Units(_keyed(labelled, _beside(labelled, joined, "pairs")))
-    return made
+    units_of: dict[str, Units] = {}
+    if "reference" in scope_set:
+        units_of["reference"] = Units(_keyed(labelled, _beside(labelled, quotes, "quotes")), held_out)
+    if "group" in scope_set:
+        units_of["group"] = Units(_keyed(labelled, _of_groups(labelled)))
+    if "corpus" in scope_set:
+        units_of["corpus"] = Units(_keyed(labelled, row), digest("\n".join(row), frame_digest(pairs)))
+    if "pairs" in scope_set:
+        other_units = labelled.select(other_key="rollout_key", other_unit="row_unit")
+        joined = pairs.join(other_units, on="other_key", how="left", maintain_order="left").drop("other_key")
+        units_of["pairs"] = Units(_keyed(labelled, _beside(labelled, joined, "pairs")))
+    return units_of
 
 
 def _keyed(labelled: pl.DataFrame, unit_key: pl.Series) -> pl.DataFrame:
@@ -61,9 +61,9 @@ def _keyed(labelled: pl.DataFrame, unit_key: pl.Series) -> pl.DataFrame:
 
 def _of_groups(labelled: pl.DataFrame) -> pl.Series:
     """Per row the digest of it and of its question's rows in order of arrival."""
-    asked = labelled.group_by("task", "question_id", maintain_order=True).agg(units=pl.col("row_unit").str.join("\n"))
-    groups = asked.with_columns(
-        pl.Series("group", [hashlib.sha256(text.encode()).hexdigest() for text in asked["units"]], dtype=pl.String)
+    group_units = labelled.group_by("task", "question_id", maintain_order=True).agg(units=pl.col("row_unit").str.join("\n"))
+    groups = group_units.with_columns(
+        pl.Series("group", [hashlib.sha256(text.encode()).hexdigest() for text in group_units["units"]], dtype=pl.String)
     )
     joined = labelled.join(groups, on=["task", "question_id"], how="left", maintain_order="left", nulls_equal=True)
     return digest_rows(joined.select("row_unit", "group"), prefix="group")
@@ -74,7 +74,7 @@ def _beside(labelled: pl.DataFrame, more: pl.DataFrame, prefix: str) -> pl.Serie
     if more.is_empty():
         return labelled["row_unit"]
     texts = more.select("rollout_key", digest_rows(more.drop("rollout_key"), prefix=prefix).alias("text"))
-    told = texts.sort("rollout_key", "text").group_by("rollout_key").agg(pl.col("text").str.join("\n"))
-    joined = labelled.select("rollout_key", "row_unit").join(told, on="rollout_key", how="left", maintain_order="left")
+    joined_texts = texts.sort("rollout_key", "text").group_by("rollout_key").agg(pl.col("text").str.join("\n"))
+    joined = labelled.select("rollout_key", "row_unit").join(joined_texts, on="rollout_key", how="left", maintain_order="left")
     units = [unit if text is None else digest(unit, text) for _, unit, text in joined.rows()]
     return pl.Series("unit", units, dtype=pl.String)

@@ -70,14 +70,14 @@ def write_catalog(store: Store, registry: sql.Registry | None = None) -> Path:
         LOG.warning("%s; the catalogue is written without the view %s", error, name)
     target = store.home / CATALOG
     with writing(target), store.in_use(), store.lock("catalog"), store.scratch() as folder:
-        made = folder / CATALOG
+        new_file = folder / CATALOG
         with tempfile.TemporaryDirectory() as plain:  # DuckDB cannot write below a folder with `?` in its name
             with duckdb.connect(Path(plain) / CATALOG) as connection:
                 _fill(connection, store, registry, needs)
-            shutil.copyfile(Path(plain) / CATALOG, made)
-        with made.open("rb") as handle:
+            shutil.copyfile(Path(plain) / CATALOG, new_file)
+        with new_file.open("rb") as handle:
             os.fsync(handle.fileno())
-        made.replace(target)
+        new_file.replace(target)
         sync_folder(target.parent)
     return target
 
@@ -98,7 +98,7 @@ def run_report(store: Store, registry: sql.Registry, name: str, limits: sql.Limi
         raise faults[name]
     with store.in_use(), duckdb.connect(":memory:") as connection:
         views = _fill(connection, store, registry, needs)
-        if missing := [each for each in needs[name] if each not in views]:
+        if missing := [view for view in needs[name] if view not in views]:
             raise SettingsError(
                 f"{name} reads {listed(missing, 'and')}, of which nothing was materialized in {store.home} yet; run "
                 f"`dagster asset materialize -m negtraj_dagster.definitions --select '*'` first"
@@ -129,7 +129,9 @@ def check_reports(
     """
     needs: dict[str, list[str]] = {}
     with sql.Session(limits) as session:
-        declare(session, {name: {_quoted(each): type_ for each, type_ in view.columns.items()} for name, view in VIEWS.items()})
+        declare(
+            session, {name: {_quoted(column): type_ for column, type_ in view.columns.items()} for name, view in VIEWS.items()}
+        )
         session.lock()
         for name, file in registry.files["reports"].items():
             try:
@@ -147,19 +149,21 @@ def _needed_views(session: sql.Session, file: sql.SqlFile) -> list[str]:
     if file.parameters:
         raise SqlContractError(f"{file.path}: a ready query has no parameters; write the values into the SQL")
     check_file(session, file, None, tuple(VIEWS))
-    return [each.lower() for each in session.check(file)["tables"]]
+    return [table_name.lower() for table_name in session.check(file)["tables"]]
 
 
 def catalog_lines(catalog: Path, registry: sql.Registry) -> Iterator[str]:
     """Where a catalogue is, and what is in it, for a terminal."""
     with duckdb.connect(catalog, read_only=True) as connection:
-        found = {str(name) for (name,) in connection.sql("select view_name from duckdb_views() where not internal").fetchall()}
+        view_names = {
+            str(name) for (name,) in connection.sql("select view_name from duckdb_views() where not internal").fetchall()
+        }
     yield visible(str(catalog))
     yield ""
-    yield f"views: {', '.join(name for name in VIEWS if name in found) or 'none, nothing was materialized yet'}"
+    yield f"views: {', '.join(name for name in VIEWS if name in view_names) or 'none, nothing was materialized yet'}"
     for name, file in registry.files["reports"].items():
         yield ""
-        yield name if name in found else f"{name} (what it reads was not materialized yet)"
+        yield name if name in view_names else f"{name} (what it reads was not materialized yet)"
         yield from textwrap.wrap(visible(_in_one_line(file.header.doc)), 120, initial_indent="  ", subsequent_indent="  ")
     yield ""
     yield "`negtraj query NAME` prints one. Open the file read-only: it is replaced, never changed."
@@ -169,18 +173,18 @@ def _fill(
     connection: duckdb.DuckDBPyConnection, store: Store, registry: sql.Registry, needs: Mapping[str, Sequence[str]]
 ) -> set[str]:
     """Make all views that there are rows for; which."""
-    made = set()
+    view_names = set()
     for name, body in _bodies(store):
         connection.execute(f"create view {name} as {body}")
         _comment(connection, name, VIEWS[name])
-        made.add(name)
+        view_names.add(name)
     _lock(connection, store)
     for name, file in registry.files["reports"].items():
-        if name in needs and made.issuperset(needs[name]):  # of views; a query is over no other query
+        if name in needs and view_names.issuperset(needs[name]):  # of views; a query is over no other query
             connection.execute(f"create view {name} as {file.body.rstrip().rstrip(';')}")
             connection.execute(f"comment on view {name} is {_text(_in_one_line(file.header.doc))}")
-            made.add(name)
-    return made
+            view_names.add(name)
+    return view_names
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
@@ -202,15 +206,18 @@ def _bodies(store: Store) -> Iterator[tuple[str, str]]:
             store.folder(store.name(published.folder))
             present[asset] = published
     if present:
-        yield "assets", _values([(each.asset, each.key, each.version) for each in present.values()], VIEWS["assets"])
+        yield (
+            "assets",
+            _values([(object_.asset, object_.key, object_.version) for object_ in present.values()], VIEWS["assets"]),
+        )
     raw = present.get("raw_rollouts")
     if raw and (texts := _conversations(store, raw)):
         yield "conversations", texts
     if raw and raw.details.get("n_quarantined"):
         yield "quarantine", _quarantine(raw.folder / "quarantine.jsonl")
     for name, sources in _sources(present).items():
-        if there := [each for each in sources if each.path.is_file()]:
-            yield name, " union all ".join(_select(VIEWS[name], each) for each in there)
+        if there := [object_ for object_ in sources if object_.path.is_file()]:
+            yield name, " union all ".join(_select(VIEWS[name], object_) for object_ in there)
     if not any(name.startswith("trajectory_corpus/") for name in _filled(present)) and (
         {"raw_rollouts", "scored_trajectories"} <= present.keys()
     ):
@@ -227,30 +234,30 @@ def _kind(asset: str) -> tuple[str, str | None]:
 
 
 def _filled(present: Mapping[str, Published]) -> dict[str, Published]:
-    return {name: each for name, each in present.items() if not each.is_empty}
+    return {name: published for name, published in present.items() if not published.is_empty}
 
 
 def _sources(present: Mapping[str, Published]) -> dict[str, list[_Source]]:
     """Where each view's rows are, whether the files are there or not."""
-    found: dict[str, list[_Source]] = {name: [] for name in VIEWS}
+    by_view: dict[str, list[_Source]] = {name: [] for name in VIEWS}
     for asset, published in _filled(present).items():
         kind, tag = _kind(asset)
         for name in HELD_BY[kind]:
-            found[name].append(_Source(published.folder / f"{name}.parquet", tag))
-    return found
+            by_view[name].append(_Source(published.folder / f"{name}.parquet", tag))
+    return by_view
 
 
 def _select(view: View, source: _Source) -> str:
     """The rows of one file in the view's columns; one that an earlier version did not write is null."""
-    known = set(pq.read_schema(source.path).names)
-    told = []
+    stored_columns = set(pq.read_schema(source.path).names)
+    select_list = []
     for place, (name, type_) in enumerate(view.columns.items()):
         stored = STORED_AS.get(name, name)
-        value = _quoted(stored) if stored in known else "null"
+        value = _quoted(stored) if stored in stored_columns else "null"
         if place == 0 and source.tag is not None:
             value = _text(source.tag)
-        told.append(f"cast({value} as {type_}) as {_quoted(name)}")
-    return f"select {', '.join(told)} from {_parquet([source.path])}"
+        select_list.append(f"cast({value} as {type_}) as {_quoted(name)}")
+    return f"select {', '.join(select_list)} from {_parquet([source.path])}"
 
 
 def _row_verdicts(present: Mapping[str, Published]) -> str:
@@ -268,14 +275,15 @@ def _conversations(store: Store, raw: Published) -> str:
     files = [store.folder(name) / "conversations.parquet" for name in names]
     if not files:
         return ""
-    known = {column for file in files for column in pq.read_schema(file).names}
-    more = ", ".join(
-        f"texts.{name}" if name in known else f"cast(null as varchar) as {name}" for name in ("tools", "tokenizer")
+    stored_columns = {column for file in files for column in pq.read_schema(file).names}
+    extra_columns = ", ".join(
+        f"texts.{name}" if name in stored_columns else f"cast(null as varchar) as {name}" for name in ("tools", "tokenizer")
     )
     turns = f"cast(from_json(texts.conversation, {_text(TURNS_JSON)}) as {VIEWS['conversations'].columns['conversation']})"
     return (
         f"with places as (select base_key, parse_path(min(segment))[-1] as segment from {_parquet([places])} group by 1) "
-        f"select texts.base_key, {turns} as conversation, {more} from {_parquet(files, more=', filename = true')} as texts "
+        f"select texts.base_key, {turns} as conversation, {extra_columns} "
+        f"from {_parquet(files, more=', filename = true')} as texts "
         f"inner join places on texts.base_key = places.base_key and parse_path(texts.filename)[-2] = places.segment"
     )
 
@@ -286,8 +294,8 @@ def _quarantine(file: Path) -> str:
 
 
 def _values(rows: Sequence[tuple[str, ...]], view: View) -> str:
-    told = ", ".join(f"({', '.join(map(_text, row))})" for row in rows)
-    return f"select * from (values {told}) as told ({', '.join(view.columns)})"
+    value_rows = ", ".join(f"({', '.join(map(_text, row))})" for row in rows)
+    return f"select * from (values {value_rows}) as told ({', '.join(view.columns)})"
 
 
 def _parquet(files: Sequence[Path], more: str = "") -> str:

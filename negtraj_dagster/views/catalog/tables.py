@@ -29,8 +29,8 @@ STORED_AS = {"decided_by": "by", "decided_why": "why"}
 
 
 def _types(schema: pl.Schema) -> dict[str, str]:
-    shown = {stored: name for name, stored in STORED_AS.items()}
-    return {shown.get(name, name): DUCKDB_TYPES[type_] for name, type_ in schema.items() if name not in INTERNAL}
+    name_of_stored = {stored: name for name, stored in STORED_AS.items()}
+    return {name_of_stored.get(name, name): DUCKDB_TYPES[type_] for name, type_ in schema.items() if name not in INTERNAL}
 
 
 @dataclass(frozen=True)

@@ -97,14 +97,14 @@ def compare_objects(store: Store, before: Published, after: Published, profile: 
         SettingsError: one of them has no such profile.
         StoreError: one of them was made under an older layout, or is damaged.
     """
-    old, new = (read_side(store, each, profile) for each in (before, after))
+    old, new = (read_side(store, published, profile) for published in (before, after))
     rows = compare_corpora(old, new)
     return Changes(profile, before.key, after.key, rows, count_changes(rows), filter_changes(old.profile, new.profile))
 
 
 def compare_corpora(before: Side, after: Side) -> pl.DataFrame:
     """The rollouts that differ (`CHANGE_SCHEMA`), in order of arrival, those that are gone last."""
-    old, new = (_judged(each) for each in (before, after))
+    old, new = (_judged(side) for side in (before, after))
     joined = new.join(old, on="rollout_key", how="full", suffix="_before", coalesce=True)
     is_kept, was_kept = pl.col("why") == "", pl.col("why_before") == ""
     change = (
@@ -115,7 +115,7 @@ def compare_corpora(before: Side, after: Side) -> pl.DataFrame:
         .when(pl.col("label").ne_missing(pl.col("label_before"))).then(pl.lit(Change.LABEL.value))
     )  # fmt: skip
     differing = joined.with_columns(change=change).drop_nulls("change").sort("ingest_seq", "rollout_key", nulls_last=True)
-    old_drops, new_drops = (_Drops(each, differing["rollout_key"]) for each in (before, after))
+    old_drops, new_drops = (_Drops(side, differing["rollout_key"]) for side in (before, after))
     rows = [_explained(row, old_drops, new_drops) for row in differing.iter_rows(named=True)]
     return pl.DataFrame(rows, schema=CHANGE_SCHEMA, orient="row")
 
@@ -130,10 +130,10 @@ class _Drops:
 
     def __init__(self, side: Side, keys: pl.Series) -> None:
         self.filters = side.profile.by_name()
-        wanted = pl.DataFrame({"rollout_key": keys})
-        mine = side.verdicts.join(wanted, on="rollout_key", how="semi")
-        self.dropped = _by_rollout(profile_verdicts(mine, side.profile).filter(pl.col("severity") == "drop"))
-        overruled = mine.filter(~pl.col("severity").is_in(["drop", "flag"]))
+        key_rows = pl.DataFrame({"rollout_key": keys})
+        verdicts = side.verdicts.join(key_rows, on="rollout_key", how="semi")
+        self.dropped = _by_rollout(profile_verdicts(verdicts, side.profile).filter(pl.col("severity") == "drop"))
+        overruled = verdicts.filter(~pl.col("severity").is_in(["drop", "flag"]))
         self.overruled = _by_rollout(profile_verdicts(overruled.with_columns(severity=pl.lit("drop")), side.profile))
 
     def is_dropping(self, name: str) -> bool:
@@ -147,15 +147,15 @@ class _Drops:
 
 def _by_rollout(verdicts: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
     """rollout -> filter -> its first verdict."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    by_rollout: dict[str, dict[str, dict[str, Any]]] = {}
     for row in verdicts.select("rollout_key", "filter", "step", "detail", "earlier_key").iter_rows(named=True):
-        found.setdefault(row["rollout_key"], {}).setdefault(row["filter"], row)
-    return found
+        by_rollout.setdefault(row["rollout_key"], {}).setdefault(row["filter"], row)
+    return by_rollout
 
 
 def _explained(row: Mapping[str, Any], old: _Drops, new: _Drops) -> dict[str, Any]:
     key, change = row["rollout_key"], Change(row["change"])
-    were, are = (each.dropped.get(key, {}) for each in (old, new))
+    were, are = (drops.dropped.get(key, {}) for drops in (old, new))
     names = [match[1] if (match := DROPPED_BY.match(why or "")) else "" for why in (row["why_before"], row["why"])]
     name = names[0] if change in (Change.ACCEPTED, Change.GONE) else names[1]
     verdict = (were if change in (Change.ACCEPTED, Change.GONE) else are).get(name, {})
@@ -163,7 +163,7 @@ def _explained(row: Mapping[str, Any], old: _Drops, new: _Drops) -> dict[str, An
     cause = _cause(row, change, name, verdict, old, new)
     if change == Change.ACCEPTED and cause == Cause.PERSON:
         detail = new.overruled.get(key, {}).get(name, {}).get("detail", detail)
-    gone = change == Change.GONE
+    is_gone = change == Change.GONE
     return {
         "rollout_key": key,
         "change": change.value,
@@ -179,9 +179,9 @@ def _explained(row: Mapping[str, Any], old: _Drops, new: _Drops) -> dict[str, An
         "scorer_after": row["scorer"],
         "version_before": old.version(name),
         "version_after": new.version(name),
-        "came": ", ".join(each for each in are if each not in were),
-        "went": ", ".join(each for each in were if each not in are),
-        **{each: row[f"{each}_before"] if gone else row[each] for each in ("question_id", "source", "ingest_seq")},
+        "came": ", ".join(drops for drops in are if drops not in were),
+        "went": ", ".join(drops for drops in were if drops not in are),
+        **{drops: row[f"{drops}_before"] if is_gone else row[drops] for drops in ("question_id", "source", "ingest_seq")},
     }
 
 
@@ -250,18 +250,18 @@ def count_changes(rows: pl.DataFrame) -> pl.DataFrame:
 def filter_changes(before: PastProfile, after: PastProfile) -> dict[str, str]:
     """What the profile has otherwise now, in words, by filter."""
     old, new = before.by_name(), after.by_name()
-    told = {name: _filter_change(old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())}
-    return {name: text for name, text in told.items() if text}
+    changes = {name: _filter_change(old.get(name), new.get(name)) for name in sorted(old.keys() | new.keys())}
+    return {name: text for name, text in changes.items() if text}
 
 
 def _filter_change(old: PastFilter | None, new: PastFilter | None) -> str:
     if old is None or new is None:
         return "added" if old is None else "taken out"
-    said = [f"{old.severity} → {new.severity}"] if old.severity != new.severity else []
+    changes = [f"{old.severity} → {new.severity}"] if old.severity != new.severity else []
     if old.version != new.version:
         names = sorted(old.parameters.keys() | new.parameters.keys())
         values = [(name, old.parameters.get(name), new.parameters.get(name)) for name in names]
-        altered = [f"{name} {one!r} → {other!r}" for name, one, other in values if one != other]
-        what = ", ".join(altered) or "its SQL, or a model it reads"
-        said.append(f"edited ({what}), version {old.version[:8]} → {new.version[:8]}")
-    return "; ".join(said)
+        altered = [f"{name} {before_value!r} → {other!r}" for name, before_value, other in values if before_value != other]
+        altered_text = ", ".join(altered) or "its SQL, or a model it reads"
+        changes.append(f"edited ({altered_text}), version {old.version[:8]} → {new.version[:8]}")
+    return "; ".join(changes)

@@ -34,14 +34,14 @@ def diff_runs(store: Store, runs: tuple[str, str], *, task: str | None = None, p
 
 
 def _find_task(store: Store, task: str | None) -> str:
-    known = [name for name in TASKS if store.history(f"trajectory_corpus/{name}")]
-    if not known:
+    tasks_with_corpus = [name for name in TASKS if store.history(f"trajectory_corpus/{name}")]
+    if not tasks_with_corpus:
         raise SettingsError("no trajectory_corpus has been materialized here; run `negtraj demo`, or materialize one")
-    if task is None and len(known) > 1:
-        raise SettingsError(f"several tasks have a corpus; name one with --task: {', '.join(known)}")
-    if task is not None and task not in known:
-        raise SettingsError(f"no corpus of task {task!r}{did_you_mean(task, known)}")
-    return task or known[0]
+    if task is None and len(tasks_with_corpus) > 1:
+        raise SettingsError(f"several tasks have a corpus; name one with --task: {', '.join(tasks_with_corpus)}")
+    if task is not None and task not in tasks_with_corpus:
+        raise SettingsError(f"no corpus of task {task!r}{did_you_mean(task, tasks_with_corpus)}")
+    return task or tasks_with_corpus[0]
 
 
 def _load_run(store: Store, asset: str, history: Sequence[str], run: str) -> Published:
@@ -78,13 +78,13 @@ def find_run(history: Sequence[str], run: str, asset: str) -> str:
     if not fits:
         raise SettingsError(f"{asset} has no run that begins with {word!r}{there}")
     if len(fits) > 1:
-        some = ", ".join(key[: len(word) + 6] for key in fits[:MAX_LISTED_RUNS])
-        raise SettingsError(f"{word!r} begins {len(fits)} runs of {asset} ({some}); give more digits")
+        first_keys = ", ".join(key[: len(word) + 6] for key in fits[:MAX_LISTED_RUNS])
+        raise SettingsError(f"{word!r} begins {len(fits)} runs of {asset} ({first_keys}); give more digits")
     return fits[0]
 
 
 def _listed_runs(history: Sequence[str]) -> str:
     words = {0: " (current)", 1: " (previous)"}
-    shown = [f"{key[:SHOWN_RUN_CHARS]}{words.get(n, '')}" for n, key in enumerate(history[:MAX_LISTED_RUNS])]
-    more = [f"{len(history) - MAX_LISTED_RUNS} older"] if len(history) > MAX_LISTED_RUNS else []
-    return ", ".join([*shown, *more]) or "none"
+    recent = [f"{key[:SHOWN_RUN_CHARS]}{words.get(n, '')}" for n, key in enumerate(history[:MAX_LISTED_RUNS])]
+    rest = [f"{len(history) - MAX_LISTED_RUNS} older"] if len(history) > MAX_LISTED_RUNS else []
+    return ", ".join([*recent, *rest]) or "none"

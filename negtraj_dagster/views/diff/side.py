@@ -35,11 +35,11 @@ class PastProfile:
 
     def acting(self) -> dict[tuple[str, str], str]:
         """(filter, version) -> severity."""
-        return {(each.name, each.version): each.severity for each in self.filters}
+        return {(file.name, file.version): file.severity for file in self.filters}
 
     def by_name(self) -> dict[str, PastFilter]:
         """Filter by name."""
-        return {each.name: each for each in self.filters}
+        return {file.name: file for file in self.filters}
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,17 @@ def past_profile(published: Published, name: str) -> PastProfile:
         StoreError: it was made before profiles were recorded.
     """
     profiles = published.details.get("profiles")
-    if not isinstance(profiles, dict) or not all(isinstance(each, dict) and "acting" in each for each in profiles.values()):
+    if not isinstance(profiles, dict) or not all(isinstance(entry, dict) and "acting" in entry for entry in profiles.values()):
         raise older_layout(published, "it does not say which filters acted under its profiles")
     if name not in profiles:
         where = f"run {published.key[:SHOWN_RUN_CHARS]} of {published.asset}"
         raise SettingsError(f"{where} knows no profile {name!r}{did_you_mean(name, profiles)}")
     acting = profiles[name]["acting"]
-    named = (
-        PastFilter(each["filter"], each["version"], each["severity"], each["names_nearest_twin"], each["parameters"])
-        for each in acting
+    filters = (
+        PastFilter(entry["filter"], entry["version"], entry["severity"], entry["names_nearest_twin"], entry["parameters"])
+        for entry in acting
     )
-    return PastProfile(tuple(named))
+    return PastProfile(tuple(filters))
 
 
 def older_layout(published: Published, what: str) -> StoreError:

@@ -51,19 +51,19 @@ def label_change(row: Mapping[str, Any]) -> str:
 
 def why_changed(row: Mapping[str, Any]) -> str:
     """The cause of one change (`CHANGE_SCHEMA`) in a sentence: cause, filter with its versions, detail, other filters."""
-    said = [row["cause"]]
+    clauses = [row["cause"]]
     if row["filter"]:
         versions = ""
         if row["cause"] == Cause.EDITED:
             versions = f" ({row['version_before'][:8]} → {row['version_after'][:8]})"
         step = f", step {row['step']}" if row["step"] else ""
-        said.append(f"{row['filter']}{versions}{step}")
+        clauses.append(f"{row['filter']}{versions}{step}")
     if row["detail"]:
-        said.append(row["detail"])
+        clauses.append(row["detail"])
     for word in ("came", "went"):
-        if others := [name for name in row[word].split(", ") if name not in ("", row["filter"])]:
-            said.append(f"{word} too: {', '.join(others)}")
-    return ": ".join(said[:2]) + "".join(f"; {each}" for each in said[2:])
+        if other_filters := [name for name in row[word].split(", ") if name not in ("", row["filter"])]:
+            clauses.append(f"{word} too: {', '.join(other_filters)}")
+    return ": ".join(clauses[:2]) + "".join(f"; {clause}" for clause in clauses[2:])
 
 
 def _cell(value: object) -> str:

@@ -65,8 +65,8 @@ def text(value: object, limit: int = CELL_CHARS) -> str:
 
 def shortened(value: str, limit: int) -> str:
     """A text's beginning, made visible."""
-    shown = visible(value[: limit + 1])
-    return shown if len(shown) <= limit else f"{shown[:limit]}…"
+    beginning = visible(value[: limit + 1])
+    return beginning if len(beginning) <= limit else f"{beginning[:limit]}…"
 
 
 def anchor(key: str) -> str:
@@ -100,20 +100,20 @@ def rollout_html(shown: ShownRollout, conversation: str) -> str:
 
 
 def _fate(profile: str, why: str, quality: float | None) -> str:
-    told = f"{profile}: {why or 'accepted'}" + ("" if quality is None else f" · {quality:.2f}")
-    return f'<span class="fate {"out" if why else "in"}">{"✕" if why else "✓"} {text(told, 90)}</span>'
+    fate = f"{profile}: {why or 'accepted'}" + ("" if quality is None else f" · {quality:.2f}")
+    return f'<span class="fate {"out" if why else "in"}">{"✕" if why else "✓"} {text(fate, 90)}</span>'
 
 
 def _verdicts(verdicts: Sequence[Mapping[str, Any]]) -> str:
     if not verdicts:
         return '<p class="pale">No filter hits it.</p>'
     rows = "".join(
-        f"<tr><td><code>{text(each['filter'])}</code></td><td>{text(each['severity'])}</td>"
-        f'<td>{each["step"] or ""}</td><td class="wide">{text(each["detail"] or each["reason"], 500)}</td></tr>'
-        for each in verdicts[:MAX_VERDICTS]
+        f"<tr><td><code>{text(verdict['filter'])}</code></td><td>{text(verdict['severity'])}</td>"
+        f'<td>{verdict["step"] or ""}</td><td class="wide">{text(verdict["detail"] or verdict["reason"], 500)}</td></tr>'
+        for verdict in verdicts[:MAX_VERDICTS]
     )
-    more = f'<p class="pale">{len(verdicts) - MAX_VERDICTS:,} more</p>' if len(verdicts) > MAX_VERDICTS else ""
-    return f"<table class=verdicts><tr><th>filter</th><th>effect</th><th>step</th><th>detail</th></tr>{rows}</table>{more}"
+    rest_note = f'<p class="pale">{len(verdicts) - MAX_VERDICTS:,} more</p>' if len(verdicts) > MAX_VERDICTS else ""
+    return f"<table class=verdicts><tr><th>filter</th><th>effect</th><th>step</th><th>detail</th></tr>{rows}</table>{rest_note}"
 
 
 def _turns(conversation: str, marks: Mapping[int, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
@@ -133,9 +133,9 @@ def _turns(conversation: str, marks: Mapping[int, Sequence[Mapping[str, Any]]]) 
             yield _note(n_skipped)
             n_skipped = 0
         n_marked += is_marked and n_bytes > ROLLOUT_BYTES
-        made = _turn(turn, step if is_agent else 0, marks.get(step, ()) if is_agent else ())
-        n_bytes += len(made.encode())
-        yield made
+        turn_html = _turn(turn, step if is_agent else 0, marks.get(step, ()) if is_agent else ())
+        n_bytes += len(turn_html.encode())
+        yield turn_html
     if n_skipped:
         yield _note(n_skipped)
 
@@ -143,24 +143,24 @@ def _turns(conversation: str, marks: Mapping[int, Sequence[Mapping[str, Any]]]) 
 def _turn(turn: Mapping[str, Any], step: int, marks: Sequence[Mapping[str, Any]]) -> str:
     """One turn; `step` counts the agent's, 0 for others."""
     who = f"agent · step {step}" if step else text(f"{turn['role']} {turn.get('name') or ''}".strip(), 60)
-    said = []
+    parts = []
     if reasoning := turn.get("reasoning"):
-        said.append(f'<pre class="reasoning">{_cut(str(reasoning), REASONING_CHARS)}</pre>')
+        parts.append(f'<pre class="reasoning">{_cut(str(reasoning), REASONING_CHARS)}</pre>')
     if turn.get("content") or not (turn.get("tool_calls") or reasoning):
-        said.append(f"<pre>{_cut(str(turn.get('content') or ''), TURN_CHARS)}</pre>")
+        parts.append(f"<pre>{_cut(str(turn.get('content') or ''), TURN_CHARS)}</pre>")
     calls = turn.get("tool_calls") or []
-    said += [
-        f'<pre class="call">{text(each["name"], 80)}({_cut(str(each["arguments"]), CALL_CHARS)})</pre>'
-        for each in calls[:MAX_CALLS]
+    parts += [
+        f'<pre class="call">{text(call["name"], 80)}({_cut(str(call["arguments"]), CALL_CHARS)})</pre>'
+        for call in calls[:MAX_CALLS]
     ]
     if len(calls) > MAX_CALLS:
-        said.append(f'<p class="cut">… {len(calls) - MAX_CALLS:,} more calls …</p>')
+        parts.append(f'<p class="cut">… {len(calls) - MAX_CALLS:,} more calls …</p>')
     marked = "".join(
-        f'<span class="mark">▸ {text(each["filter"], 60)}: {text(each["detail"] or each["reason"])}</span>'
-        for each in marks[:MAX_MARKED]
+        f'<span class="mark">▸ {text(call["filter"], 60)}: {text(call["detail"] or call["reason"])}</span>'
+        for call in marks[:MAX_MARKED]
     )
     kind = "agent" if step else "other"
-    return f'<div class="turn {kind}{" marked" if marks else ""}"><div class="who">{who}{marked}</div>{"".join(said)}</div>'
+    return f'<div class="turn {kind}{" marked" if marks else ""}"><div class="who">{who}{marked}</div>{"".join(parts)}</div>'
 
 
 def _cut(said: str, limit: int) -> str:
@@ -199,19 +199,19 @@ class Browser:
     def sections(self, groups: Sequence[Examples]) -> str:
         """The page's last sections: rollouts that changed, rejected and flagged ones, accepted ones."""
         keys = list(dict.fromkeys(key for group in groups for label in group.keys.values() for key in label))
-        made = self._rollouts(keys)
+        rollouts = self._rollouts(keys)
         parts = []
         for name, title, about in SECTIONS:
-            body = "".join(self._group(each, made) for each in groups if each.section == name)
+            body = "".join(self._group(examples, rollouts) for examples in groups if examples.section == name)
             parts.append(f'<h2 id="{name}">{title}</h2><p class="pale">{about}</p>{body or "<p>none</p>"}')
         return "".join(parts)
 
     def _group(self, group: Examples, made: Mapping[str, str]) -> str:
-        shown = [key for keys in group.keys.values() for key in keys]
+        group_keys = [key for keys in group.keys.values() for key in keys]
         counts = ", ".join(f"{n:,} {text(name)}" for name, n in group.n_hit.items())
-        head = f"<h3>{text(group.title, 90)}</h3><p>{text(group.about)}: {counts}; {len(shown)} shown.</p>"
+        head = f"<h3>{text(group.title, 90)}</h3><p>{text(group.about)}: {counts}; {len(group_keys)} shown.</p>"
         head = head if self._pays(head) else ""
-        return head + "".join(self._one(key, made) for key in shown)
+        return head + "".join(self._one(key, made) for key in group_keys)
 
     def _one(self, key: str, made: Mapping[str, str]) -> str:
         if key in self.done:
@@ -232,28 +232,28 @@ class Browser:
 
     def _rollouts(self, keys: Sequence[str]) -> dict[str, str]:
         """HTML of rollouts by key; conversations are read a few at a time, and none when there is no room left."""
-        wanted = pl.DataFrame({"rollout_key": list(keys)}, schema={"rollout_key": pl.String})
-        rows = wanted.join(self.tables.corpus, on="rollout_key", how="inner", maintain_order="left")
+        key_rows = pl.DataFrame({"rollout_key": list(keys)}, schema={"rollout_key": pl.String})
+        rows = key_rows.join(self.tables.corpus, on="rollout_key", how="inner", maintain_order="left")
         index = read_index(self.store, self.raw).select("rollout_key", "reward", "pred", "gold", "origin_file", "origin_place")
         rows = rows.join(index, on="rollout_key", how="left", maintain_order="left")
         rows = rows.join(self._questions(), on=["question_id", "question_hash"], how="left", maintain_order="left")
-        known = {row["rollout_key"]: row for row in rows.to_dicts()}
+        rows_by_key = {row["rollout_key"]: row for row in rows.to_dicts()}
         verdicts, fates = (
-            _by_key(each.join(wanted, on="rollout_key", how="semi")) for each in (self._told(), self.tables.fates)
+            _by_key(frame.join(key_rows, on="rollout_key", how="semi")) for frame in (self._told(), self.tables.fates)
         )
-        scores = _by_key(self.tables.scores.join(wanted, on="rollout_key", how="semi").sort("score_name"))
-        made: dict[str, str] = {}
+        scores = _by_key(self.tables.scores.join(key_rows, on="rollout_key", how="semi").sort("score_name"))
+        html_by_key: dict[str, str] = {}
         n_bytes = 0
         for texts in iter_conversations(self.store, self.raw, rows["base_key"], max_bytes=TEXT_CHUNK_BYTES):
             if n_bytes > self.left:
                 break
             spoken = dict(texts.select("base_key", "conversation").rows())
-            for key, row in known.items():
+            for key, row in rows_by_key.items():
                 if row["base_key"] in spoken:
-                    shown = self._shown(row, verdicts.get(key, []), fates.get(key, []), scores.get(key, []))
-                    made[key] = rollout_html(shown, spoken[row["base_key"]])
-                    n_bytes += len(made[key].encode())
-        return made
+                    shown_rollout = self._shown(row, verdicts.get(key, []), fates.get(key, []), scores.get(key, []))
+                    html_by_key[key] = rollout_html(shown_rollout, spoken[row["base_key"]])
+                    n_bytes += len(html_by_key[key].encode())
+        return html_by_key
 
     def _told(self) -> pl.DataFrame:
         """Verdicts, one a filter and step, whatever the variant."""
@@ -266,8 +266,8 @@ class Browser:
         if published is None or published.is_empty:
             return pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
         table = pl.read_parquet(self.store.file(published.folder, "questions.parquet"), glob=False)
-        mine = table.filter(pl.col("task") == self.corpus.asset.rsplit("/", 1)[-1]).select(columns)
-        return mine.unique(["question_id", "question_hash"], keep="first")
+        task_questions = table.filter(pl.col("task") == self.corpus.asset.rsplit("/", 1)[-1]).select(columns)
+        return task_questions.unique(["question_id", "question_hash"], keep="first")
 
     def _shown(
         self,
@@ -290,20 +290,20 @@ class Browser:
             "style": row["style"] or "",
             "landed in": f"{Path(row['origin_file'] or '').name}, {row['origin_place']}",
         }
-        told = {each["profile"]: (each["why"], each["quality"]) for each in fates}
+        fate_of = {fate["profile"]: (fate["why"], fate["quality"]) for fate in fates}
         return ShownRollout(
             key=row["rollout_key"],
             label=row["label"],
             headline=row["question"] or row["question_id"],
             facts=facts,
-            fates=[(name, short_why(told[name][0]), told[name][1]) for name in self.profiles if name in told],
+            fates=[(name, short_why(fate_of[name][0]), fate_of[name][1]) for name in self.profiles if name in fate_of],
             verdicts=verdicts,
-            scores={each["score_name"]: each["score"] for each in scores},
+            scores={fate["score_name"]: fate["score"] for fate in scores},
         )
 
 
 def _by_key(rows: pl.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_key: dict[str, list[dict[str, Any]]] = {}
     for row in rows.iter_rows(named=True):
-        found.setdefault(row["rollout_key"], []).append(row)
-    return found
+        by_key.setdefault(row["rollout_key"], []).append(row)
+    return by_key

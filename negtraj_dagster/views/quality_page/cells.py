@@ -23,8 +23,8 @@ def header_row(*names: str | tuple[str, int]) -> str:
 
 def share_cell(part: int, whole: int, kind: str) -> str:
     """A share as bar and number."""
-    told = f"{part / whole:.1%}" if whole else "–"
-    return f'<td class="bars">{bar(part, whole, kind)}<span>{told}</span></td>'
+    percentage = f"{part / whole:.1%}" if whole else "–"
+    return f'<td class="bars">{bar(part, whole, kind)}<span>{percentage}</span></td>'
 
 
 def mean_text(value: float | None) -> str:

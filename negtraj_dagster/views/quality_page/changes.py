@@ -40,7 +40,7 @@ def changes_section(changes: Changes | str, shown: Container[str]) -> str:
         return f'{head}<p class="note">{text(changes, 600)}</p>'
     about = f"<p>Object {key_cell(changes.before)} → {key_cell(changes.after)}, under the profile {text(changes.profile)}.</p>"
     edits = "".join(
-        f"<li><code>{text(name)}</code>: {text(what)}</li>" for name, what in list(changes.filters.items())[:MAX_COUNTS]
+        f"<li><code>{text(name)}</code>: {text(change)}</li>" for name, change in list(changes.filters.items())[:MAX_COUNTS]
     )
     about += f"<p>The profile itself differs:</p><ul>{edits}</ul>" if edits else ""
     if changes.rows.is_empty():

@@ -36,7 +36,7 @@ def histogram(
     """
     left, right, gap, foot = 74, 10, 16, 34
     inner = width - left - right
-    largest = max((one + two for name in kept for one, two in zip(kept[name], dropped[name], strict=True)), default=0)
+    largest = max((n_above + two for name in kept for n_above, two in zip(kept[name], dropped[name], strict=True)), default=0)
     parts = []
     for place, name in enumerate(kept):
         base = (place + 1) * (strip + gap)
@@ -46,12 +46,12 @@ def histogram(
         parts.append(_text(left - 8, base - strip + 12, name, f"end key {name}"))
         parts.append(_text(left - 8, base - strip + 27, f"{n_kept + n_dropped:,}", "end pale"))
         parts.append(f'<line class="axis" x1="{left}" x2="{left + inner}" y1="{base}" y2="{base}"/>')
-        for number, (one, two) in enumerate(zip(kept[name], dropped[name], strict=True)):
-            low, high = (strip * each / max(largest, 1) for each in (one, one + two))
+        for number, (n_above, two) in enumerate(zip(kept[name], dropped[name], strict=True)):
+            low, high = (strip * n_rollouts / max(largest, 1) for n_rollouts in (n_above, n_above + two))
             x, bar_width = left + number * step + 0.75, step - 1.5
-            told = f"{number / n_bins:.2f} to {(number + 1) / n_bins:.2f}: {one:,} kept, {two:,} dropped"
+            tooltip = f"{number / n_bins:.2f} to {(number + 1) / n_bins:.2f}: {n_above:,} kept, {two:,} dropped"
             shapes = _rect(x, base - low, bar_width, low, name) + _rect(x, base - high, bar_width, high - low, f"{name} faint")
-            parts.append(f"<g><title>{name}, {told}</title>{shapes}</g>" if one + two else "")
+            parts.append(f"<g><title>{name}, {tooltip}</title>{shapes}</g>" if n_above + two else "")
         if place == 0:
             parts.append(_text(left + inner, base - strip - 3, f"highest bar: {largest:,}", "end pale"))
     height = len(kept) * (strip + gap)
@@ -83,8 +83,8 @@ def overlap(
     parts = []
     for place, name in enumerate(names):
         x = left + column * (place + 0.5)
-        shown = html.escape(name if len(name) <= LABEL_CHARS else f"{name[: LABEL_CHARS - 1]}…")
-        parts.append(f'<text class="label" transform="translate({x + 3:.1f},{head - 10}) rotate(-42)">{shown}</text>')
+        short_name = html.escape(name if len(name) <= LABEL_CHARS else f"{name[: LABEL_CHARS - 1]}…")
+        parts.append(f'<text class="label" transform="translate({x + 3:.1f},{head - 10}) rotate(-42)">{short_name}</text>')
     columns = {name: start - 12 - number * (len(classes) - 1 - place) for place, name in enumerate(classes)}
     parts += [_text(x, head - 8, name, f"end key {name}") for name, x in columns.items()]
     for place, (reasons, counts) in enumerate(rows):
@@ -92,20 +92,20 @@ def overlap(
         middle = y + ROW_HEIGHT / 2
         if place % 2 == 0:
             parts.append(_rect(0, y, width, ROW_HEIGHT, "stripe"))
-        places = [each for each, name in enumerate(names) if name in reasons]
-        dots = [(left + column * (each + 0.5), each in places) for each in range(len(names))]
+        places = [row for row, name in enumerate(names) if name in reasons]
+        dots = [(left + column * (row + 0.5), row in places) for row in range(len(names))]
         parts += [f'<circle class="{"dot" if on else "hole"}" cx="{x:.1f}" cy="{middle}" r="5"/>' for x, on in dots]
         if len(places) > 1:
-            x1, x2 = (left + column * (each + 0.5) for each in (places[0], places[-1]))
+            x1, x2 = (left + column * (row + 0.5) for row in (places[0], places[-1]))
             parts.append(f'<line class="link" x1="{x1:.1f}" x2="{x2:.1f}" y1="{middle}" y2="{middle}"/>')
         x = float(start)
-        told = ", ".join(f"{counts[name]:,} {name}" for name in classes if counts.get(name))
+        tooltip = ", ".join(f"{counts[name]:,} {name}" for name in classes if counts.get(name))
         shapes = []
         for name in classes:
             length = bars * counts.get(name, 0) / max(largest, 1)
             shapes.append(_rect(x, y + 4, length, ROW_HEIGHT - 8, name))
             x += length
-        title = html.escape(f"{', '.join(reasons)}: {told}")
+        title = html.escape(f"{', '.join(reasons)}: {tooltip}")
         parts.append(f"<g><title>{title}</title>{''.join(shapes)}</g>")
         for name, right in columns.items():
             n_mine = counts.get(name, 0)

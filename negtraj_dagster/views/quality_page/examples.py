@@ -42,21 +42,28 @@ def changed_examples(changes: Changes, is_shown: set[str]) -> list[Examples]:
         changes: since the object before.
         is_shown: keys that are shown already; chosen keys are added.
     """
-    made = []
+    examples = []
     here = changes.rows.filter(pl.col("change") != Change.GONE.value)
     for row in changes.counts.filter(pl.col("change") != Change.GONE.value).head(N_CHANGES).to_dicts():
         by = ("change", "cause", "filter", "state_after")
-        mine = here.filter(pl.all_horizontal(pl.col(name) == row[name] for name in by))
+        of_change = here.filter(pl.all_horizontal(pl.col(name) == row[name] for name in by))
         keys = {
-            label: _pick(part["rollout_key"], is_shown) for (label,), part in mine.group_by("label_after", maintain_order=True)
+            label: _pick(part["rollout_key"], is_shown)
+            for (label,), part in of_change.group_by("label_after", maintain_order=True)
         }
         state = f", {row['state_after']}" if row["change"] == Change.NEW.value else ""
         about = f"{row['cause']} {row['filter']}".strip()
         counts = {label: row[label] for label in CLASSES if row[label]}
-        made.append(
-            Examples("changed", f"{row['change']}{state}", about, {str(name): each for name, each in keys.items()}, counts)
+        examples.append(
+            Examples(
+                "changed",
+                f"{row['change']}{state}",
+                about,
+                {str(name): class_keys for name, class_keys in keys.items()},
+                counts,
+            )
         )
-    return made
+    return examples
 
 
 def rejected_examples(tables: Tables, profiles: Mapping[str, sql.Profile], is_shown: set[str]) -> list[Examples]:
@@ -68,9 +75,9 @@ def rejected_examples(tables: Tables, profiles: Mapping[str, sql.Profile], is_sh
         is_shown: keys that are shown already; chosen keys are added.
     """
     acting = {
-        (each.name, each.version): (each.number, each.header.reason, each.severity)
+        (file.name, file.version): (file.number, file.header.reason, file.severity)
         for profile in profiles.values()
-        for each in profile.filters
+        for file in profile.filters
     }
     hits = tables.verdicts.select("rollout_key", "filter", "version", "reason", "severity").unique(maintain_order=True)
     place = tables.corpus.select("rollout_key", "label", "ingest_seq")
@@ -87,41 +94,43 @@ def rejected_examples(tables: Tables, profiles: Mapping[str, sql.Profile], is_sh
     def number(name: str) -> str:
         return min((acting[pair][0] for pair in groups[name] if pair in acting), default="")
 
-    made = []
-    for name in sorted(groups, key=lambda each: (number(each), each)):
+    examples = []
+    for name in sorted(groups, key=lambda file: (number(file), file)):
         versions = [version for _, version in groups[name]]
-        mine = hits.filter((pl.col("filter") == name) & pl.col("version").is_in(versions)).unique(
+        filter_hits = hits.filter((pl.col("filter") == name) & pl.col("version").is_in(versions)).unique(
             "rollout_key", keep="first", maintain_order=True
         )
         effects = sorted({str(acting[pair][2]) if pair in acting else "drop" for pair in groups[name]})
-        keys = {label: _pick(mine.filter(pl.col("label") == label)["rollout_key"], is_shown) for label in tables.classes}
+        keys = {label: _pick(filter_hits.filter(pl.col("label") == label)["rollout_key"], is_shown) for label in tables.classes}
         title = f"{name} ({', '.join(effects)})"
-        made.append(Examples("rejected", title, mine["reason"][0], keys, count_by_class(mine, tables.classes)))
-    return made
+        examples.append(
+            Examples("rejected", title, filter_hits["reason"][0], keys, count_by_class(filter_hits, tables.classes))
+        )
+    return examples
 
 
 def _pick(keys: pl.Series, is_shown: set[str]) -> list[str]:
     """The first keys that are not shown yet, or the first ones where too few are left."""
-    some = keys.head(50 * N_EXAMPLES).to_list()
-    fresh = [key for key in some if key not in is_shown][:N_EXAMPLES]
-    chosen = [*fresh, *(key for key in some if key in is_shown)][:N_EXAMPLES]
-    is_shown.update(chosen)
-    return chosen
+    first_keys = keys.head(50 * N_EXAMPLES).to_list()
+    fresh = [key for key in first_keys if key not in is_shown][:N_EXAMPLES]
+    picked = [*fresh, *(key for key in first_keys if key in is_shown)][:N_EXAMPLES]
+    is_shown.update(picked)
+    return picked
 
 
 def accepted_examples(tables: Tables, profile: str) -> Examples:
     """Survivors of a profile: per class those of the lowest, of middling and of the highest quality."""
-    kept = tables.fates.filter((pl.col("profile") == profile) & (pl.col("why") == ""))
-    rows = kept.join(tables.corpus.select("rollout_key", "label", "ingest_seq"), on="rollout_key", how="inner")
+    accepted = tables.fates.filter((pl.col("profile") == profile) & (pl.col("why") == ""))
+    rows = accepted.join(tables.corpus.select("rollout_key", "label", "ingest_seq"), on="rollout_key", how="inner")
     rows = rows.sort("quality", "ingest_seq")
-    chosen = {}
+    keys_of_class = {}
     for label in tables.classes:
         keys = rows.filter(pl.col("label") == label)["rollout_key"].to_list()
         middle = max((len(keys) - N_KEPT_EXAMPLES) // 2, 0)
-        some = [*keys[:N_KEPT_EXAMPLES], *keys[middle : middle + N_KEPT_EXAMPLES], *keys[-N_KEPT_EXAMPLES:]]
-        chosen[label] = list(dict.fromkeys(some))
+        spread = [*keys[:N_KEPT_EXAMPLES], *keys[middle : middle + N_KEPT_EXAMPLES], *keys[-N_KEPT_EXAMPLES:]]
+        keys_of_class[label] = list(dict.fromkeys(spread))
     about = "the lowest, the middle and the highest quality of each class"
-    return Examples("accepted", f"accepted under {profile}", about, chosen, count_by_class(rows, tables.classes))
+    return Examples("accepted", f"accepted under {profile}", about, keys_of_class, count_by_class(rows, tables.classes))
 
 
 def short_why(why: str) -> str:

@@ -97,26 +97,26 @@ def profile_numbers(tables: Tables, profile: sql.Profile, told: Mapping[str, Any
         profile: which.
         told: `details["profiles"][name]` of the corpus object.
     """
-    mine = tables.fates.filter(pl.col("profile") == profile.name)
-    rows = tables.corpus.select("rollout_key", "label").join(mine, on="rollout_key", how="left", maintain_order="left")
-    kept = rows.filter(pl.col("why") == "")
+    profile_fates = tables.fates.filter(pl.col("profile") == profile.name)
+    rows = tables.corpus.select("rollout_key", "label").join(profile_fates, on="rollout_key", how="left", maintain_order="left")
+    accepted = rows.filter(pl.col("why") == "")
     drops = profile_verdicts(tables.verdicts, profile).filter(pl.col("severity") == "drop")
     reasons = list(dict.fromkeys([*(row["filter"] for row in told["funnel"]), *drops["filter"].unique().sort()]))
     combinations, n_other = _combinations(drops, rows, reasons, tables.classes)
-    shown = {name for names, _ in combinations for name in names}
+    reason_names = {name for names, _ in combinations for name in names}
     return ProfileNumbers(
         name=profile.name,
         doc=profile.doc,
         n_rollouts=count_by_class(rows, tables.classes),
-        n_kept=count_by_class(kept, tables.classes),
+        n_kept=count_by_class(accepted, tables.classes),
         funnel=told["funnel"],
         sources=told["per_source"],
         means={name: told.get(f"mean_quality_{name}") for name in tables.classes},
-        kept_bins=_bins(kept, "quality", tables.classes),
+        kept_bins=_bins(accepted, "quality", tables.classes),
         dropped_bins=_bins(rows.filter(pl.col("why") != ""), "quality", tables.classes),
-        cuts=_cuts(kept, tables.classes),
+        cuts=_cuts(accepted, tables.classes),
         combinations=combinations,
-        reasons=[name for name in reasons if name in shown],
+        reasons=[name for name in reasons if name in reason_names],
         n_other=n_other,
     )
 
@@ -126,7 +126,7 @@ def score_bins(tables: Tables, name: str, profile: str) -> tuple[dict[str, list[
     why = tables.fates.filter(pl.col("profile") == profile).select("rollout_key", "why")
     rows = tables.scores.filter(pl.col("score_name") == name).join(why, on="rollout_key", how="inner")
     rows = rows.join(tables.corpus.select("rollout_key", "label"), on="rollout_key", how="inner")
-    classes = [each for each in tables.classes if each in set(rows["label"].to_list())]
+    classes = [label for label in tables.classes if label in set(rows["label"].to_list())]
     return tuple(_bins(rows.filter(is_mine), "score", classes) for is_mine in (pl.col("why") == "", pl.col("why") != ""))  # type: ignore[return-value]
 
 
@@ -139,17 +139,19 @@ def count_by_class(rows: pl.DataFrame, classes: Sequence[str]) -> dict[str, int]
 def _bins(rows: pl.DataFrame, value: str, classes: Sequence[str]) -> dict[str, list[int]]:
     place = (pl.col(value).fill_nan(0).fill_null(0).clip(0, 1) * N_BINS).floor().clip(0, N_BINS - 1).cast(pl.Int32)
     counted = rows.group_by("label", place.alias("bin")).len("n")
-    found = {(label, number): n for label, number, n in counted.rows()}
-    return {name: [found.get((name, number), 0) for number in range(N_BINS)] for name in classes}
+    count_of = {(label, number): n for label, number, n in counted.rows()}
+    return {name: [count_of.get((name, number), 0) for number in range(N_BINS)] for name in classes}
 
 
 def _cuts(kept: pl.DataFrame, classes: Sequence[str]) -> list[tuple[float, dict[str, int]]]:
     qualities = {name: kept.filter(pl.col("label") == name)["quality"].fill_null(0.0).sort() for name in classes}
-    made = []
+    cuts = []
     for number in range(N_CUTS + 1):
         cut = number / N_CUTS
-        made.append((cut, {name: len(each) - int(each.search_sorted(cut, side="left")) for name, each in qualities.items()}))
-    return made
+        cuts.append(
+            (cut, {name: len(values) - int(values.search_sorted(cut, side="left")) for name, values in qualities.items()})
+        )
+    return cuts
 
 
 def _combinations(
@@ -169,14 +171,14 @@ def _combinations(
     counted = sets.group_by("filter").agg(
         *((pl.col("label") == name).sum().alias(name) for name in classes), pl.len().alias("n_all")
     )
-    chosen: list[tuple[tuple[str, ...], dict[str, int]]] = []
-    used: set[str] = set()
+    shown_combinations: list[tuple[tuple[str, ...], dict[str, int]]] = []
+    shown_names: set[str] = set()
     n_other = 0
     for row in counted.sort("n_all", "filter", descending=[True, False]).iter_rows(named=True):
         names = tuple(row["filter"].split(" "))
-        if len(chosen) < N_COMBINATIONS and len(used | set(names)) <= N_REASONS:
-            used |= set(names)
-            chosen.append((names, {name: int(row[name]) for name in classes}))
+        if len(shown_combinations) < N_COMBINATIONS and len(shown_names | set(names)) <= N_REASONS:
+            shown_names |= set(names)
+            shown_combinations.append((names, {name: int(row[name]) for name in classes}))
         else:
             n_other += row["n_all"]
-    return chosen, n_other
+    return shown_combinations, n_other

@@ -83,8 +83,12 @@ def _page(
     first = sql.DEFAULT_PROFILE if sql.DEFAULT_PROFILE in profiles else next(iter(profiles), "")
     names = [first, *(name for name in profiles if name != first)] if first else []
     tables = read_tables(store, corpus, scored, profiles)
-    told = corpus.details["profiles"]
-    numbers = [profile_numbers(tables, profiles[name], told[name]) for name in names[:MAX_PROFILES] if name in told]
+    profile_details = corpus.details["profiles"]
+    numbers = [
+        profile_numbers(tables, profiles[name], profile_details[name])
+        for name in names[:MAX_PROFILES]
+        if name in profile_details
+    ]
     changes = compare_with(store, corpus, previous, first)
     is_shown: set[str] = set()
     groups = [
@@ -96,15 +100,15 @@ def _page(
         _head(corpus, previous, tables, numbers),
         _overview(numbers, tables, len(profiles)),
         changes_section(changes, is_shown),
-        *(_profile_section(each, tables.classes) for each in numbers),
+        *(_profile_section(profile, tables.classes) for profile in numbers),
         _scores_section(tables, first),
     ]
-    used = sum(len(part.encode()) for part in parts) + len(page(title, head=HEAD).encode())
-    n_bytes = MAX_PAGE_BYTES - RESERVED_BYTES - used
+    n_bytes_used = sum(len(part.encode()) for part in parts) + len(page(title, head=HEAD).encode())
+    n_bytes = MAX_PAGE_BYTES - RESERVED_BYTES - n_bytes_used
     browser = Browser(store, raw, corpus, tables, profiles=names[:MAX_PROFILES], n_bytes=n_bytes)
-    made = page(title, *parts, browser.sections(groups), head=HEAD)
-    assert len(made.encode()) <= MAX_PAGE_BYTES, "the page's parts outgrew their budget"
-    return made
+    html = page(title, *parts, browser.sections(groups), head=HEAD)
+    assert len(html.encode()) <= MAX_PAGE_BYTES, "the page's parts outgrew their budget"
+    return html
 
 
 def _head(corpus: Published, previous: Published | None, tables: Tables, numbers: Sequence[ProfileNumbers]) -> str:
@@ -120,40 +124,44 @@ def _head(corpus: Published, previous: Published | None, tables: Tables, numbers
         ]
     before = f", compared with {previous.key[:SHOWN_RUN_CHARS]}" if previous else ""
     links = [("overview", "Overview"), ("changes", "What changed since the last object")]
-    links += [(f"p-{each.name}", f"Profile {each.name}: funnel, overlap, quality, threshold, sources") for each in numbers]
+    links += [
+        (f"p-{profile.name}", f"Profile {profile.name}: funnel, overlap, quality, threshold, sources") for profile in numbers
+    ]
     links += [
         ("scores", "Scores"),
         ("changed", "Rollouts that changed"),
         ("rejected", "Rejected and flagged rollouts"),
         ("accepted", "Accepted rollouts"),
     ]
-    listed = "".join(f'<li><a href="#{text(place)}">{text(name)}</a></li>' for place, name in links)
+    link_items = "".join(f'<li><a href="#{text(place)}">{text(name)}</a></li>' for place, name in links)
     legend = "".join(f'<i class="{name}"></i>{name}' for name in tables.classes)
     return (
         f'<p class="pale">{text(corpus.asset)}, object <code>{corpus.key[:SHOWN_RUN_CHARS]}</code>{before}</p>'
-        f'<div class="tiles">{"".join(tiles)}</div><nav aria-label="contents"><ul>{listed}</ul></nav>'
+        f'<div class="tiles">{"".join(tiles)}</div><nav aria-label="contents"><ul>{link_items}</ul></nav>'
         f'<p class="legend">In every chart:{legend}<i class="{tables.classes[0]} faint"></i>paler: dropped</p>'
     )
 
 
 def _overview(numbers: Sequence[ProfileNumbers], tables: Tables, n_profiles: int) -> str:
     rows = []
-    for each in numbers:
+    for profile in numbers:
         for name in tables.classes:
-            n_all, n_kept = each.n_rollouts[name], each.n_kept[name]
-            mean = each.means.get(name)
+            n_all, n_kept = profile.n_rollouts[name], profile.n_kept[name]
+            mean = profile.means.get(name)
             rows.append(
-                f'<tr><td class=left><a href="#p-{text(each.name)}">{text(each.name)}</a></td>'
+                f'<tr><td class=left><a href="#p-{text(profile.name)}">{text(profile.name)}</a></td>'
                 f"<td class=left>{label_chip(name)}</td>"
                 f"<td>{n_all:,}</td><td>{n_kept:,}</td>{share_cell(n_kept, n_all, name)}"
-                f'<td>{mean_text(mean)}</td><td class="wide">{text(each.doc)}</td></tr>'
+                f'<td>{mean_text(mean)}</td><td class="wide">{text(profile.doc)}</td></tr>'
             )
-    more = f'<p class="pale">{n_profiles - len(numbers)} more profiles are not shown.</p>' if n_profiles > len(numbers) else ""
-    given = tables.corpus.group_by("scorer", "label").len("n").sort("scorer", "label", nulls_last=True)
-    by = ", ".join(f"{text(label)} by {text(scorer)} {n:,}" for scorer, label, n in given.head(MAX_COUNTS).rows())
+    rest_note = (
+        f'<p class="pale">{n_profiles - len(numbers)} more profiles are not shown.</p>' if n_profiles > len(numbers) else ""
+    )
+    by_scorer = tables.corpus.group_by("scorer", "label").len("n").sort("scorer", "label", nulls_last=True)
+    by = ", ".join(f"{text(label)} by {text(scorer)} {n:,}" for scorer, label, n in by_scorer.head(MAX_COUNTS).rows())
     head = header_row(("profile", 1), ("class", 1), "rollouts", "accepted", "share", "mean quality", ("what it is", 1))
     return (
-        f'<h2 id="overview">Overview</h2><div class="over"><table>{head}{"".join(rows)}</table></div>{more}'
+        f'<h2 id="overview">Overview</h2><div class="over"><table>{head}{"".join(rows)}</table></div>{rest_note}'
         f"<p>Labels: {by}.</p>"
         '<p class="pale">Accepted counts the rollouts that survive: a duplicate is dropped only while an earlier twin '
         "survives. The funnel counts every hit. Mean quality is that of all rollouts of the class, dropped ones too.</p>"
@@ -186,23 +194,23 @@ def _lines(each: ProfileNumbers, classes: Sequence[str]) -> dict[str, list[tuple
 
 
 def _cuts(each: ProfileNumbers, classes: Sequence[str]) -> str:
-    chosen = [(cut, counts) for cut, counts in each.cuts if cut in CUTS_SHOWN]
-    head = header_row(("least quality", 1), *(f"{cut:g}" for cut, _ in chosen))
+    cuts_shown = [(cut, counts) for cut, counts in each.cuts if cut in CUTS_SHOWN]
+    head = header_row(("least quality", 1), *(f"{cut:g}" for cut, _ in cuts_shown))
     rows = "".join(
-        f"<tr><td class=left>{label_chip(name)}</td>{''.join(f'<td>{counts[name]:,}</td>' for _, counts in chosen)}</tr>"
+        f"<tr><td class=left>{label_chip(name)}</td>{''.join(f'<td>{counts[name]:,}</td>' for _, counts in cuts_shown)}</tr>"
         for name in classes
     )
     return f'<div class="over"><table>{head}{rows}</table></div>'
 
 
 def _funnel(each: ProfileNumbers, classes: Sequence[str]) -> str:
-    shown = each.funnel[:MAX_ROWS]
-    largest = max((row[f"n_{name}"] for row in shown for name in classes), default=0)
+    funnel_rows = each.funnel[:MAX_ROWS]
+    largest = max((row[f"n_{name}"] for row in funnel_rows for name in classes), default=0)
     hits = [f"{name} hit" for name in classes]
-    alone = [f"only this, {name[:3]}." for name in classes]
-    left = [f"{name} left" for name in classes]
-    head = header_row(("filter", 1), ("effect", 1), *hits, *alone, "not asked", *left)
-    body = "".join(_funnel_row(row, each, classes, largest) for row in shown)
+    alone_heads = [f"only this, {name[:3]}." for name in classes]
+    left_heads = [f"{name} left" for name in classes]
+    head = header_row(("filter", 1), ("effect", 1), *hits, *alone_heads, "not asked", *left_heads)
+    body = "".join(_funnel_row(row, each, classes, largest) for row in funnel_rows)
     return (
         "<h3>Funnel</h3><p class=pale>Hit: rollouts the filter rejects or flags. Only this: those that no other filter drops. "
         "Not asked: rollouts of another class or style. Left: after this filter and all before it. Flags drop nothing, "
@@ -213,8 +221,8 @@ def _funnel(each: ProfileNumbers, classes: Sequence[str]) -> str:
 def _funnel_row(row: Mapping[str, Any], each: ProfileNumbers, classes: Sequence[str], largest: int) -> str:
     is_flag = row["severity"] == "flag"
     cells = [count_cell(row[f"n_{name}"], largest, name) for name in classes]
-    alone = [0 if is_flag else row[f"n_{name}_only_this"] for name in classes]
-    cells += [f'<td class="{"" if n else "zero"}">{f"{n:,}" if n or not is_flag else "–"}</td>' for n in alone]
+    only_this = [0 if is_flag else row[f"n_{name}_only_this"] for name in classes]
+    cells += [f'<td class="{"" if n else "zero"}">{f"{n:,}" if n or not is_flag else "–"}</td>' for n in only_this]
     n_away = row["n_not_applicable"]
     cells.append(f'<td class="{"" if n_away else "zero"}">{n_away:,}</td>')
     for name in classes:
@@ -254,8 +262,8 @@ def _scores_section(tables: Tables, profile: str) -> str:
     names = sorted(tables.scores["score_name"].unique().to_list())
     charts = []
     for name in names[:MAX_SCORES]:
-        kept, dropped = score_bins(tables, name, profile)
-        chart = histogram(kept, dropped, width=530, what=f"{name} by class", strip=46)
+        accepted, dropped = score_bins(tables, name, profile)
+        chart = histogram(accepted, dropped, width=530, what=f"{name} by class", strip=46)
         charts.append(f"<div><h3>{text(name)}</h3>{chart}</div>")
     about = (
         f"<p>A score is a number from 0 to 1, 1 the best. Pale: rollouts that {text(profile)} drops.</p>"

@@ -25,12 +25,12 @@ def samples_in_markdown(samples: pl.DataFrame) -> str:
         if row["filter"] != last:
             parts.append(f"\n#### {row['filter']}: {_shown(row['reason'])}\n")
         last = row["filter"]
-        made = "\n".join(_paragraph(row))
-        n_bytes += len(made.encode())
+        paragraph = "\n".join(_paragraph(row))
+        n_bytes += len(paragraph.encode())
         if n_bytes > MAX_REASONS_BYTES:
             parts.append("\nMore stand in the file of rejected samples and in the quality page.")
             break
-        parts.append(made)
+        parts.append(paragraph)
     return "\n".join(parts) or "none"
 
 
@@ -40,20 +40,20 @@ def _paragraph(row: dict[str, Any]) -> Iterator[str]:
     yield f"- `{row['rollout_key'][:12]}` {about}"
     for turn, step in _turns(row["conversation"], row["step"]):
         mark = "**▶** " if step == row["step"] and turn["role"] == "assistant" else ""
-        said = " ".join(filter(None, (turn.get("content"), *(_call(call) for call in turn.get("tool_calls", ())))))
-        yield f"    - {mark}{turn['role']}: {_shown(said)}"
+        turn_text = " ".join(filter(None, (turn.get("content"), *(_call(call) for call in turn.get("tool_calls", ())))))
+        yield f"    - {mark}{turn['role']}: {_shown(turn_text)}"
 
 
 def _turns(conversation: str, marked: int | None) -> list[tuple[dict[str, Any], int]]:
     """Some turns with their steps: the first, or those around the marked step."""
-    step, made = 0, []
+    step, numbered = 0, []
     for turn in json.loads(conversation):
         step += turn["role"] == "assistant"
-        made.append((turn, step))
+        numbered.append((turn, step))
     first = 0
     if marked is not None:
-        first = max(0, next((place for place, (_, at) in enumerate(made) if at == marked), 0) - MAX_TURNS // 2)
-    return made[first : first + MAX_TURNS]
+        first = max(0, next((place for place, (_, at) in enumerate(numbered) if at == marked), 0) - MAX_TURNS // 2)
+    return numbered[first : first + MAX_TURNS]
 
 
 def _call(call: dict[str, Any]) -> str:

@@ -144,11 +144,11 @@ def explain_rollout(
     profiles = sql.load_profiles(registry)
     if profile is not None and profile not in profiles:
         raise SettingsError(f"unknown quality profile {profile!r}{did_you_mean(profile, profiles)}")
-    chosen = {name: each for name, each in profiles.items() if profile in (None, name)}
+    wanted_profiles = {name: profile_of_name for name, profile_of_name in profiles.items() if profile in (None, name)}
     raw = store.require("raw_rollouts")
     index = read_index(store, raw)
     rollout = find_rollout(index, key)
-    return _Explainer(store, raw, index, rollout, registry, chosen).explain(recipes)
+    return _Explainer(store, raw, index, rollout, registry, wanted_profiles).explain(recipes)
 
 
 def find_rollout(index: pl.DataFrame, key: str) -> dict[str, Any]:
@@ -163,17 +163,19 @@ def find_rollout(index: pl.DataFrame, key: str) -> dict[str, Any]:
             f"{key!r} begins no key; expected at least {MIN_KEY_CHARS} of the hex digits of a rollout_key, as the catalogue, "
             f"samples and `negtraj show` have them"
         )
-    found = index.filter(pl.col("rollout_key").str.starts_with(key))
-    if found.height > 1:
-        some = ", ".join(each[: len(key) + 6] for each in found["rollout_key"].sort().head(MAX_LISTED_KEYS))
-        more = ", …" if found.height > MAX_LISTED_KEYS else ""
-        raise SettingsError(f"{key!r} begins the keys of {found.height} rollouts ({some}{more}); give more of its digits")
-    if found.is_empty():
+    matches = index.filter(pl.col("rollout_key").str.starts_with(key))
+    if matches.height > 1:
+        first_keys = ", ".join(full_key[: len(key) + 6] for full_key in matches["rollout_key"].sort().head(MAX_LISTED_KEYS))
+        ellipsis = ", …" if matches.height > MAX_LISTED_KEYS else ""
+        raise SettingsError(
+            f"{key!r} begins the keys of {matches.height} rollouts ({first_keys}{ellipsis}); give more of its digits"
+        )
+    if matches.is_empty():
         raise SettingsError(
             f"no rollout has a key that begins with {key!r}; of {index.height} rollouts in raw_rollouts. A record that could "
             f"not be read is in its quarantine (`negtraj catalog`), one that a tombstone names is nowhere"
         )
-    return found.row(0, named=True)
+    return matches.row(0, named=True)
 
 
 class _Explainer:
@@ -197,12 +199,12 @@ class _Explainer:
         label = next(self._mine(self.scored, "labels").iter_rows(named=True), None)
         verdicts = self._mine(self.corpus or self.scored, "verdicts")
         texts = read_conversations(self.store, self.raw, pl.Series([self.rollout["base_key"]]))
-        said = read_said(self.store, self.index["rollout_key"]).judgements.filter(pl.col("rollout_key") == self.key)
+        judgements = read_said(self.store, self.index["rollout_key"]).judgements.filter(pl.col("rollout_key") == self.key)
         return Explained(
             rollout=self.rollout,
             question=self._question(),
             label=label,
-            judgements=tuple(said.select("judge", "score", "note").rows()),
+            judgements=tuple(judgements.select("judge", "score", "note").rows()),
             filters=tuple(self._filters(verdicts, label)),
             scores=tuple(self._scores(label)),
             profiles=tuple(self._profiles()),
@@ -231,22 +233,22 @@ class _Explainer:
 
     def _filters(self, verdicts: pl.DataFrame, label: Mapping[str, Any] | None) -> Iterator[FilterSaid]:
         """Every verdict: what no profile switches off first, then the funnel, then what no present SQL file says."""
-        variants = [each for each in sql.filter_variants(self.registry) if self._effects(each)]
-        known = {(each.name, each.version) for each in variants}
+        variants = [file for file in sql.filter_variants(self.registry) if self._effects(file)]
+        acting = {(file.name, file.version) for file in variants}
         rows = list(verdicts.iter_rows(named=True))
         for name, reason in FIXED_VERDICTS.items():
             if hits := [row for row in rows if row["filter"] == name and row["version"] == "1"]:
                 yield FilterSaid(name, "", reason, "hit", "", _hits(hits), dict.fromkeys(self.profiles, "drop"))
-        for each in variants:
-            hits = [row for row in rows if (row["filter"], row["version"]) == (each.name, each.version)]
-            state, why = self._state(each, hits, label)
-            yield FilterSaid(each.name, each.number, each.header.reason, state, why, _hits(hits), self._effects(each))
-        own = {(name, "1") for name in FIXED_VERDICTS}
-        used = {(each.name, each.version) for each in sql.filter_variants(self.registry)}
+        for file in variants:
+            hits = [row for row in rows if (row["filter"], row["version"]) == (file.name, file.version)]
+            state, why = self._state(file, hits, label)
+            yield FilterSaid(file.name, file.number, file.header.reason, state, why, _hits(hits), self._effects(file))
+        fixed = {(name, "1") for name in FIXED_VERDICTS}
+        in_use = {(file.name, file.version) for file in sql.filter_variants(self.registry)}
         for row in rows:
-            if (said := (row["filter"], row["version"])) not in known | own | used:
+            if (variant := (row["filter"], row["version"])) not in acting | fixed | in_use:
                 why = f"by version {row['version'][:8]}, which the present SQL files do not have"
-                yield FilterSaid(said[0], "", row["reason"], "hit", why, _hits([row]), {})
+                yield FilterSaid(variant[0], "", row["reason"], "hit", why, _hits([row]), {})
 
     def _effects(self, file: sql.Filter) -> dict[str, str]:
         acting = {name: profile.acting().get((file.name, file.version)) for name, profile in self.profiles.items()}
@@ -267,11 +269,11 @@ class _Explainer:
         return "passed", ""
 
     def _scores(self, label: Mapping[str, Any] | None) -> Iterator[ScoreSaid]:
-        known = dict(self._mine(self.scored, "scores").select("score_name", "score").rows()) if self.scored else {}
-        for each in self.registry.scores:
-            weights = {name: profile.weights[each.name] for name, profile in self.profiles.items()}
-            why = "not scored yet" if label is None else _why_not_applicable(each, label) or "it says nothing of this rollout"
-            yield ScoreSaid(each.name, known.get(each.name), "" if each.name in known else why, weights)
+        score_of = dict(self._mine(self.scored, "scores").select("score_name", "score").rows()) if self.scored else {}
+        for file in self.registry.scores:
+            weights = {name: profile.weights[file.name] for name, profile in self.profiles.items()}
+            why = "not scored yet" if label is None else _why_not_applicable(file, label) or "it says nothing of this rollout"
+            yield ScoreSaid(file.name, score_of.get(file.name), "" if file.name in score_of else why, weights)
 
     def _profiles(self) -> Iterator[ProfileSaid]:
         rows, verdicts = self._table(self.corpus, "corpus"), self._table(self.corpus, "verdicts")
@@ -289,8 +291,8 @@ class _Explainer:
             return
         labels = self._table(self.corpus, "corpus")
         assert labels is not None
-        named = labels.select("label", "source", "question_id", other_key="rollout_key")
-        pairs = self._mine(self.corpus, "pairs").join(named, on="other_key", how="inner")
+        descriptions = labels.select("label", "source", "question_id", other_key="rollout_key")
+        pairs = self._mine(self.corpus, "pairs").join(descriptions, on="other_key", how="inner")
         for row in pairs.sort(["is_earlier", "similarity", "other_key"], descending=[True, True, False]).iter_rows(named=True):
             yield Twin(row["other_key"], row["similarity"], row["is_earlier"], row["label"], row["source"], row["question_id"])
 
@@ -328,8 +330,8 @@ def _hits(rows: Iterable[Mapping[str, Any]]) -> tuple[Hit, ...]:
 
 def _why_not_applicable(file: sql.Filter | sql.Score, label: Mapping[str, Any]) -> str:
     """Empty where a filter or score is about a rollout of this class and style."""
-    mine = pl.DataFrame({"label": [label["label"]], "style": [label["style"]]})
-    if applicable(file, mine).height:
+    label_row = pl.DataFrame({"label": [label["label"]], "style": [label["style"]]})
+    if applicable(file, label_row).height:
         return ""
     header = file.header
     if header.applies_to not in ("both", label["label"]):

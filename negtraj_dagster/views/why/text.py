@@ -24,8 +24,8 @@ def _lines(explained: Explained) -> Iterator[str]:
     yield from _label(explained)
     yield ""
     yield "Filters, in funnel order"
-    for said in explained.filters:
-        yield from _filter(said, [profile.name for profile in explained.profiles])
+    for filter_verdict in explained.filters:
+        yield from _filter(filter_verdict, [profile.name for profile in explained.profiles])
     yield ""
     yield "Profiles"
     for profile in explained.profiles:
@@ -35,15 +35,15 @@ def _lines(explained: Explained) -> Iterator[str]:
     yield ""
     yield "Scores"
     for score in explained.scores:
-        told = f"none: {score.why}" if score.score is None else f"{score.score:.3f}"
-        yield f"  {score.name:<{NAME_CHARS}}{told}  ({_weights(score.weights)})"
+        score_text = f"none: {score.why}" if score.score is None else f"{score.score:.3f}"
+        yield f"  {score.name:<{NAME_CHARS}}{score_text}  ({_weights(score.weights)})"
     yield from _twins(explained)
     yield ""
     yield "Selections"
-    for each in explained.selections:
-        told = f"selected, {each.repeat} times an epoch" if each.is_selected else "not selected"
-        told += f": {each.why_not}" if each.why_not else ""
-        yield f"  {each.recipe:<{NAME_CHARS}}{told} (profile {each.profile})"
+    for selection in explained.selections:
+        score_text = f"selected, {selection.repeat} times an epoch" if selection.is_selected else "not selected"
+        score_text += f": {selection.why_not}" if selection.why_not else ""
+        yield f"  {selection.recipe:<{NAME_CHARS}}{score_text} (profile {selection.profile})"
     if not explained.selections:
         yield "  no recipe is about this task and profile"
     yield ""
@@ -81,7 +81,7 @@ def _label(explained: Explained) -> Iterator[str]:
     yield from _fields(
         {
             "label": f"{label['label']}, from scorer {label['scorer']} (version {label['scorer_version']}){by}",
-            "scorers": ", ".join(f"{name} {said}" for name, said in says.items()),
+            "scorers": ", ".join(f"{name} {verdict}" for name, verdict in says.items()),
             "said": "no answer" if label["answer"] is None else f"{label['answer']}{valid}",
             "record": f"pred {explained.rollout['pred']!r}, gold {explained.rollout['gold']!r}",
             "style": label["style"],
@@ -133,11 +133,11 @@ def _twins(explained: Explained) -> Iterator[str]:
     later = [twin for twin in explained.twins if not twin.is_earlier]
     yield ""
     yield f"Resembles {len(earlier)} earlier and {len(later)} later rollouts"
-    shown = [*earlier[:MAX_TWINS], *later[:MAX_TWINS]]
-    rows = [_twin_row(twin, str(explained.rollout["question_id"])) for twin in shown]
+    twins = [*earlier[:MAX_TWINS], *later[:MAX_TWINS]]
+    rows = [_twin_row(twin, str(explained.rollout["question_id"])) for twin in twins]
     yield from (f"  {line}" for line in text_table(rows).split("\n"))
-    if len(shown) < len(explained.twins):
-        yield f"  and {len(explained.twins) - len(shown)} more: the view pairs of the catalogue has them"
+    if len(twins) < len(explained.twins):
+        yield f"  and {len(explained.twins) - len(twins)} more: the view pairs of the catalogue has them"
 
 
 def _twin_row(twin: Twin, question_id: str) -> dict[str, str]:
@@ -153,19 +153,19 @@ def _twin_row(twin: Twin, question_id: str) -> dict[str, str]:
 
 def _conversation(explained: Explained) -> Iterator[str]:
     marks: dict[int, list[str]] = {}
-    for said in explained.filters:
-        for hit in said.hits:
-            if hit.step is not None and (text := f"{said.name}: {hit.detail}") not in marks.setdefault(hit.step, []):
+    for filter_verdict in explained.filters:
+        for hit in filter_verdict.hits:
+            if hit.step is not None and (text := f"{filter_verdict.name}: {hit.detail}") not in marks.setdefault(hit.step, []):
                 marks[hit.step].append(text)
     yield f"Conversation, {len(explained.turns)} turns"
     step = 0
     for turn in explained.turns:
         is_step = turn["role"] == "assistant"
         step += is_step
-        mine = marks.get(step, []) if is_step else []
+        step_marks = marks.get(step, []) if is_step else []
         yield ""
-        yield f"{MARK if mine else '  '} {turn['role']}" + (f", step {step}" if is_step else "")
-        for text in mine:
+        yield f"{MARK if step_marks else '  '} {turn['role']}" + (f", step {step}" if is_step else "")
+        for text in step_marks:
             yield f"   ^ {text}".replace("\n", " ")
         for part in _parts(turn):
             yield from (f"     {line}" for line in part.split("\n"))
