@@ -2,23 +2,9 @@
 
 use super::chat_template::{ChatTemplate, TemplateSource};
 use super::jinja::{JinjaChat, JinjaTemplate};
-use super::native::{ChatMl, Llama2, Llama3, Mistral, NatExact, Qwen3, Zephyr};
+use super::native::NATIVE;
 use crate::encode::Encoder;
 use crate::error::Error;
-
-/// A template bound to what is asked for and to a tokenizer's added tokens.
-type Constructor = fn(&TemplateSource<'_>, &dyn Encoder) -> Result<Box<dyn ChatTemplate>, Error>;
-
-/// The native templates by name. A new one is a line here and a file in `native`.
-const NATIVE: [(&str, Constructor); 7] = [
-    (ChatMl::NAME, |source, _| without_settings(source, ChatMl)),
-    (Llama2::NAME, |source, encoder| without_settings(source, Llama2::new(encoder))),
-    (Llama3::NAME, |source, encoder| without_settings(source, Llama3::new(encoder))),
-    (Mistral::NAME, |source, encoder| without_settings(source, Mistral::new(encoder))),
-    (NatExact::NAME, |source, _| without_settings(source, NatExact)),
-    (Qwen3::NAME, |source, encoder| Ok(Box::new(Qwen3::new(source, encoder)?))),
-    (Zephyr::NAME, |source, encoder| without_settings(source, Zephyr::new(encoder))),
-];
 
 /// The names of the templates that are written natively.
 pub static TEMPLATES: &[&str] = &{
@@ -52,14 +38,6 @@ pub fn find_template(source: &TemplateSource<'_>, encoder: &dyn Encoder) -> Resu
     let unknown = || Error::UnknownTemplate { name: source.name.to_owned(), known: TEMPLATES.join(", ") };
     let (_, construct) = NATIVE.iter().find(|(name, _)| *name == source.name).ok_or_else(unknown)?;
     construct(source, encoder)
-}
-
-fn without_settings(
-    source: &TemplateSource<'_>,
-    template: impl ChatTemplate + 'static,
-) -> Result<Box<dyn ChatTemplate>, Error> {
-    source.settings_among(&[])?;
-    Ok(Box::new(template))
 }
 
 #[cfg(test)]
