@@ -5,8 +5,8 @@ scope = "row"
 severity = "drop"
 applies_to = "both"
 style = "native"
-doc = ""
-" A tool's result follows no call (orphan), a call has no result although the agent went on (missing), an id names two calls
+doc = """
+A tool's result follows no call (orphan), a call has no result although the agent went on (missing), an id names two calls
 or two results of a turn (doubled), or the results stand in another order than the calls (swapped). A row would teach the
 agent to read one call's result as another's: many chat templates write no ids, so that the order alone says which is which.
 Calls and results pair by id within a turn; where one of them has no id by number, and those with ids by their places. The
