@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.serving import EndToken, name_end_token, save_adapter, stop_at
 from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, World, add_lora, whole_parameters
 from negtraj_dagster.errors import TrainingError
@@ -110,7 +111,7 @@ def _merge(base_model_dir: Path, adapter_dir: Path, state: dict[str, torch.Tenso
     """Save the adapter; return a fresh base model with it merged in, for the trained one is the engine's."""
     import peft
 
-    fresh = add_lora(AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=dtype, use_safetensors=True), lora)
+    fresh = add_lora(load_model(base_model_dir, dtype), lora)
     peft.set_peft_model_state_dict(fresh, state)
     save_adapter(fresh, adapter_dir)
     return fresh.merge_and_unload()

@@ -15,10 +15,10 @@ from typing import Any
 import deepspeed
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from negtraj_dagster import launch
 from negtraj_dagster.checkpoints.dataset import Row, collate
+from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -85,10 +85,11 @@ def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: 
     """The model to train, its logits at chosen places proved equal to the model's own.
 
     Raises:
+        ModelError: the folder's weights are not those of its config.
         TrainingError: they differ (a model that scales or caps its logits), or a row is longer than its positions.
     """
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base_model_dir, dtype=torch.float32, use_safetensors=True).eval()
+    model = load_model(base_model_dir, torch.float32).eval()
     max_positions = getattr(model.config, "max_position_embeddings", None)
     longest = max(rows, key=lambda row: len(row.input_ids))
     if max_positions and len(longest.input_ids) > max_positions:
