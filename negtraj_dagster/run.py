@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 
 from negtraj_dagster.definitions import build_definitions
-from negtraj_dagster.defs.console import check_text, failure_text
+from negtraj_dagster.defs.console import PIPES_NOTE, check_text, failure_text, is_interruption, shield_log_helpers
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.exit_codes import CHECK_FAILED, FAILED, SUCCESS
 from negtraj_dagster.graph import RECIPE_STAGES, keys_above
@@ -75,15 +75,19 @@ def run_target(name: str, *, has_strict_checks: bool = False) -> int:
 
     Raises:
         SettingsError: there is no such line or recipe.
+        KeyboardInterrupt: somebody ended the run.
     """
     started = time.monotonic()
     target = find_target(name, load_settings())
     os.environ["NEGTRAJ_PROGRESS"] = "1"
+    shield_log_helpers()
     job = _job(target)
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     assets = {"__".join(key.path): key.to_user_string() for key in job.asset_layer.selected_asset_keys}
     with dg.DagsterInstance.get() as instance, _Progress(instance, assets) as progress:
         outcome = job.execute_in_process(instance=instance, run_id=progress.run_id, run_config=quiet, raise_on_error=False)
+    if progress.is_interrupted:
+        raise KeyboardInterrupt
     if not outcome.success:
         failed = ", ".join(dict.fromkeys(progress.failed)) or "see the lines above"
         with contextlib.suppress(BrokenPipeError):
@@ -122,6 +126,7 @@ class _Progress:
         self.run_id = str(uuid.uuid4())
         self.failed: list[str] = []
         self.failed_checks: list[str] = []
+        self.is_interrupted = False
         self._instance, self._assets = instance, assets
         self._out = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
         self._began_s, self._n_started = time.time(), 0  # noqa: TID251 - compared with Dagster's event times, shown and not stored
@@ -150,7 +155,7 @@ class _Progress:
         for record in connection.records:
             entry = record.event_log_entry
             event = entry.dagster_event
-            if event is None and int(entry.level) == logging.WARNING:
+            if event is None and int(entry.level) == logging.WARNING and PIPES_NOTE not in entry.user_message:
                 self._say(f"{INDENT}{visible(entry.user_message)}")
             if event is None or event.step_key is None:
                 continue
@@ -183,6 +188,9 @@ class _Progress:
         cause = error.cause or error if error else None
         if cause and cause.cls_name == "DagsterAssetCheckFailedError":
             return  # the check's own event has said it
+        if is_interruption(event):
+            self.is_interrupted = True
+            return
         self.failed.append(self._assets.get(event.step_key, event.step_key))
         text = failure_text(event) or visible(error.to_string() if error else event.message)  # not ours: with its stack
         self._say(f"{INDENT}failed: {text}")

@@ -4,9 +4,11 @@ The UI keeps everything: there the stack stands behind its own button, below the
 """
 
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
-from types import TracebackType
+from functools import partial
+from types import SimpleNamespace, TracebackType
 
 import dagster as dg
 from dagster import DagsterEvent, DagsterEventType
@@ -16,9 +18,12 @@ from negtraj_dagster.paths import home
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import machine_fault
 
+PIPES_NOTE = "[pipes] did not receive closed message"
+"""What Dagster says to authors of children where one was ended; ours are told of by their own message."""
 EVENT = "dagster_event"
 META = "dagster_meta"
 """Where Dagster puts a record's event; both are in its own `dagster._core.log_manager`."""
+INTERRUPTIONS = ("DagsterExecutionInterruptedError", "KeyboardInterrupt")
 LEVELS = {dg.AssetCheckSeverity.ERROR: logging.ERROR, dg.AssetCheckSeverity.WARN: logging.WARNING}
 
 
@@ -45,6 +50,16 @@ def failure_text(event: DagsterEvent) -> str | None:
     return None
 
 
+def is_interruption(event: DagsterEvent) -> bool:
+    """Whether a step failed because somebody ended the run (Ctrl-C, SIGTERM, the UI)."""
+    error = getattr(event.event_specific_data, "error", None)
+    while error is not None:
+        if error.cls_name in INTERRUPTIONS:
+            return True
+        error = error.cause
+    return False
+
+
 def _error_names() -> set[str]:
     return {"Failure", *(error.__name__ for error in _subclasses(NegtrajError))}
 
@@ -59,6 +74,8 @@ class _PlainRecords(logging.Filter):
     """Rewrites, in place, the records of failures that are of our making."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if PIPES_NOTE in str(record.msg):
+            return False
         event = (getattr(record, META, None) or {}).get(EVENT)
         if event is None:
             return True
@@ -67,6 +84,8 @@ class _PlainRecords(logging.Filter):
             if not check.passed:
                 record.levelno, record.msg = LEVELS[check.severity], f"check failed: {check_text(check)}"
                 record.levelname = logging.getLevelName(record.levelno)
+        elif is_interruption(event):
+            record.msg = f"{event.step_key or 'the run'} was interrupted; what was finished is kept"
         elif (text := failure_text(event)) is not None:
             is_step = event.event_type == DagsterEventType.STEP_FAILURE
             record.msg = f"{event.step_key} failed: {text}" if is_step else str(record.msg).partition("\n\n")[0]
@@ -88,6 +107,18 @@ def speak_plainly(log: logging.Logger | None) -> None:
     for handler in log.handlers if log is not None else ():
         for console in getattr(handler, "_loggers", ()):
             console.addFilter(PLAIN_RECORDS)
+
+
+def shield_log_helpers() -> None:
+    """Keep Ctrl-C from the two processes that copy a step's output: they end with the step, and would print a stack each.
+
+    Where a later Dagster starts them otherwise, they are as Dagster makes them.
+    """
+    from dagster._core.execution import compute_logs
+
+    if getattr(compute_logs, "subprocess", None) is subprocess:
+        shielded = SimpleNamespace(Popen=partial(subprocess.Popen, process_group=0))
+        compute_logs.subprocess = shielded  # type: ignore[attr-defined,assignment]
 
 
 def hide_tracebacks() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 from dagster import Executor
 
-from negtraj_dagster.defs.console import speak_plainly
+from negtraj_dagster.defs.console import shield_log_helpers, speak_plainly
 
 
 class _PlainExecutor(Executor):
@@ -26,6 +26,7 @@ class _PlainExecutor(Executor):
     def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[dg.DagsterEvent]:
         """Execute the plan's steps one after another."""
         speak_plainly(plan_context.log)
+        shield_log_helpers()
         yield from self._inner.execute(plan_context, execution_plan)
 
 
