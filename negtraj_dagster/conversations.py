@@ -44,7 +44,7 @@ PIECE_SCHEMA = pl.Schema(
     }
 )
 """Which records a file holds, by their `number`; `fault` where there was none to be had at that place, and then no key.
-`n_unread` counts the file's bytes that were passed over there."""
+`n_unread` counts the file's bytes that stand there, and are lost where it is refused."""
 
 CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String, "tools": pl.String, "tokenizer": pl.String})
 """`conversation` is canonical JSON text of the turns; the rest is the rollout's, null where it has none. Older segments lack

@@ -58,7 +58,10 @@ def test_a_check_that_blocks_nothing_is_shown_with_its_numbers_and_the_run_succe
     without_data: subprocess.CompletedProcess[str],
 ) -> None:
     assert without_data.returncode == 0, without_data.stderr
-    told = "few_quarantined of raw_rollouts (limit = 0.05, n_quarantined = 2, share = 1): "
+    told = (
+        "few_quarantined of raw_rollouts (files_without_a_rollout = ['wordtraps/negtraj/junk.jsonl'], limit = 0.05, "
+        "n_quarantined = 2, n_unread_bytes = 8, share = 1): "
+    )
     assert f"check failed: {told}" in without_data.stderr
     assert f"Failed check, though the run went on: {told}" in without_data.stdout
     assert without_data.stdout.rstrip().endswith("mend the files and materialize again"), "the remedy stands beside it"

@@ -9,6 +9,7 @@ from negtraj_dagster.defs.check_results import judged, without_data
 from negtraj_dagster.defs.corpus_checks import build_corpus_checks
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.rollouts import landing_is_read
+from negtraj_dagster.printable import visible_name
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import Published, Store
@@ -16,19 +17,22 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.trajectories.select import count_contaminated
 
 Judge = Callable[[Workspace, Published], dg.AssetCheckResult]
+MAX_NAMED_FILES = 10
 
 
 @dg.asset_check(asset="raw_rollouts", description="Few landed records are unreadable (settings: max_quarantined_share).")
 def few_quarantined(workspace: Workspace) -> dg.AssetCheckResult:
-    """Bounds the share of records in quarantine."""
+    """Bounds the share of records in quarantine, by number and by bytes; a file of which nothing could be read fails it."""
     raw = workspace.store.require("raw_rollouts")
     n_bad, n_good = raw.details["n_quarantined"], raw.content["n_rollouts"]
     n_unread, n_bytes = raw.details.get("n_unread_bytes", 0), raw.details.get("n_bytes", 0)
     share, limit = max(n_bad / max(n_bad + n_good, 1), n_unread / max(n_bytes, 1)), workspace.settings.max_quarantined_share
+    lost_files = [file["file"] for file in raw.details["files"] if file["n_quarantined"] and not file["n_rollouts"]]
     numbers = {"n_quarantined": n_bad, "share": share, "limit": limit}
-    numbers |= {"n_unread_bytes": n_unread} if n_unread else {}  # they hold records that nobody could count
+    numbers |= {"n_unread_bytes": n_unread} if n_unread else {}  # one line may hold records that nobody could count
+    numbers |= {"files_without_a_rollout": [visible_name(name) for name in lost_files[:MAX_NAMED_FILES]]} if lost_files else {}
     remedy = f"{raw.folder / 'quarantine.jsonl'} has file, place and reason of each; mend the files and materialize again"
-    return judged(passed=share <= limit, remedy=remedy, numbers=numbers)
+    return judged(passed=share <= limit and not lost_files, remedy=remedy, numbers=numbers)
 
 
 @dg.asset_check(asset="question_sets", description="The questions of every task could be read.")

@@ -184,7 +184,9 @@ def _write_quarantine(folder: Path, bad: pl.DataFrame) -> None:
 
 def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[str, Any]]:
     counts = placed.group_by("file").agg(
-        n_quarantined=(pl.col("fault") != "").sum(), n_rollouts=(pl.col("fault") == "").sum(), n_unread=pl.col("n_unread").sum()
+        n_quarantined=(pl.col("fault") != "").sum(),
+        n_rollouts=(pl.col("fault") == "").sum(),
+        n_unread=pl.col("n_unread").filter(pl.col("fault") != "").sum(),
     )
     by_number = {row["file"]: row for row in counts.iter_rows(named=True)}
     by_piece: dict[str, dict[str, Any]] = {}

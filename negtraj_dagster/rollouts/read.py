@@ -138,7 +138,7 @@ class _Reader:
                     self._new[key] = (file, part)
                     self._known.add(key)
                     self._n_new_bytes += len(part.raw)
-            places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread))
+            places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread or len(part.raw or b"")))
             if len(self._new) >= BATCH_RECORDS or self._n_new_bytes >= BATCH_BYTES:
                 self.flush()
         self._read.append(file.piece_key)

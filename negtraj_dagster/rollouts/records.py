@@ -11,6 +11,7 @@ from typing import Any
 
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
 
+ONE_A_LINE = "write one record a line, or all of them as a JSON array"
 MAX_RECORD_CHARS = 100_000_000
 BOM = b"\xef\xbb\xbf"
 FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
@@ -111,7 +112,7 @@ def parse_record(raw: bytes, place: str) -> Record:
     except (ValueError, RecursionError) as error:
         return Record(place, None, _reason(error))
     if end != len(line):
-        return Record(place, None, f"text after the record: {len(line) - end} characters from character {end} on")
+        return Record(place, None, f"text after the record: {len(line) - end} characters from character {end} on; {ONE_A_LINE}")
     return _checked(place, value)
 
 
@@ -132,7 +133,7 @@ def parse_text(text: str) -> Any:
 
 def _checked(place: str, value: object) -> Record:
     if not isinstance(value, dict):
-        return Record(place, None, f"found {type(value).__name__}, expected an object")
+        return Record(place, None, f"found {type(value).__name__}, expected an object; {ONE_A_LINE}")
     fault = _unwritable(value)
     return Record(place, None, fault) if fault else Record(place, value)
 
@@ -153,7 +154,7 @@ def _reason(error: Exception) -> str:
         return "nested too deeply"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at character {error.pos}"
-    return str(error)
+    return "a whole number of too many digits" if "int_max_str_digits" in str(error) else str(error)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -187,6 +187,25 @@ def test_bytes_of_an_array_that_nobody_can_read_are_counted(store: Store, settin
     assert raw.details["n_unread_bytes"] == len(text) - text.index('{"question_id":[}')
 
 
+MANY_IN_ONE = {
+    "concat.jsonl": lambda text: text.replace("\n", ""),
+    "wrapped.json": lambda text: json.dumps({"data": [json.loads(one) for one in text.splitlines()]}),
+    "mixed.jsonl": lambda text: line("q0") + json.dumps([json.loads(one) for one in text.splitlines()]) + "\n",
+}
+
+
+@pytest.mark.parametrize("name", MANY_IN_ONE)
+def test_a_line_that_holds_many_records_counts_by_its_bytes(name: str, store: Store, settings: Settings) -> None:
+    land(settings, "good.jsonl", "".join(line(f"q{n}") for n in range(80)))
+    text = MANY_IN_ONE[name]("".join(line(f"r{n}") for n in range(500)))
+    land(settings, name, text)
+    raw = read_landed_files(store, settings)
+    assert raw.details["n_quarantined"] == 1
+    assert raw.details["n_unread_bytes"] / raw.details["n_bytes"] > 0.8
+    (reason,) = raw.details["quarantine_reasons"]
+    assert "write one record a line" in reason or name == "wrapped.json"
+
+
 def test_a_file_without_a_record_is_read_once(store: Store, settings: Settings) -> None:
     land(settings, "a.jsonl", "\n")
     land(settings, "b.jsonl", line("q1"))
