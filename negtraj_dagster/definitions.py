@@ -1,6 +1,8 @@
 """The code location: the lineage's assets in order, its checks, jobs, schedule and resources."""
 
+import os
 import sys
+from pathlib import Path
 
 import dagster as dg
 
@@ -17,6 +19,7 @@ from negtraj_dagster.defs.rollouts import raw_rollouts
 from negtraj_dagster.defs.sources import build_base_model_asset, question_sets
 from negtraj_dagster.defs.trajectories import build_corpus_asset, build_scored_asset
 from negtraj_dagster.graph import has_champion
+from negtraj_dagster.paths import check_dagster_home
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.sql import load_registry
@@ -30,6 +33,8 @@ def build_definitions() -> dg.Definitions:
         SettingsError: a recipe or the settings file is wrong; names file, key and remedy.
         SqlContractError: a SQL file's header is wrong; names the file and the key.
     """
+    if folder := os.environ.get("DAGSTER_HOME"):
+        check_dagster_home(Path(folder))
     settings = load_settings()
     recipes, registry = load_recipes(settings), load_registry(settings.sql_dirs)
     lines = {recipe.line: [r for r in recipes.values() if r.line == recipe.line] for recipe in recipes.values()}

@@ -1,6 +1,7 @@
 """Where things are: NEGTRAJ_HOME and the folders that ship beside the package (sql/, recipes/)."""
 
 import os
+import re
 from pathlib import Path
 
 from negtraj_dagster.errors import SettingsError
@@ -24,3 +25,20 @@ def shipped(folder: str) -> Path:
     if not path.is_dir():
         raise SettingsError(f"{path}: the folder {folder}/ is missing from this installation; reinstall negtraj-dagster")
     return path
+
+
+UNFIT_FOR_SQLITE = re.compile(r"\?|%[0-9a-fA-F]{2}")
+"""Dagster writes its folder into a URL as it is: SQLite would open another file, beside the folder."""
+
+
+def check_dagster_home(folder: Path) -> None:
+    """Refuse a folder for Dagster's runs that its database would be written beside.
+
+    Raises:
+        SettingsError: names the folder and what to do.
+    """
+    if unfit := UNFIT_FOR_SQLITE.search(str(folder)):
+        raise SettingsError(
+            f"DAGSTER_HOME = {str(folder)!r}: found {unfit[0]!r}, by which Dagster's databases would lie elsewhere; export "
+            "DAGSTER_HOME as a folder without it (NEGTRAJ_HOME may stay where it is)"
+        )

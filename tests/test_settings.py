@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from negtraj_dagster.commands.dagster_home import prepare_dagster_home
+from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.settings import did_you_mean, load_settings
 
@@ -70,3 +72,23 @@ def test_a_missing_nat_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEGTRAJ_NAT_DIR", "/no/such/folder")
     with pytest.raises(SettingsError, match=r"NEGTRAJ_NAT_DIR = /no/such/folder: no such folder"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["h?x", "h%20x", "a?/b", "%e4"])
+def test_a_folder_that_dagster_would_write_beside_is_refused_before_anything_is_written(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / name))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    with pytest.raises(SettingsError, match=r"DAGSTER_HOME = .*export DAGSTER_HOME"):
+        prepare_dagster_home()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / name))
+    with pytest.raises(SettingsError, match="DAGSTER_HOME = "):
+        build_definitions()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_of_any_name_goes_with_a_plain_folder_for_dagster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "h?x"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "a#b 100% {c}"))
+    assert prepare_dagster_home() == tmp_path / "a#b 100% {c}"

@@ -21,6 +21,7 @@ def prepare_dagster_home() -> Path:
     if recipes := os.environ.get("NEGTRAJ_RECIPES"):
         os.environ["NEGTRAJ_RECIPES"] = os.pathsep.join(str(Path(part).resolve()) for part in recipes.split(os.pathsep))
     folder = Path(os.environ.get("DAGSTER_HOME") or paths.home() / "dagster").expanduser().absolute()
+    paths.check_dagster_home(folder)
     os.environ["DAGSTER_HOME"] = str(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
