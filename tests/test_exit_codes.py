@@ -40,7 +40,12 @@ def test_a_command_line_that_says_too_little_or_too_much_is_bad_usage(
     assert f"see `negtraj {arguments[0]} --help`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [(), ("nope",), ("plan", "--nope"), ("gc", "--keep-last", "x")], ids=" ".join)
+BAD_NUMBERS = [("gc", "--keep-last", "0"), ("gc", "--keep-last", "-1"), ("list", "--limit", "-3"), ("try", "x", "--limit", "a")]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nope",), ("plan", "--nope"), ("gc", "--keep-last", "x"), *BAD_NUMBERS], ids=" ".join
+)
 def test_what_argparse_refuses_ends_with_the_same_code(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(list(arguments))

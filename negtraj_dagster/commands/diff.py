@@ -2,6 +2,7 @@
 
 import argparse
 
+from negtraj_dagster.commands.arguments import count
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.settings import load_settings
 
@@ -13,7 +14,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         diff.add_argument(name, metavar="RUN", help="current, previous, or the beginning of an object_key, 6 digits at least")
     diff.add_argument("--task", metavar="T", help="whose corpus; may be left out where there is one only")
     diff.add_argument("--profile", default="strict", metavar="P", help="quality profile (default: strict)")
-    diff.add_argument("--limit", type=int, default=20, metavar="N", help="rollouts to print (default: 20)")
+    diff.add_argument("--limit", type=count, default=20, metavar="N", help="rollouts to print (default: 20)")
     diff.set_defaults(run=run)
 
 
@@ -26,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
 
     with reading_store(load_settings()) as store:
         changes = diff_runs(store, (options.before, options.after), task=options.task, profile=options.profile)
-    print("\n".join(diff_lines(changes, max(options.limit, 0), text_table)))
+    print("\n".join(diff_lines(changes, options.limit, text_table)))
     return SUCCESS

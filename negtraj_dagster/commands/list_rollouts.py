@@ -2,6 +2,7 @@
 
 import argparse
 
+from negtraj_dagster.commands.arguments import count
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.settings import did_you_mean, load_settings
@@ -16,7 +17,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--source", metavar="S", help="of this source only")
     parser.add_argument("--dropped-by", metavar="FILTER", help="that this filter drops only")
     parser.add_argument("--profile", default="strict", metavar="P", help="quality profile (default: strict)")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="rollouts to print (default: 20)")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="rollouts to print (default: 20)")
     parser.set_defaults(run=run)
 
 
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     with present_lineage(load_settings()) as lineage:
         if options.recipe is not None and options.recipe not in lineage.recipes:
             raise SettingsError(f"no recipe {options.recipe!r}{did_you_mean(options.recipe, lineage.recipes)}")
-        listing = list_rollouts(lineage.store, criteria, lineage.scoring.registry, max(options.limit, 0))
+        listing = list_rollouts(lineage.store, criteria, lineage.scoring.registry, options.limit)
     print(text_table(listing.rows))
     print(f"\n{len(listing.rows)} of {listing.n_found} rollouts; `negtraj why KEY` tells all that was decided about one")
     return SUCCESS

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from negtraj_dagster.commands.arguments import count
 from negtraj_dagster.errors import SettingsError, UsageError
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.settings import load_settings
@@ -19,7 +20,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     show.add_argument("--html", type=Path, metavar="FILE", help="write the rows as a page instead")
     show.add_argument("--rejected", action="store_true", help="which rows were rejected, and why")
     show.add_argument("--reason", metavar="R", help="with --rejected: rows of one reason")
-    show.add_argument("--limit", type=int, default=20, metavar="N", help="without KEY: rows to print (default: 20)")
+    show.add_argument("--limit", type=count, default=20, metavar="N", help="without KEY: rows to print (default: 20)")
     show.set_defaults(run=run)
 
 
@@ -36,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--html goes with KEY or --recipe, --reason with --rejected")
     with present_shards(load_settings(), options.recipe) as opened:
         if options.rejected:
-            print("\n".join(rejected_lines(find_rejected(opened, options.reason), max(options.limit, 0))))
+            print("\n".join(rejected_lines(find_rejected(opened, options.reason), options.limit)))
             return SUCCESS
-        matches = first_rows(opened, max(options.limit, 0)) if is_first else find_rows(opened, options.key)
+        matches = first_rows(opened, options.limit) if is_first else find_rows(opened, options.key)
         if options.html is None:
             print("\n".join(found_lines(matches, has_colour=_has_colour() and not options.no_colour)))
             return SUCCESS

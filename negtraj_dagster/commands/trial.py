@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from negtraj_dagster.commands.arguments import count
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.settings import load_settings
 
@@ -12,7 +13,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     trial = commands.add_parser("try", help="run a filter file over the present rollouts; changes nothing")
     trial.add_argument("file", type=Path, metavar="FILTER.sql", help="lies anywhere; sql/README.md says what it holds")
     trial.add_argument("--task", metavar="T", help="try it on this task only")
-    trial.add_argument("--limit", type=int, default=10, metavar="N", help="rollouts to show (default: 10)")
+    trial.add_argument("--limit", type=count, default=10, metavar="N", help="rollouts to show (default: 10)")
     trial.set_defaults(run=run)
 
 
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from negtraj_dagster.views.trial import trial_lines, try_filter
 
     with present_lineage(load_settings()) as lineage:
-        n_samples = max(options.limit, 0)
+        n_samples = options.limit
         trial = try_filter(lineage.store, options.file, lineage.scoring, task=options.task, n_samples=n_samples)
     print("\n".join(trial_lines(trial)))
     return SUCCESS

@@ -3,6 +3,7 @@
 import argparse
 
 from negtraj_dagster import paths
+from negtraj_dagster.commands.arguments import positive
 from negtraj_dagster.exit_codes import FAILED, SUCCESS
 
 
@@ -12,7 +13,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     verify_parser.add_argument("--repair", action="store_true", help="set damaged folders aside, so that they are made again")
     verify_parser.set_defaults(run=verify)
     gc_parser = commands.add_parser("gc", help="say what no kept object needs; --delete drops it")
-    gc_parser.add_argument("--keep-last", type=int, default=3, metavar="K", help="states of each asset to keep (default: 3)")
+    gc_parser.add_argument(
+        "--keep-last", type=positive, default=3, metavar="K", help="states of each asset to keep (default: 3)"
+    )
     gc_parser.add_argument("--delete", action="store_true", help="drop it; without this nothing is changed")
     gc_parser.set_defaults(run=collect)
 

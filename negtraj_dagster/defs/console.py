@@ -52,12 +52,20 @@ def failure_text(event: DagsterEvent) -> str | None:
 
 def is_interruption(event: DagsterEvent) -> bool:
     """Whether a step failed because somebody ended the run (Ctrl-C, SIGTERM, the UI)."""
-    error = getattr(event.event_specific_data, "error", None)
+    return any(name in INTERRUPTIONS for name in _causes(event))
+
+
+def _has_failed_check(event: DagsterEvent) -> bool:
+    """Whether a step or run failed because a blocking check did: the check's own event has said why."""
+    return "DagsterAssetCheckFailedError" in _causes(event)
+
+
+def _causes(event: DagsterEvent) -> list[str]:
+    names, error = [], getattr(event.event_specific_data, "error", None)
     while error is not None:
-        if error.cls_name in INTERRUPTIONS:
-            return True
+        names.append(error.cls_name)
         error = error.cause
-    return False
+    return names
 
 
 def _error_names() -> set[str]:
@@ -84,6 +92,8 @@ class _PlainRecords(logging.Filter):
             if not check.passed:
                 record.levelno, record.msg = LEVELS[check.severity], f"check failed: {check_text(check)}"
                 record.levelname = logging.getLevelName(record.levelno)
+        elif _has_failed_check(event):
+            record.msg = str(record.msg).partition("\n\n")[0]
         elif is_interruption(event):
             record.msg = f"{event.step_key or 'the run'} was interrupted; what was finished is kept"
         elif (text := failure_text(event)) is not None:

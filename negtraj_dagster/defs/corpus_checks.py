@@ -16,6 +16,7 @@ MAX_DROP_JUMP = 0.1
 MIN_CLASS_SHARE = 0.05
 MAX_SHORTCUT = 0.3
 MAX_UNKNOWN_QUESTIONS = 0.05
+MIN_SOURCE_ROWS = 3
 N_EXAMPLES = 5
 
 
@@ -79,11 +80,17 @@ def _questions_known(workspace: Workspace, corpus: Published) -> dg.AssetCheckRe
         f"these rollouts are dropped: their question_id is in no split of the task {task}. Give them the ids of its question "
         f"set (the view `questions` of catalog.duckdb has them), or land them under the task they belong to"
     )
-    return judged(
-        passed=share <= MAX_UNKNOWN_QUESTIONS,
-        remedy=remedy,
-        numbers={"n_unknown": unknown_rows.height, "share": share, "limit": MAX_UNKNOWN_QUESTIONS, "examples": examples},
-    )
+    numbers = {"n_unknown": unknown_rows.height, "share": share, "limit": MAX_UNKNOWN_QUESTIONS, "examples": examples}
+    if lost := _lost_sources(rows, unknown_rows):
+        numbers["sources_without_a_known_question"] = ", ".join(lost[:N_EXAMPLES])
+    return judged(passed=share <= MAX_UNKNOWN_QUESTIONS and not lost, remedy=remedy, numbers=numbers)
+
+
+def _lost_sources(rows: pl.DataFrame, unknown_rows: pl.DataFrame) -> list[str]:
+    """Sources that ask unknown questions alone: a small one would not show in the share of the whole task."""
+    counts = rows.group_by("source").len("n").join(unknown_rows.group_by("source").len("n_unknown"), on="source")
+    is_lost = (pl.col("n") >= MIN_SOURCE_ROWS) & (pl.col("n_unknown") == pl.col("n"))
+    return [source or "(no source)" for source in counts.filter(is_lost)["source"].sort().to_list()]
 
 
 def _drop_rate(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:

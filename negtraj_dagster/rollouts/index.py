@@ -176,7 +176,7 @@ def _count_conflicts(rows: pl.DataFrame) -> int:
 
 def _write_quarantine(folder: Path, bad: pl.DataFrame) -> None:
     lines = [
-        canonical_json({"file": file, "place": place, "reason": reason})
+        canonical_json({"file": visible_name(file), "place": place, "reason": reason})
         for file, place, reason in bad.select("origin_file", "origin_place", "fault").rows()
     ]
     write_text_durably(folder / "quarantine.jsonl", "".join(f"{line}\n" for line in lines))

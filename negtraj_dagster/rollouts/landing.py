@@ -158,10 +158,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _take_nat_files(nat_dir: Path, landed: Landed, hashes: "FileHashes") -> None:
     folder, n_faults = nat_dir / "strategyqa", len(landed.unread)
     n_matching = sum(_take_files(_Root("strategyqa", "nat", folder, pattern), landed, hashes) for pattern in NAT_PATTERNS)
-    if not n_matching and len(landed.unread) == n_faults:
+    if not n_matching and len(landed.unread) == n_faults and not folder.is_dir():
         raise SettingsError(
-            f"NEGTRAJ_NAT_DIR = {nat_dir}: no file {' or '.join(NAT_PATTERNS)} in {folder}; point it at NAT's "
-            f"data folder with its trajectories, or unset it"
+            f"NEGTRAJ_NAT_DIR = {nat_dir}: no folder strategyqa in it; point it at NAT's data folder, with its question files "
+            f"and, where there are any, its trajectories ({' and '.join(NAT_PATTERNS)}), or unset it"
         )
 
 

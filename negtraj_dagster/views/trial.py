@@ -66,7 +66,8 @@ def try_filter(store: Store, path: Path, scoring: Scoring, *, task: str | None =
         StoreError: the present objects are not there, or not made from one another.
     """
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; name a filter file (see sql/README.md)")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise SettingsError(f"{path}: {what}; name a filter file (see sql/README.md)")
     file = sql.load_file(path, "filters")
     assert isinstance(file, sql.Filter)
     if task is not None and task not in scoring.rules:

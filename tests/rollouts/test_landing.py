@@ -1,5 +1,6 @@
 """What lies in a landing folder is read, in quarantine, or listed by name; as an unprivileged user, too."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.rollouts.landing import find_landed_files
+from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.rollouts.walk import matches
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Store
@@ -85,3 +88,23 @@ def test_a_pattern_fits_what_glob_finds(pattern: str, names: set[str], tmp_path:
         (tmp_path / name).touch()
     assert {name for name in every if matches(name, pattern)} == names
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()} == names
+
+
+def test_question_files_alone_suffice_and_a_folder_without_them_is_refused(
+    store: Store, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "nat" / "strategyqa").mkdir(parents=True)
+    (tmp_path / "nat" / "strategyqa" / "train.jsonl").write_text("")
+    assert find_landed_files(store, settings.model_copy(update={"nat_dir": tmp_path / "nat"})).files == []
+    with pytest.raises(SettingsError, match=r"NEGTRAJ_NAT_DIR = .*no folder strategyqa in it; point it at"):
+        find_landed_files(store, settings.model_copy(update={"nat_dir": tmp_path / "elsewhere"}))
+
+
+def test_a_file_s_name_in_quarantine_is_nothing_that_a_terminal_obeys(store: Store, settings: Settings) -> None:
+    folder = settings.landing / "wordtraps" / "negtraj"
+    folder.mkdir(parents=True)
+    (folder / "a\x9b2J\x1b.jsonl").write_text("{}\n")
+    raw = read_landed_files(store, settings)
+    text = (raw.folder / "quarantine.jsonl").read_text()
+    assert json.loads(text)["file"].startswith("wordtraps/negtraj/a")
+    assert not {"\x9b", "\x1b"} & {*text, *json.loads(text)["file"]}
