@@ -1,6 +1,6 @@
 """What a killed run and damaged files do to a home: nothing incomplete is seen, nothing acknowledged is lost, all is named.
 
-`make test` kills a few times; `make test-all` 200 times (docs/faults.md has the figures).
+`make test` kills a few times; `make test-all` 201 times (docs/faults.md has the figures).
 """
 
 import json
@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,14 +23,14 @@ from tests.support import deployment as dep
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUILD = """
-import sys
+import os, signal, sys
 sys.path.insert(0, {project!r})
 from negtraj_dagster.rollouts import read
 from negtraj_dagster.shards import build, tokenize
 from negtraj_dagster.trajectories import score
 from tests.support import deployment as dep
 read.BATCH_RECORDS = build.BATCH_ROWS = 20     # many publications: many places to be killed at
-tokenize.BATCH_ROWS, score.CHUNK_BYTES = 10, 40_000
+tokenize.BATCH_ROWS, score.CHUNK_BYTES = 10, 15_000
 from negtraj_dagster.graph import keys_in_order
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import load_settings
@@ -39,12 +38,35 @@ from negtraj_dagster.store import Store
 settings = load_settings()
 lineage = Lineage(Store(settings.home), settings, dep.counting_child)
 recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
-print("ready", flush=True)
+kind, number = {kill!r}
+counts = dict(rename=0, chunk=0)
+
+def count(what):
+    counts[what] += 1
+    if (what, counts[what]) == (kind, number):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(event, arguments):  # raised before the rename is done
+    if event == "os.rename" and str(arguments[0]).startswith(str(settings.home)):
+        count("rename")
+
+read_chunk = score._Stage._read_chunk
+
+def counted_chunk(self, *arguments):
+    answer = read_chunk(self, *arguments)
+    count("chunk")
+    return answer
+
+score._Stage._read_chunk = counted_chunk
+sys.addaudithook(watch)
 for asset in keys_in_order(recipes):
-    made = lineage.build(asset)
-    print(asset, made.key, made.version, flush=True)
-print("done", flush=True)
+    published = lineage.build(asset)
+    print(asset, published.key, published.version, flush=True)
+print("done", counts["rename"], counts["chunk"], flush=True)
 """
+Kill = tuple[str, int]
+"""`rename` or `chunk` (of conversations that are judged), and which one: the process ends before the one, after the other."""
+NEVER: Kill = ("rename", 0)
 
 
 @pytest.fixture(scope="module")
@@ -62,53 +84,66 @@ def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return made
 
 
-def run_and_kill(root: Path, rng: random.Random, whole_s: float) -> tuple[list[str], float, bool]:
-    """One run that is killed at a random time after its imports: what it had acknowledged, its time, whether it had ended."""
-    command = [sys.executable, "-c", BUILD.format(project=str(PROJECT))]
-    process = subprocess.Popen(command, env={**os.environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "ready", process.stderr.read() if process.stderr else ""
-    started = time.monotonic()
-    if whole_s:
-        time.sleep(rng.uniform(0, whole_s))
-        process.send_signal(signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
-    took_s = time.monotonic() - started
-    lines = [line for line in said.split("\n") if line.endswith("done") or len(line.split()) == 3]
-    return [line for line in lines if line != "done"], took_s, "done" in lines
+def run_and_kill(root: Path, kill: Kill) -> tuple[list[str], dict[str, int] | None]:
+    """One run that kills itself at a place: what it had acknowledged, and how many places it passed where it was not killed."""
+    command = [sys.executable, "-c", BUILD.format(project=str(PROJECT), kill=kill)]
+    process = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode in (0, -signal.SIGKILL), process.stderr
+    lines = process.stdout.splitlines()
+    if process.returncode != 0:
+        return lines, None
+    _, n_renames, n_chunks = lines.pop().split()
+    return lines, {"rename": int(n_renames), "chunk": int(n_chunks)}
 
 
-@pytest.mark.parametrize("n_kills", [12, pytest.param(200, marks=pytest.mark.slow)])
+def places_to_die(rng: random.Random, n_kills: int, n_places: dict[str, int]) -> list[list[Kill]]:
+    """Runs from nothing, each with three places at which it and its continuations are killed: renames anywhere.
+
+    Every second run is killed between two chunks first; how many renames it has left then is not known.
+    """
+    runs: list[list[Kill]] = []
+    for number in range(n_kills // 3):
+        if number % 2:
+            early = n_places["rename"] // 4
+            chunk = rng.randint(1, n_places["chunk"] - 1)
+            runs.append([("chunk", chunk), ("rename", rng.randint(1, early)), ("rename", rng.randint(1, early))])
+        else:
+            first, second, third = sorted(rng.sample(range(1, n_places["rename"] - 2), 3))
+            runs.append([("rename", first), ("rename", second - first), ("rename", third - second)])
+    return runs
+
+
+@pytest.mark.parametrize("n_kills", [12, pytest.param(201, marks=pytest.mark.slow)])
 def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
-    root: Path, tmp_path: Path, n_kills: int, capsys: pytest.CaptureFixture[str]
+    root: Path, n_kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rng = random.Random(n_kills)
-    home, n_incomplete, n_lost, n_unlike, n_ended, n_killed, n_acknowledged = root / "home", 0, 0, 0, 0, 0, 0
-    acknowledged, whole_s, is_done = run_and_kill(root, rng, 0)
-    assert is_done
+    home, n_incomplete, n_lost, n_unlike, n_killed, n_acknowledged = root / "home", 0, 0, 0, 0, 0
+    acknowledged, n_places = run_and_kill(root, NEVER)
+    assert n_places is not None
+    assert n_places["chunk"] > 1
     reference = dict(line.rsplit(" ", 2)[::2] for line in acknowledged)
-    wipe(home)
-    promised: list[str] = []
-    while n_killed < n_kills:  # a kill that comes after the run's end counts for nothing
-        acknowledged, _, is_done = run_and_kill(root, rng, whole_s * 0.9)
-        promised += acknowledged
-        n_acknowledged += len(acknowledged)
-        n_ended += is_done
-        n_killed += not is_done
-        n_incomplete += len(verify_home(home).faults)
-        n_lost += sum(not holds(home, line) for line in promised)
-        if is_done:  # a killed run is continued by the next; a whole one makes way for a build from nothing
-            wipe(home)
-            promised = []
-    final, _, is_done = run_and_kill(root, rng, 0)
-    assert is_done
+    final: list[str] = []
+    for kills in places_to_die(random.Random(n_kills), n_kills, n_places):
+        wipe(home)
+        promised: list[str] = []
+        for kill in kills:  # a killed run is continued by the next
+            acknowledged, passed = run_and_kill(root, kill)
+            promised += acknowledged
+            n_killed += passed is None
+            n_incomplete += len(verify_home(home).faults)
+            n_lost += sum(not holds(home, line) for line in promised)
+        n_acknowledged += len(promised)
+    final, passed = run_and_kill(root, NEVER)
+    assert passed is not None
     n_unlike = sum(reference[asset] != version for asset, _, version in (line.split() for line in final))
     left = [path.name for path in (home / "tmp").iterdir()] if (home / "tmp").is_dir() else []
     with capsys.disabled():
         print(
-            f"\n{n_killed} kills in mid-run ({n_ended} runs ended first), {n_acknowledged} objects acknowledged: "
-            f"{n_incomplete} incomplete visible, {n_lost} lost, {n_unlike} of {len(final)} assets unlike one never killed"
+            f"\n{n_killed} kills of {n_kills} at one of {n_places['rename']} renames or {n_places['chunk']} chunks, "
+            f"{n_acknowledged} objects acknowledged: {n_incomplete} incomplete visible, {n_lost} lost, "
+            f"{n_unlike} of {len(final)} assets unlike one never killed"
         )
+    assert n_killed == n_kills
     assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])
 
 

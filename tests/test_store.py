@@ -1,4 +1,5 @@
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -97,3 +98,36 @@ def test_a_manifest_whose_version_does_not_fit_its_content_is_refused(store: Sto
 def test_asking_for_what_was_never_made_says_what_to_run(store: Store) -> None:
     with pytest.raises(StoreError, match="dagster asset materialize"):
         store.require("greeting")
+
+
+def test_a_publication_flushes_every_file_then_the_folder_then_the_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGKILL proves no flush, and tests may run in memory: what a power cut needs is counted here."""
+    events: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def note_fsync(descriptor: int) -> None:
+        events.append(("flush", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def note_rename(self: Path, target: Path) -> Path:
+        events.append(("rename", f"{self} {target}"))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+
+    def write(folder: Path) -> Built:
+        (folder / "deep").mkdir()
+        for name in ("a.txt", "deep/b.txt"):
+            (folder / name).write_text(name)
+        return Built({"n": 1})
+
+    published = store.build("greeting", {"n": 1}, write)
+    (moved,) = [place for place, (kind, what) in enumerate(events) if kind == "rename" and what.endswith(str(published.folder))]
+    made_in = events[moved][1].split()[0]
+    before = [what for kind, what in events[:moved] if kind == "flush"]
+    for name in ("a.txt", "deep/b.txt", MANIFEST, "deep", ""):
+        assert before.count(str(Path(made_in) / name)) == 1, f"{name or 'the folder'} is flushed before the rename"
+    assert events[moved + 1] == ("flush", str(published.folder.parent)), "and its name after it, before anything points to it"
+    pointer = store.home / "current"
+    assert ("flush", str(pointer)) in events[moved + 2 :]
