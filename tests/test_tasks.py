@@ -188,6 +188,7 @@ def test_a_json_value_is_the_answer_that_it_means(task: str, value: str, plain: 
 STRATEGYQA = TASKS["strategyqa"]
 STRICT_YES = {"plain": "yes", "capital": "Yes", "upper case": "YES", "spaces around": " yes ", "a line break": "yes\n"}
 LENIENT_YES = {
+    "a denial of something else": "It is not always blue, so the answer is Yes.",
     "a full stop": "yes.",
     "an exclamation": "Yes!",
     "bold": "**yes**",
@@ -215,6 +216,7 @@ NO_YES = {
     "in the middle": "there is yes in it",
     "in the middle of a sentence": "I cannot say yes to this",
     "a denial": "not yes",
+    "a denial of the answer": "so the answer is not yes",
     "a denial in a sentence": "It is not the case that yes",
     "a longer word": "yesterday",
     "inside of a word": "eyes",

@@ -14,6 +14,8 @@ from negtraj_dagster.tasks.base import Score, Task, read_json_lines
 FILES: dict[Split, str] = {"train": "strategyqa/train.jsonl", "test": "strategyqa/test_random_500.jsonl"}
 DENIAL = re.compile(r"\b(?:not|never|neither|nor|hardly|cannot)\b|n['’]t\b")
 """`Not yes` says neither; `No, it is not` says no."""
+CLAUSE = re.compile(r"[,.;:!?]|\b(?:so|therefore|thus|hence|answer is)\b")
+"""Begins a clause: a denial before it denies something else."""
 NUMBERED = re.compile(r"\bno\.\s*\d")
 YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 FIRST = re.compile(r"(yes|no)(?=\W*$|\s*[,.;:!])")
@@ -58,8 +60,8 @@ class StrategyQa(Task):
         words = {word.lower() for word in YES_NO.findall(text)}
         verdict = FIRST.match(text) or LAST.search(text)
         is_clear = verdict is not None and NUMBERED.search(text) is None
-        if is_clear and DENIAL.search(text) and FIRST.match(text) is None:
-            is_clear = False  # what a sentence that denies something ends with is not what it says
+        if verdict is not None and FIRST.match(text) is None:
+            is_clear = is_clear and not DENIAL.search(CLAUSE.split(text[: verdict.start()])[-1])
         return Score(strict=text == gold, lenient=words == {gold} and is_clear)
 
     def is_valid_answer(self, prediction: str) -> bool:
