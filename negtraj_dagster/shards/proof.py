@@ -47,6 +47,42 @@ class Proof:
         }
 
 
+@dataclass(frozen=True)
+class RowText:
+    """A row and what it was made from.
+
+    Attributes:
+        ids: its tokens; `spans` those that are trained.
+        turns: of the conditioned conversation; `tools` its schemas.
+        whole: the text of all its turns.
+    """
+
+    ids: list[int]
+    spans: Sequence[Span]
+    turns: list[ConditionedTurn]
+    tools: str | None
+    whole: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trained turn of a row.
+
+    Attributes:
+        index: of the turn; `turn` itself.
+        prompt: the text that a served model is given before it; it ends before token `start`.
+        following: the token where the next target starts, or the number of tokens.
+        spans: the row's spans in between.
+    """
+
+    index: int
+    turn: ConditionedTurn
+    prompt: str
+    start: int
+    following: int
+    spans: Sequence[Span]
+
+
 class Prover:
     """Checks rows of one tokenizer and template.
 
@@ -150,24 +186,35 @@ class Prover:
         if row["n_tokens"] != len(ids) or row["n_trained"] != sum(span.end - span.start for span in spans):
             raise MaskError(f"counts {row['n_tokens']}/{row['n_trained']} do not fit its tokens")
         whole = self._render(turns, tools, False)
-        targets = [index for index, turn in enumerate(turns) if is_target(turn)]
+        trained = [index for index, turn in enumerate(turns) if is_target(turn)]
         if self._row_end_id is not None:
-            targets = [index for index in targets if turns[index]["content"]]
+            trained = [index for index in trained if turns[index]["content"]]
             ids, spans = self._without_row_end(ids, spans, whole)
-        starts = [self._prove_prompt(ids, index, turns, tools, whole) for index in targets]
+        text = RowText(ids, spans, turns, tools, whole)
+        targets = self._find_targets(text, trained)
         at_token = at_text = 0
-        for n, (index, (start, prompt)) in enumerate(zip(targets, starts, strict=True)):
-            following = starts[n + 1][0] if n + 1 < len(starts) else len(ids)
-            target_spans = [span for span in spans if start <= span.start < following]
-            if not target_spans:
-                raise MaskError(f"turn {index}: none of its tokens is trained; expected its end token at least")
-            self._check_reads(ids[at_token:start], whole[at_text : len(prompt)], f"the context before turn {index}")
-            at_token, at_text = self._prove_target(ids, target_spans, index, turns, tools, whole, start, prompt, following)
+        for target in targets:
+            self._check_reads(
+                ids[at_token : target.start], whole[at_text : len(target.prompt)], f"the context before turn {target.index}"
+            )
+            at_token, at_text = self._prove_target(text, target)
         self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
-        first_start = starts[0][0] if starts else len(ids)
+        first_start = targets[0].start if targets else len(ids)
         if outside := [span for span in spans if span.start < first_start]:
             raise MaskError(f"tokens {outside[0].start} to {outside[0].end} are trained before the first target")
         return len(targets)
+
+    def _find_targets(self, row: RowText, trained: Sequence[int]) -> list[Target]:
+        """The turns of these indices, each with the tokens between its prompt and the next one's."""
+        starts = [self._prove_prompt(row, index) for index in trained]
+        ends = [*(start for start, _ in starts[1:]), len(row.ids)]
+        targets = []
+        for index, (start, prompt), following in zip(trained, starts, ends, strict=True):
+            spans = [span for span in row.spans if start <= span.start < following]
+            if not spans:
+                raise MaskError(f"turn {index}: none of its tokens is trained; expected its end token at least")
+            targets.append(Target(index, row.turns[index], prompt, start, following, spans))
+        return targets
 
     def _without_row_end(self, ids: list[int], spans: list[Span], whole: str) -> tuple[list[int], list[Span]]:
         """The row as its text has it; checks what was appended."""
@@ -182,57 +229,44 @@ class Prover:
             raise MaskError("the end token that was appended to the row is not trained")
         return ids[:-1], spans[:-1]
 
-    def _prove_prompt(
-        self, ids: Sequence[int], index: int, turns: list[ConditionedTurn], tools: str | None, whole: str
-    ) -> tuple[int, str]:
+    def _prove_prompt(self, row: RowText, index: int) -> tuple[int, str]:
         """(b): where the turn starts, in tokens, and the text before it."""
-        prompt = self._render(turns[:index], tools, True)
-        if not whole.startswith(prompt):
+        prompt = self._render(row.turns[:index], row.tools, True)
+        if not row.whole.startswith(prompt):
             raise MaskError(f"turn {index}: a served model is given …{prompt[-80:]!r}, which the row does not begin with")
-        served = self._tokenizer.prompt_ids(conditioned_json(turns[:index], tools))
-        if list(ids[: len(served)]) != served:
+        served = self._tokenizer.prompt_ids(conditioned_json(row.turns[:index], row.tools))
+        if row.ids[: len(served)] != served:
             raise _JoinedAcrossTurnError(
                 f"turn {index}: the first {len(served)} tokens are not those that a served model is given before the target; "
                 f"the tokenizer joins text across the turn's border"
             )
         return len(served), prompt
 
-    def _prove_target(
-        self,
-        ids: list[int],
-        spans: Sequence[Span],
-        index: int,
-        turns: list[ConditionedTurn],
-        tools: str | None,
-        whole: str,
-        start: int,
-        prompt: str,
-        following: int,
-    ) -> tuple[int, int]:
+    def _prove_target(self, row: RowText, target: Target) -> tuple[int, int]:
         """(a) and (c): where the turn ends, in tokens and in characters of the whole."""
-        turn, place = turns[index], f"turn {index}"
-        end = self._turn_end(ids, spans, turn, start, following)
+        ids, turns, prompt, place = row.ids, row.turns[: target.index + 1], target.prompt, f"turn {target.index}"
+        end = self._turn_end(ids, target)
         end_token = self._reader.added.get(ids[end - 1])
         if end_token is None:
             raise MaskError(f"{place}: the last trained token is {ids[end - 1]}, which ends no turn")
-        prefix_text = self._render(turns[: index + 1], tools, False)
+        prefix_text = self._render(turns, row.tools, False)
         stop = prefix_text.rfind(end_token) + len(end_token)
-        target = prefix_text[len(prompt) : stop]
-        if not prefix_text.startswith(prompt) or not whole.startswith(prefix_text[:stop]) or stop < len(prompt):
+        text = prefix_text[len(prompt) : stop]
+        if not prefix_text.startswith(prompt) or not row.whole.startswith(prefix_text[:stop]) or stop < len(prompt):
             raise MaskError(
                 f"{place}: the row has not what a conversation that ends with this turn has: …{prefix_text[-80:]!r}"
             )
-        if rest := self._rest_of_turn(prefix_text[stop:], turns[: index + 1], tools, prefix_text):
+        if rest := self._rest_of_turn(prefix_text[stop:], turns, row.tools, prefix_text):
             raise MaskError(f"{place}: {rest!r} follows its last trained token; expected nothing of the turn")
-        if lost_part := lost_text(target, turn):
-            raise MaskError(f"{place}: its target {target!r} lacks {lost_part!r}")
-        if foreign := foreign_text(target, turns, index, lambda changed: self._behind_prompt(changed, tools)):
-            raise MaskError(f"{place}: its target {target!r} holds {foreign!r}, a text of another message")
-        self._check_reads(ids[start:end], target, f"{place}'s target")
-        is_masked = self._empty_think == "mask" and not turn.keys() & {"reasoning", "token_ids"}
-        think = empty_think(prompt, target) if is_masked else ""
+        if lost_part := lost_text(text, target.turn):
+            raise MaskError(f"{place}: its target {text!r} lacks {lost_part!r}")
+        if foreign := foreign_text(text, row.turns, target.index, lambda changed: self._behind_prompt(changed, row.tools)):
+            raise MaskError(f"{place}: its target {text!r} holds {foreign!r}, a text of another message")
+        self._check_reads(ids[target.start : end], text, f"{place}'s target")
+        is_masked = self._empty_think == "mask" and not target.turn.keys() & {"reasoning", "token_ids"}
+        think = empty_think(prompt, text) if is_masked else ""
         try:
-            self._check_weights(ids, spans, turn, think, target, start, end)
+            self._check_weights(ids[:end], target, text, think)
         except (MaskError, _WeightsError) as error:
             raise type(error)(f"{place}: {error}") from error
         return end, stop
@@ -265,47 +299,46 @@ class Prover:
         except Exception:  # a template may refuse what it was not asked to write
             return None
 
-    def _turn_end(self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, start: int, following: int) -> int:
+    def _turn_end(self, ids: list[int], target: Target) -> int:
         """Where the turn ends, in tokens: with its last span, or, where its end is not trained, with the first end token behind
         which nothing of it is missing."""
-        if turn["weight"] > 0:
-            return spans[-1].end
+        if target.turn["weight"] > 0:
+            return target.spans[-1].end
         controls = self._tokenizer.control_tokens
         ends = {controls[token] for token in self._tokenizer.end_of_turn}
-        places = [n + 1 for n in range(start, following) if ids[n] in ends]
-        return next((place for place in places if self._ends_here(ids, start, place, turn)), len(ids))
+        places = [n + 1 for n in range(target.start, target.following) if ids[n] in ends]
+        return next((place for place in places if self._ends_here(ids, target.start, place, target.turn)), len(ids))
 
     def _ends_here(self, ids: list[int], start: int, place: int, turn: ConditionedTurn) -> bool:
         return lost_text(self._reader.read(ids[start:place]), turn) is None
 
-    def _check_weights(
-        self,
-        ids: list[int],
-        spans: Sequence[Span],
-        turn: ConditionedTurn,
-        think: str,
-        target: str,
-        start: int,
-        end: int,
-    ) -> None:
-        if "ranges" not in turn:
-            return self._check_plain_weight(ids, spans, turn, think, start, end)
+    def _check_weights(self, ids: list[int], target: Target, text: str, think: str) -> None:
+        """Check the weights of a target that ends with the last of these tokens.
+
+        Args:
+            ids: the row's tokens up to the target's end.
+            target: the turn.
+            text: what the target reads.
+            think: what it thinks of nothing, which is not trained.
+        """
+        if "ranges" not in target.turn:
+            return self._check_plain_weight(ids, target, think)
         faults = []
-        for weights in expected_weights(turn, target, len(think)):
-            if (fault := find_weight_fault(self._reader, ids, spans, weights, start, end)) is None:
+        for weights in expected_weights(target.turn, text, len(think)):
+            fault = find_weight_fault(self._reader, ids, target.spans, weights, target.start, len(ids))
+            if fault is None:
                 return None
             faults.append(fault)
         raise _WeightsError(faults[0])
 
-    def _check_plain_weight(
-        self, ids: list[int], spans: Sequence[Span], turn: ConditionedTurn, think: str, start: int, end: int
-    ) -> None:
+    def _check_plain_weight(self, ids: list[int], target: Target, think: str) -> None:
         """One span from the turn's start, or from the end of what it thinks of nothing, to its end token."""
-        if len(spans) != 1 or spans[0].end != end:
-            raise MaskError(f"{len(spans)} trained stretches, expected one, up to token {end}")
-        if spans[0].weight != as_float32(turn["weight"]):
-            raise MaskError(f"weight {spans[0].weight}, expected {turn['weight']}")
-        before = self._reader.read(ids[start : spans[0].start])
+        spans, weight = target.spans, target.turn["weight"]
+        if len(spans) != 1 or spans[0].end != len(ids):
+            raise MaskError(f"{len(spans)} trained stretches, expected one, up to token {len(ids)}")
+        if spans[0].weight != as_float32(weight):
+            raise MaskError(f"weight {spans[0].weight}, expected {weight}")
+        before = self._reader.read(ids[target.start : spans[0].start])
         # A token on both sides of the border is trained.
         if not think.startswith(before) or think[len(before) :].strip():
             raise MaskError(f"{before!r} is left out at its start, expected {think!r}")
