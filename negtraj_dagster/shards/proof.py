@@ -207,7 +207,7 @@ class Prover:
     def _find_targets(self, row: RowText, trained: Sequence[int]) -> list[Target]:
         """The turns of these indices, each with the tokens between its prompt and the next one's."""
         starts = [self._prove_prompt(row, index) for index in trained]
-        ends = [*(start for start, _ in starts[1:]), len(row.ids)]
+        ends = [*(start for start, _ in starts[1:]), len(row.ids)][: len(starts)]
         targets = []
         for index, (start, prompt), following in zip(trained, starts, ends, strict=True):
             spans = [span for span in row.spans if start <= span.start < following]
