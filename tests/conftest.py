@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
+from tests.support import deployment as dep
 
 FOREIGN = ("NEGTRAJ_", "DAGSTER_", "CUDA_VISIBLE_DEVICES", "HF_", "TRANSFORMERS_", "NO_COLOR")
 IN_MEMORY = Path("/dev/shm")
@@ -43,6 +45,36 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def store(settings: Settings) -> Store:
     return Store(settings.home)
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained model that knows bytes; to be read alone."""
+    folder = tmp_path_factory.mktemp("base_model") / "model"
+    make_base_model("bytes", folder, texts=[], format_strings=[])
+    return folder
+
+
+@pytest.fixture
+def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A deployment in which nothing has run yet, seen by this process."""
+    folder = dep.make_deployment(tmp_path / "d", base_model)
+    dep.see(monkeypatch, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_run(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dep.FirstRun:
+    """A deployment and its first run, with the trainer that counts."""
+    return dep.run_first(tmp_path_factory.mktemp("deployment"), base_model, dep.counting_child)
+
+
+@pytest.fixture
+def built(first_run: dep.FirstRun, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That deployment as the first run left it, seen by this process: the test may change it."""
+    first_run.put_back()
+    dep.see(monkeypatch, first_run.root)
+    return first_run.root
 
 
 @pytest.fixture

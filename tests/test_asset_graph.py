@@ -8,7 +8,6 @@ import pytest
 from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.graph import ASSET_KINDS, RECIPE_STAGES, keys_in_order, parse_key
 from negtraj_dagster.lineage import Lineage
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.plan import upstream
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
@@ -28,11 +27,10 @@ class WatchedStore(Store):
 
 
 @pytest.fixture(scope="module")
-def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
+def lineage(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Lineage:
     """Of a deployment with two recipes in a line, built once from nothing."""
     folder = tmp_path_factory.mktemp("graph")
-    make_base_model("bytes", folder / "model", texts=[], format_strings=[])
-    root = dep.make_deployment(folder / "d", folder / "model")
+    root = dep.make_deployment(folder / "d", base_model)
     (root / "recipes" / "tiny_other.toml").write_text(dep.RECIPE.format(name="another seed", seed=1))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in dep.environment(root).items():

@@ -7,93 +7,16 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.store import MANIFEST, load_manifest
 from negtraj_dagster.upkeep import verify_home
 from tests.support import deployment as dep
-
-PROJECT = Path(__file__).resolve().parents[1]
-BUILD = """
-import os, signal, sys
-sys.path.insert(0, {project!r})
-from negtraj_dagster.rollouts import read
-from negtraj_dagster.shards import build, tokenize
-from negtraj_dagster.trajectories import score
-from tests.support import deployment as dep
-read.BATCH_RECORDS = build.BATCH_ROWS = 20     # many publications: many places to be killed at
-tokenize.BATCH_ROWS, score.CHUNK_BYTES = 10, 15_000
-from negtraj_dagster.graph import keys_in_order
-from negtraj_dagster.lineage import Lineage
-from negtraj_dagster.settings import load_settings
-from negtraj_dagster.store import Store
-settings = load_settings()
-lineage = Lineage(Store(settings.home), settings, dep.counting_child)
-recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
-kind, number = {kill!r}
-counts = dict(rename=0, chunk=0)
-
-def count(what):
-    counts[what] += 1
-    if (what, counts[what]) == (kind, number):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-def watch(event, arguments):  # raised before the rename is done
-    if event == "os.rename" and str(arguments[0]).startswith(str(settings.home)):
-        count("rename")
-
-read_chunk = score._Stage._read_chunk
-
-def counted_chunk(self, *arguments):
-    answer = read_chunk(self, *arguments)
-    count("chunk")
-    return answer
-
-score._Stage._read_chunk = counted_chunk
-sys.addaudithook(watch)
-for asset in keys_in_order(recipes):
-    published = lineage.build(asset)
-    print(asset, published.key, published.version, flush=True)
-print("done", counts["rename"], counts["chunk"], flush=True)
-"""
-Kill = tuple[str, int]
-"""`rename` or `chunk` (of conversations that are judged), and which one: the process ends before the one, after the other."""
-NEVER: Kill = ("rename", 0)
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
-@pytest.fixture
-def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = dep.make_deployment(tmp_path / "d", base_model)
-    for name, value in dep.environment(made).items():
-        monkeypatch.setenv(name, value)
-    return made
-
-
-def run_and_kill(root: Path, kill: Kill) -> tuple[list[str], dict[str, int] | None]:
-    """One run that kills itself at a place: what it had acknowledged, and how many places it passed where it was not killed."""
-    command = [sys.executable, "-c", BUILD.format(project=str(PROJECT), kill=kill)]
-    process = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=120, check=False)
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr
-    lines = process.stdout.splitlines()
-    if process.returncode != 0:
-        return lines, None
-    _, n_renames, n_chunks = lines.pop().split()
-    return lines, {"rename": int(n_renames), "chunk": int(n_chunks)}
+from tests.support.killable_run import NEVER, Kill, Outcome, run_until_killed
 
 
 def places_to_die(rng: random.Random, n_kills: int, n_places: dict[str, int]) -> list[list[Kill]]:
@@ -117,31 +40,35 @@ def places_to_die(rng: random.Random, n_kills: int, n_places: dict[str, int]) ->
 def test_a_run_killed_anywhere_leaves_nothing_incomplete_and_loses_nothing(
     root: Path, n_kills: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home, n_incomplete, n_lost, n_unlike, n_killed, n_acknowledged = root / "home", 0, 0, 0, 0, 0
-    acknowledged, n_places = run_and_kill(root, NEVER)
+    home, n_incomplete, n_lost, n_killed, n_acknowledged = root / "home", 0, 0, 0, 0
+
+    def build_all(kill: Kill) -> Outcome:
+        return run_until_killed(kill, os.environ, root / "report.jsonl")
+
+    undisturbed = build_all(NEVER)
+    n_places = undisturbed.n_places
     assert n_places is not None
     assert n_places["chunk"] > 1
-    reference = dict(line.rsplit(" ", 2)[::2] for line in acknowledged)
-    final: list[str] = []
     for kills in places_to_die(random.Random(n_kills), n_kills, n_places):
         wipe(home)
-        promised: list[str] = []
+        promised: list[tuple[str, str, str]] = []
         for kill in kills:  # a killed run is continued by the next
-            acknowledged, passed = run_and_kill(root, kill)
-            promised += acknowledged
-            n_killed += passed is None
+            outcome = build_all(kill)
+            promised += outcome.acknowledged
+            n_killed += outcome.n_places is None
             n_incomplete += len(verify_home(home).faults)
-            n_lost += sum(not holds(home, line) for line in promised)
+            n_lost += sum(not holds(home, *named) for named in promised)
         n_acknowledged += len(promised)
-    final, passed = run_and_kill(root, NEVER)
-    assert passed is not None
-    n_unlike = sum(reference[asset] != version for asset, _, version in (line.split() for line in final))
+    last = build_all(NEVER)
+    assert last.n_places is not None
+    versions = {asset: version for asset, _, version in undisturbed.acknowledged}
+    n_unlike = sum(versions[asset] != version for asset, _, version in last.acknowledged)
     left = [path.name for path in (home / "tmp").iterdir()] if (home / "tmp").is_dir() else []
     with capsys.disabled():
         print(
             f"\n{n_killed} kills of {n_kills} at one of {n_places['rename']} renames or {n_places['chunk']} chunks, "
             f"{n_acknowledged} objects acknowledged: {n_incomplete} incomplete visible, {n_lost} lost, "
-            f"{n_unlike} of {len(final)} assets unlike one never killed"
+            f"{n_unlike} of {len(last.acknowledged)} assets unlike one never killed"
         )
     assert n_killed == n_kills
     assert (n_incomplete, n_lost, n_unlike, left) == (0, 0, 0, [])
@@ -153,9 +80,8 @@ def wipe(home: Path) -> None:
         shutil.rmtree(home / name, ignore_errors=True)
 
 
-def holds(home: Path, line: str) -> bool:
+def holds(home: Path, asset: str, key: str, version: str) -> bool:
     """Whether an acknowledged object is still there as it was acknowledged."""
-    asset, key, version = line.split()
     try:
         return bool(load_manifest(home / "objects" / asset / key, asset, key)["version"] == version)
     except StoreError:
@@ -228,37 +154,19 @@ EVERY_PLACE = [pytest.param(name, marks=pytest.mark.slow) if name in ("asked", "
 """Lists of keys and pieces are damaged in `make test-all` only: they heal by the code that the others go through."""
 
 
-@pytest.fixture(scope="module")
-def whole(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """A built deployment and its fingerprints."""
-    root = dep.make_deployment(tmp_path_factory.mktemp("whole") / "d", base_model)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in dep.environment(root).items():
-            patch.setenv(name, value)
-        made = dep.fingerprints(root, dep.run(root, dep.counting_child))
-    shutil.copytree(root, root.with_name("saved"))
-    return root, made
-
-
 @pytest.fixture
-def damaged(
-    whole: tuple[Path, dict[str, object]], kind: str, place: str, monkeypatch: pytest.MonkeyPatch
-) -> tuple[Path, str, dict[str, object]]:
-    root, made = whole
-    shutil.rmtree(root)
-    shutil.copytree(root.with_name("saved"), root)
-    for name, value in dep.environment(root).items():
-        monkeypatch.setenv(name, value)
-    target, other = (next(iter(sorted((root / "home").glob(pattern)))) for pattern in PLACES[place])
+def damaged(built: Path, kind: str, place: str) -> tuple[Path, str]:
+    """A built deployment with one damage, and the name by which it has to be found."""
+    target, other = (next(iter(sorted((built / "home").glob(pattern)))) for pattern in PLACES[place])
     DAMAGE[kind](target, other)
-    name = target.parent.relative_to(root / "home").as_posix()
-    return root, f"{name.rsplit('/', 1)[0]}/{'0' * 64}" if kind == "duplicate" else name, made
+    name = target.parent.relative_to(built / "home").as_posix()
+    return built, f"{name.rsplit('/', 1)[0]}/{'0' * 64}" if kind == "duplicate" else name
 
 
 @pytest.mark.parametrize("place", EVERY_PLACE)
 @pytest.mark.parametrize("kind", sorted(DAMAGE))
-def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str, dict[str, object]]) -> None:
-    root, name, made = damaged
+def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str], first_run: dep.FirstRun) -> None:
+    (root, name), made = damaged, first_run.fingerprints
     home = root / "home"
     assert name in {fault.name for fault in verify_home(home).faults}
     assert verify_home(home, repair=True).repaired
@@ -268,9 +176,9 @@ def test_damage_is_found_by_name_and_repaired(damaged: tuple[Path, str, dict[str
 
 @pytest.mark.parametrize("place", EVERY_PLACE)
 @pytest.mark.parametrize("kind", sorted(DAMAGE))
-def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, str, dict[str, object]]) -> None:
+def test_a_run_over_damage_ends_right_or_refuses_by_name(damaged: tuple[Path, str], first_run: dep.FirstRun) -> None:
     """Something new makes the run read what was damaged: it is repaired on the way, or the run stops and names it."""
-    root, name, made = damaged
+    (root, name), made = damaged, first_run.fingerprints
     (root / "recipes" / "tiny_twin.toml").write_text(dep.RECIPE.format(name="twin", seed=1))
     for asset in ("tiny_nat/checkpoint", "scored_trajectories", "raw_rollouts"):
         shutil.rmtree(root / "home" / "objects" / asset)
@@ -294,15 +202,10 @@ TABLES = ("asked", "conditioned", "facts", "pieces", "quotes", "rollouts", "scor
     "table", [table if table in ("facts", "sketches") else pytest.param(table, marks=pytest.mark.slow) for table in TABLES]
 )
 def test_a_row_cache_that_is_gone_is_made_again_where_a_stage_needs_it(
-    whole: tuple[Path, dict[str, object]], table: str, monkeypatch: pytest.MonkeyPatch
+    built: Path, first_run: dep.FirstRun, table: str
 ) -> None:
     """Whoever cleared it: what stands above the cache is asked for anew, what stands below is as it was."""
-    root, made = whole
-    shutil.rmtree(root)
-    shutil.copytree(root.with_name("saved"), root)
-    for name, value in dep.environment(root).items():
-        monkeypatch.setenv(name, value)
-    shutil.rmtree(root / "home" / "segments" / table)
+    shutil.rmtree(built / "home" / "segments" / table)
     for asset in ("trajectory_corpus", "tiny_nat/training_selection", "tiny_nat/tokenized_shards"):
-        shutil.rmtree(root / "home" / "objects" / asset)
-    assert dep.fingerprints(root, dep.run(root, dep.counting_child)) == made
+        shutil.rmtree(built / "home" / "objects" / asset)
+    assert dep.fingerprints(built, dep.run(built, dep.counting_child)) == first_run.fingerprints

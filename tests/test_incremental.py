@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from negtraj_dagster import paths
-from negtraj_dagster.modeling import make_base_model
 from tests.support import deployment as dep
 from tests.support.deployment import N_QUESTIONS, N_SAMPLES, N_TEST, RECIPE, Ran
 
@@ -132,13 +131,6 @@ def counts(ran: Ran) -> Expected:
     }
 
 
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
 @pytest.fixture
 def own_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of sql/ and recipes/ that a case may edit."""
@@ -147,31 +139,19 @@ def own_sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "PACKAGE_ROOT", tmp_path / "shipped")
 
 
-def child_of(kind: str) -> dep.RunChild:
-    return dep.real_child if kind == "real" else dep.counting_child
+@pytest.fixture(scope="module")
+def really_trained(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dep.FirstRun:
+    """A deployment whose first run trained with DeepSpeed and played its episodes."""
+    return dep.run_first(tmp_path_factory.mktemp("trained"), base_model, dep.real_child)
 
 
-@pytest.fixture(scope="module", params=["counting", pytest.param("real", marks=pytest.mark.slow)])
-def built(request: pytest.FixtureRequest, base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
-    """A deployment that was built once. It is changed where it stands and put back from a copy: paths are inputs."""
-    root = dep.make_deployment(tmp_path_factory.mktemp("deployment") / "d", base_model)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in dep.environment(root).items():
-            patch.setenv(name, value)
-        dep.run(root, child_of(request.param))
-    saved = root.with_name("saved")
-    shutil.copytree(root, saved)
-    return request.param, root, saved
-
-
-@pytest.fixture
-def deployed(built: tuple[str, Path, Path], monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dep.RunChild]:
-    kind, root, saved = built
-    shutil.rmtree(root)
-    shutil.copytree(saved, root)
-    for name, value in dep.environment(root).items():
-        monkeypatch.setenv(name, value)
-    return root, child_of(kind)
+@pytest.fixture(params=["first_run", pytest.param("really_trained", marks=pytest.mark.slow)], ids=["counting", "real"])
+def deployed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dep.RunChild]:
+    """A deployment as its first run left it, and the trainer it ran with."""
+    first: dep.FirstRun = request.getfixturevalue(request.param)
+    first.put_back()
+    dep.see(monkeypatch, first.root)
+    return first.root, first.child
 
 
 ROWS: list[str] = []
@@ -250,18 +230,10 @@ def test_a_moved_home_and_a_lost_dagster_home_recompute_nothing(
     before = {asset: each.version for asset, each in dep.run(root, child).published.items()}
     moved = tmp_path / "elsewhere with spaces"
     shutil.move(root / "home", moved)
-    monkeypatch.setattr(dep, "environment", lambda _: {**environment, "NEGTRAJ_HOME": str(moved)})
+    environment = {**dep.environment(root), "NEGTRAJ_HOME": str(moved)}
+    monkeypatch.setattr(dep, "environment", lambda _: environment)
     ran = dep.run(root, child)
     assert ran.rebuilt == []
     assert {asset: each.version for asset, each in ran.published.items()} == before
     assert not any(n for each in ran.published.values() for n in each.work.values())
     shutil.move(moved, root / "home")
-
-
-environment: dict[str, str] = {}
-
-
-@pytest.fixture(autouse=True)
-def _environment(built: tuple[str, Path, Path]) -> None:
-    environment.clear()
-    environment.update(dep.environment(built[1]))

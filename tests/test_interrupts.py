@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster import exit_codes
-from negtraj_dagster.modeling import make_base_model
 from tests.support import deployment as dep
 
 RUN = [sys.executable, "-m", "negtraj_dagster.cli", "run", "tiny"]
@@ -22,11 +21,10 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Of a deployment whose training takes minutes."""
     folder = tmp_path_factory.mktemp("interrupts")
-    make_base_model("bytes", folder / "model", texts=[], format_strings=[])
-    root = dep.make_deployment(folder / "d", folder / "model")
+    root = dep.make_deployment(folder / "d", base_model)
     recipe = root / "recipes" / "tiny_nat.toml"
     recipe.write_text(recipe.read_text().replace("steps = 4", "steps = 4000"))
     (folder / "dagster").mkdir()

@@ -10,28 +10,12 @@ import pytest
 from negtraj_dagster import cli
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.lineage import Lineage
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.plan import Planned, plan_recipes
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Store
 from negtraj_dagster.upkeep import collect_garbage, verify_home
 from tests.support import deployment as dep
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
-@pytest.fixture
-def root(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = dep.make_deployment(tmp_path / "d", base_model)
-    for name, value in dep.environment(made).items():
-        monkeypatch.setenv(name, value)
-    return made
 
 
 def run(root: Path) -> dep.Ran:
@@ -118,29 +102,27 @@ def test_the_champion_its_predecessor_and_the_anchor_outlive_their_turn(root: Pa
     assert kept == [True, True, True, False, True]
 
 
-def test_garbage_is_left_alone_while_a_run_is_at_work(root: Path) -> None:
-    run(root)
-    with Store(root / "home").in_use(), pytest.raises(StoreError, match="a run is at work"):
-        collect_garbage(root / "home")
+def test_garbage_is_left_alone_while_a_run_is_at_work(built: Path) -> None:
+    with Store(built / "home").in_use(), pytest.raises(StoreError, match="a run is at work"):
+        collect_garbage(built / "home")
 
 
-def test_a_warm_start_keeps_its_parent_until_its_own_inputs_change(root: Path) -> None:
-    recipe = root / "recipes" / "tiny_warm.toml"
-    run(root)
+def test_a_warm_start_keeps_its_parent_until_its_own_inputs_change(built: Path) -> None:
+    recipe = built / "recipes" / "tiny_warm.toml"
     recipe.write_text(dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "tiny_nat"'))
-    first = run(root)
+    first = run(built)
     parent = first.published["tiny_nat/checkpoint"]
     child = first.published["tiny_warm/checkpoint"]
     assert child.made_of["warm_start"] == ["tiny_nat/checkpoint", parent.version]
-    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=8))  # another parent now
-    second = run(root)
+    (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=8))  # another parent now
+    second = run(built)
     assert "tiny_nat/checkpoint" in second.rebuilt
     assert "tiny_warm/checkpoint" not in second.rebuilt
-    collect_garbage(root / "home", keep_last=1, delete=True)
-    assert run(root).rebuilt == []
-    touch_three(root)
-    third = run(root).published["tiny_warm/checkpoint"]
-    newest = Store(root / "home").require("tiny_nat/checkpoint")
+    collect_garbage(built / "home", keep_last=1, delete=True)
+    assert run(built).rebuilt == []
+    touch_three(built)
+    third = run(built).published["tiny_warm/checkpoint"]
+    newest = Store(built / "home").require("tiny_nat/checkpoint")
     assert third.made_of["warm_start"] == ["tiny_nat/checkpoint", newest.version]
     assert newest.version != parent.version
 
@@ -216,18 +198,17 @@ def test_a_damaged_shared_copy_is_refused_by_name(tmp_path: Path) -> None:
         Store(tmp_path / "two", remote=url).build("greeting", {"n": 1}, write)
 
 
-def test_a_hash_that_is_remembered_wrongly_is_found(root: Path) -> None:
-    run(root)
-    path = root / "home" / "cache" / "file_hashes.json"
+def test_a_hash_that_is_remembered_wrongly_is_found(built: Path) -> None:
+    path = built / "home" / "cache" / "file_hashes.json"
     known = json.loads(path.read_text())
     name = next(name for name, entry in known.items() if name.endswith("part-0.jsonl"))
     status = Path(name).stat()
     stamp = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
     path.write_text(json.dumps({**known, name: {"stamp": stamp, "sha256": "0" * 64}}))
-    (fault,) = verify_home(root / "home").faults
+    (fault,) = verify_home(built / "home").faults
     assert name in fault.what
-    verify_home(root / "home", repair=True)
-    assert verify_home(root / "home").faults == []
+    verify_home(built / "home", repair=True)
+    assert verify_home(built / "home").faults == []
 
 
 @pytest.mark.parametrize("text", ["{", '{"file": "a"}\n', "[]\n"], ids=["cut", "key", "list"])
@@ -279,31 +260,29 @@ def run_with_store(root: Path) -> dep.Ran:
     return dep.Ran({asset: lineage.build(asset) for asset in dep.keys_in_order(recipes)})
 
 
-def test_a_home_that_is_shared_later_puts_what_it_already_has(root: Path, tmp_path: Path) -> None:
-    run(root)
-    text = (root / "negtraj.toml").read_text()
-    (root / "negtraj.toml").write_text(f'store_url = "file://{tmp_path}/shared"\n{text}')
-    assert run_with_store(root).rebuilt == []
-    shutil.move(root / "home", root / "first")
-    (root / "home").mkdir()
-    shutil.copytree(root / "first" / "landing", root / "home" / "landing")
-    assert run_with_store(root).rebuilt == []
-    touch_three(root)
-    assert run_with_store(root).count("rows_tokenized", "records_read") == 6
+def test_a_home_that_is_shared_later_puts_what_it_already_has(built: Path, tmp_path: Path) -> None:
+    text = (built / "negtraj.toml").read_text()
+    (built / "negtraj.toml").write_text(f'store_url = "file://{tmp_path}/shared"\n{text}')
+    assert run_with_store(built).rebuilt == []
+    shutil.move(built / "home", built / "first")
+    (built / "home").mkdir()
+    shutil.copytree(built / "first" / "landing", built / "home" / "landing")
+    assert run_with_store(built).rebuilt == []
+    touch_three(built)
+    assert run_with_store(built).count("rows_tokenized", "records_read") == 6
 
 
-def test_a_champion_that_is_gone_is_no_parent_and_says_so(root: Path) -> None:
-    run(root)
+def test_a_champion_that_is_gone_is_no_parent_and_says_so(built: Path) -> None:
     warm = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "champion"')
-    (root / "recipes" / "tiny_warm.toml").write_text(warm)
-    shutil.rmtree(root / "home" / "objects" / "tiny_nat" / "checkpoint")
+    (built / "recipes" / "tiny_warm.toml").write_text(warm)
+    shutil.rmtree(built / "home" / "objects" / "tiny_nat" / "checkpoint")
     settings = load_settings()
     lineage = Lineage(Store(settings.home), settings, dep.counting_child)
     for asset in ("tiny_warm/training_selection", "tiny_warm/tokenized_shards"):
         lineage.build(asset)
     with pytest.raises(StoreError, match=r"the champion of tiny, tiny_nat/checkpoint .* is gone"):
         lineage.build("tiny_warm/checkpoint")
-    assert not (root / "home" / "pins").exists()
+    assert not (built / "home" / "pins").exists()
 
 
 def test_a_plan_of_one_arm_says_what_the_comparison_waits_for(root: Path) -> None:
@@ -313,19 +292,17 @@ def test_a_plan_of_one_arm_says_what_the_comparison_waits_for(root: Path) -> Non
     assert "tiny_two/evaluation_report" in planned["recipe_comparison/tiny"].why[0]
 
 
-def test_a_trained_child_outlives_its_parent(root: Path) -> None:
-    run(root)
+def test_a_trained_child_outlives_its_parent(built: Path) -> None:
     warm = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "tiny_nat"')
-    (root / "recipes" / "tiny_warm.toml").write_text(warm)
-    first = run(root)
-    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=9))
-    run(root)
+    (built / "recipes" / "tiny_warm.toml").write_text(warm)
+    first = run(built)
+    (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=9))
+    run(built)
     shutil.rmtree(first.published["tiny_nat/checkpoint"].folder)
-    assert verify_home(root / "home").faults == []
-    assert run(root).rebuilt == []
+    assert verify_home(built / "home").faults == []
+    assert run(built).rebuilt == []
 
 
-def test_repair_waits_until_no_run_is_at_work(root: Path) -> None:
-    run(root)
-    with Store(root / "home").in_use(), pytest.raises(StoreError, match="a run is at work; repair it when"):
-        verify_home(root / "home", repair=True)
+def test_repair_waits_until_no_run_is_at_work(built: Path) -> None:
+    with Store(built / "home").in_use(), pytest.raises(StoreError, match="a run is at work; repair it when"):
+        verify_home(built / "home", repair=True)

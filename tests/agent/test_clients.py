@@ -8,7 +8,7 @@ import pytest
 from negtraj_dagster.agent.clients import ChatEncoder, TransformersPolicy, chat_encoder
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
-from negtraj_dagster.modeling import TURN_END, make_base_model
+from negtraj_dagster.modeling import TURN_END
 
 CONVERSATIONS = [
     [{"role": "user", "content": text}] for text in ("How many?", "A much longer question than the other one, is it?", "x")
@@ -29,41 +29,34 @@ def encode(conversation):
     return [*[i for turn in turns for i in turn], 1, *ids("assistant\n")]
 
 
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
-def policy(model_dir, *, batch_size=8, max_new=6):
+def policy(base_model, *, batch_size=8, max_new=6):
     return TransformersPolicy(
-        model_dir, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=max_new, batch_size=batch_size
+        base_model, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=max_new, batch_size=batch_size
     )
 
 
-def test_a_turn_does_not_depend_on_its_neighbours(model_dir):
-    together = policy(model_dir).act(CONVERSATIONS)
-    assert policy(model_dir, batch_size=1).act(CONVERSATIONS) == together
-    assert policy(model_dir).act(CONVERSATIONS[::-1]) == together[::-1]
+def test_a_turn_does_not_depend_on_its_neighbours(base_model):
+    together = policy(base_model).act(CONVERSATIONS)
+    assert policy(base_model, batch_size=1).act(CONVERSATIONS) == together
+    assert policy(base_model).act(CONVERSATIONS[::-1]) == together[::-1]
 
 
-def test_a_turn_that_does_not_end_is_used_and_counted(model_dir):
-    writer = policy(model_dir)
+def test_a_turn_that_does_not_end_is_used_and_counted(base_model):
+    writer = policy(base_model)
     texts = writer.act(CONVERSATIONS)
     assert all(texts)
     assert (writer.n_unstopped, writer.n_generated_tokens) == (3, 18)
 
 
-def test_what_follows_the_end_of_turn_is_dropped(model_dir):
-    writer = policy(model_dir)
+def test_what_follows_the_end_of_turn_is_dropped(base_model):
+    writer = policy(base_model)
     ids = writer.tokenizer.encode("ab").ids
     assert writer._read([*ids, 2, 0, 0]) == "ab"
     assert (writer.n_unstopped, writer.n_generated_tokens) == (0, 3)
 
 
-def test_a_conversation_that_fills_the_positions_gets_an_empty_turn(model_dir):
-    writer = policy(model_dir)
+def test_a_conversation_that_fills_the_positions_gets_an_empty_turn(base_model):
+    writer = policy(base_model)
     overlong = [{"role": "user", "content": "y" * 9000}]
     texts = writer.act([overlong, CONVERSATIONS[0]])
     assert texts[0] == ""
@@ -71,8 +64,8 @@ def test_a_conversation_that_fills_the_positions_gets_an_empty_turn(model_dir):
     assert writer.n_overlong == 1
 
 
-def test_a_turn_ends_at_the_last_position(model_dir):
-    writer = policy(model_dir)
+def test_a_turn_ends_at_the_last_position(base_model):
+    writer = policy(base_model)
     n_around = len(encode([{"role": "user", "content": ""}]))
     almost = [{"role": "user", "content": "y" * (8192 - n_around - 2)}]
     writer.act([almost])
@@ -84,7 +77,7 @@ def test_a_missing_model_is_an_error(tmp_path):
         policy(tmp_path)
 
 
-def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, model_dir):
+def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, base_model):
     from negtraj_dagster import _trajtok  # noqa: TID251 - stands in for the encoder
 
     class Encoder:
@@ -101,7 +94,7 @@ def test_a_served_prompt_has_all_a_turn_says_and_trains_nothing(monkeypatch, mod
     monkeypatch.setattr(_trajtok, "Tokenizer", Encoder)
     said = {"reasoning": "a", "tool_calls": [{"name": "f", "arguments": "{}"}]}
     turns = [{"role": "assistant", "content": "", "loss": 0.5, **said}, {"role": "tool", "content": "x", "name": "f"}]
-    assert chat_encoder(model_dir / "tokenizer.json", template=ChatTemplate("chatml"), max_tokens=9).encode(turns) == [1]
+    assert chat_encoder(base_model / "tokenizer.json", template=ChatTemplate("chatml"), max_tokens=9).encode(turns) == [1]
     first, second = seen[0]["messages"]
     assert first == {"role": "assistant", "content": "", "weight": 0.0, **said}
     assert second == {"role": "tool", "content": "x", "weight": 0.0, "name": "f"}
@@ -139,10 +132,10 @@ FOREIGN_DECODING = {
 
 
 @pytest.mark.parametrize("name", FOREIGN_DECODING)
-def test_nothing_of_a_base_models_generation_settings_decides_a_turn(model_dir, tmp_path, name):
-    expected = policy(model_dir).act(CONVERSATIONS)
+def test_nothing_of_a_base_models_generation_settings_decides_a_turn(base_model, tmp_path, name):
+    expected = policy(base_model).act(CONVERSATIONS)
     folder = tmp_path / "model"
-    shutil.copytree(model_dir, folder)
+    shutil.copytree(base_model, folder)
     (folder / "generation_config.json").write_text(json.dumps(FOREIGN_DECODING[name]))
     config = json.loads((folder / "config.json").read_text())
     assert policy(folder).act(CONVERSATIONS) == expected

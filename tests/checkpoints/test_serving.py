@@ -15,7 +15,7 @@ from negtraj_dagster.chat_templates import ChatTemplate, make_template
 from negtraj_dagster.checkpoints.export import export_model
 from negtraj_dagster.checkpoints.serving import read_end_tokens, save_adapter
 from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, World, add_lora
-from negtraj_dagster.modeling import CHAT_TEMPLATE, TURN_END, make_base_model
+from negtraj_dagster.modeling import CHAT_TEMPLATE, TURN_END
 
 CONVERSATION = [{"role": "user", "content": "How many?"}]
 OWN_END = CHAT_TEMPLATE.replace("<|im_end|>", "<|endoftext|>")
@@ -33,16 +33,9 @@ BASE_ENDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def base_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
-def variant(base_dir: Path, folder: Path, generation: dict[str, Any], **config: Any) -> Path:
+def variant(base_model: Path, folder: Path, generation: dict[str, Any], **config: Any) -> Path:
     """The base model with other settings in its folder."""
-    shutil.copytree(base_dir, folder)
+    shutil.copytree(base_model, folder)
     (folder / "generation_config.json").write_text(json.dumps(generation))
     old = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**old, "eos_token_id": generation.get("eos_token_id"), **config}))
@@ -71,8 +64,8 @@ def export(model: Any, base: Path, out: Path, template: ChatTemplate) -> Path:
 
 @pytest.mark.parametrize(("template", "end_id"), TEMPLATES.values(), ids=TEMPLATES.keys())
 @pytest.mark.parametrize("generation", BASE_ENDS.values(), ids=BASE_ENDS.keys())
-def test_every_file_of_an_export_names_the_end_that_its_rows_have(base_dir, tmp_path, generation, template, end_id):
-    base = variant(base_dir, tmp_path / "base", generation)
+def test_every_file_of_an_export_names_the_end_that_its_rows_have(base_model, tmp_path, generation, template, end_id):
+    base = variant(base_model, tmp_path / "base", generation)
     model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
     folder = export(model, base, tmp_path / "out", template)
     settings = json.loads((folder / "generation_config.json").read_text())
@@ -85,8 +78,8 @@ def test_every_file_of_an_export_names_the_end_that_its_rows_have(base_dir, tmp_
 
 
 @pytest.mark.parametrize(("template", "end_id"), TEMPLATES.values(), ids=TEMPLATES.keys())
-def test_a_greedy_turn_by_the_folders_own_defaults_ends_where_the_evaluators_does(base_dir, tmp_path, template, end_id):
-    base = variant(base_dir, tmp_path / "base", {"eos_token_id": 2 - end_id, "repetition_penalty": 1.3})
+def test_a_greedy_turn_by_the_folders_own_defaults_ends_where_the_evaluators_does(base_model, tmp_path, template, end_id):
+    base = variant(base_model, tmp_path / "base", {"eos_token_id": 2 - end_id, "repetition_penalty": 1.3})
     chat = chat_encoder(base / "tokenizer.json", template=template, max_tokens=9999)
     prompt = chat.encode(CONVERSATION)
     model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
@@ -114,8 +107,8 @@ def teach(model: Any, prompt: list[int], answer: list[int]) -> None:
             break
 
 
-def test_settings_of_an_old_config_are_not_exported(base_dir, tmp_path):
-    base = variant(base_dir, tmp_path / "base", {"eos_token_id": 0}, repetition_penalty=1.3, top_k=5)
+def test_settings_of_an_old_config_are_not_exported(base_model, tmp_path):
+    base = variant(base_model, tmp_path / "base", {"eos_token_id": 0}, repetition_penalty=1.3, top_k=5)
     (base / "generation_config.json").unlink()
     model = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True)
     folder = export(model, base, tmp_path / "out", ChatTemplate("chatml"))
@@ -123,9 +116,9 @@ def test_settings_of_an_old_config_are_not_exported(base_dir, tmp_path):
         assert not json.loads((folder / name).read_text()).keys() & {"repetition_penalty", "top_k"}
 
 
-def small_adapter(home: Path, base_dir: Path) -> Path:
+def small_adapter(home: Path, base_model: Path) -> Path:
     base = home / "base"
-    shutil.copytree(base_dir, base)
+    shutil.copytree(base_model, base)
     torch.manual_seed(0)
     model = add_lora(AutoModelForCausalLM.from_pretrained(base, use_safetensors=True), Lora(4, 8))
     for name, parameter in sorted(model.named_parameters()):
@@ -135,10 +128,10 @@ def small_adapter(home: Path, base_dir: Path) -> Path:
     return home / "adapter"
 
 
-def test_an_adapter_is_the_same_in_any_home_and_loads_after_a_move(base_dir, tmp_path):
+def test_an_adapter_is_the_same_in_any_home_and_loads_after_a_move(base_model, tmp_path):
     import peft
 
-    first, second = (small_adapter(tmp_path / name, base_dir) for name in ("first", "second"))
+    first, second = (small_adapter(tmp_path / name, base_model) for name in ("first", "second"))
     files = sorted(path.name for path in first.iterdir())
     assert files == ["adapter_config.json", "adapter_model.safetensors"]
     assert [(first / name).read_bytes() for name in files] == [(second / name).read_bytes() for name in files]

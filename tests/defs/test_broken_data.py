@@ -14,7 +14,6 @@ import pytest
 from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.defs.console import check_text, failure_text
 from negtraj_dagster.defs.resources import TrainerClient
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.store import Store
 from tests.support import deployment as dep
 
@@ -132,13 +131,6 @@ REMEDIES = {
     "is selected": "Loosen the profile or the classes",
 }
 SPREAD = ("failures alone", "one success and it is too long", "no test question", "agents say nothing")
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
 
 
 def run(root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, list[str]]:

@@ -27,6 +27,7 @@ def test_a_failed_step_is_its_message(tmp_path: Path) -> None:
     said = done.stderr + done.stdout
     assert done.returncode == 1
     assert "wordtraps_nat__training_selection failed: trajectory_corpus/wordtraps has not been materialized in" in said
+    assert "--select trajectory_corpus/wordtraps" in said
     assert "`negtraj run LINE|RECIPE` makes all that is missing" in said
     assert "Traceback" not in said
     assert "Stack Trace" not in said

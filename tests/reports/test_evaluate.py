@@ -9,7 +9,7 @@ from negtraj_dagster.agent.loop import run_episodes
 from negtraj_dagster.agent.tools import TOOLS
 from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.launch import run_child
-from negtraj_dagster.modeling import TURN_END, make_base_model
+from negtraj_dagster.modeling import TURN_END
 from negtraj_dagster.reports.evaluate import read_prompts, read_questions, summarize_rows, write_report
 from negtraj_dagster.schema import Question
 from negtraj_dagster.tasks import Score
@@ -39,23 +39,16 @@ def play(policy, max_turns=3):
     return run_episodes(policy, QUESTIONS, first_turns=prompt, tools=TOOLS, max_turns=max_turns)
 
 
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
-
-
-def real_policy(model_dir):
+def real_policy(base_model):
     def encode(conversation):
         return [1, *[3 + byte for turn in conversation for byte in turn["content"].encode()], 2]
 
-    return TransformersPolicy(model_dir, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=5, batch_size=2)
+    return TransformersPolicy(base_model, chat=ChatEncoder(encode, (TURN_END,)), max_new_tokens_per_turn=5, batch_size=2)
 
 
-def test_a_real_model_gives_the_same_files_twice(model_dir, tmp_path):
+def test_a_real_model_gives_the_same_files_twice(base_model, tmp_path):
     for name in "ab":
-        episodes = play(real_policy(model_dir))
+        episodes = play(real_policy(base_model))
         write_report(tmp_path / name, episodes, QUESTIONS, score=exact, counts={})
     for file in ("episodes.jsonl", "metrics.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
@@ -112,13 +105,13 @@ def test_a_question_without_a_prompt_is_an_error(tmp_path):
         read_prompts(path, QUESTIONS)
 
 
-def test_the_child_publishes_its_result_last(model_dir, tmp_path):
+def test_the_child_publishes_its_result_last(base_model, tmp_path):
     (tmp_path / "passages.json").write_text("[]")
     rows = [{"question_id": q.question_id, "split": q.split, "question": q.question} for q in QUESTIONS]
     answers = [{"answer": q.answer, "facts": []} for q in QUESTIONS]
     config = {
         "out_dir": str(tmp_path / "out"),
-        "model_dir": str(model_dir),
+        "model_dir": str(base_model),
         "task": "wordtraps",
         "passages_path": str(tmp_path / "passages.json"),
         "questions_path": str(write_lines(tmp_path / "q.jsonl", [a | b for a, b in zip(rows, answers, strict=True)])),

@@ -18,7 +18,6 @@ import pytest
 
 from negtraj_dagster import _trajtok, paths
 from negtraj_dagster.checkpoints.dataset import load_rows
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.schema import canonical_json, digest_json
 from negtraj_dagster.shards import reader
 from negtraj_dagster.shards.reader import ShardFormatError, read_shards
@@ -38,11 +37,10 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with three recipes' shards."""
     folder = tmp_path_factory.mktemp("format")
-    make_base_model("bytes", folder / "model", texts=[], format_strings=[])
-    root = dep.make_deployment(folder / "d", folder / "model")
+    root = dep.make_deployment(folder / "d", base_model)
     recipe = dep.RECIPE.format(name="fewer rows", seed=0)
     (root / "recipes" / "tiny_few.toml").write_text(recipe.replace("[selection]\n", FEW))
     (root / "recipes" / "tiny_short.toml").write_text(recipe.replace("max_tokens = 2048", f"max_tokens = {SHORT}"))

@@ -16,7 +16,6 @@ from negtraj_dagster.defs.checks import build_shards_checks
 from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.exit_codes import USAGE
 from negtraj_dagster.lineage import Lineage
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.printable import visible
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.shards import page
@@ -58,11 +57,10 @@ def special_rollouts() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A deployment whose three recipes are built up to their shards: plain, short rows, few rejections allowed."""
     folder = tmp_path_factory.mktemp("show")
-    make_base_model("bytes", folder / "model", texts=[], format_strings=[])
-    made = dep.make_deployment(folder / "d", folder / "model")
+    made = dep.make_deployment(folder / "d", base_model)
     dep.write_lines(dep.landed(made)[0].with_name("a-first.jsonl"), special_rollouts())
     recipe = dep.RECIPE.format(name="tiny", seed=0)
     short = recipe.replace("max_tokens = 2048", 'max_tokens = 410\nover_length = "cut_at_turn"')

@@ -15,7 +15,6 @@ from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.lineage import Lineage
-from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Published, Store
 from tests.shards.test_proofs import KEEPS, PROMPTS_MORE, STRIPS
@@ -23,13 +22,6 @@ from tests.support import deployment as dep
 
 N_ROWS = 12
 TOOLS = [{"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}]
-
-
-@pytest.fixture(scope="module")
-def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    make_base_model("bytes", folder, texts=[], format_strings=[])
-    return folder
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from negtraj_dagster import paths
 from negtraj_dagster.graph import keys_in_order
@@ -155,6 +156,39 @@ def run(root: Path, child: RunChild) -> Ran:
     lineage = Lineage(Store(settings.home), settings, child)
     recipes = [recipe for recipe in lineage.recipes.values() if recipe.line == "tiny"]
     return Ran({asset: lineage.build(asset) for asset in keys_in_order(recipes)})
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """A deployment that has run once. It is changed where it stands and put back from a copy: paths are inputs."""
+
+    root: Path
+    saved: Path
+    ran: Ran
+    fingerprints: dict[str, Any]
+    child: RunChild
+
+    def put_back(self) -> None:
+        """Undo whatever was done to it since."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.saved, self.root)
+
+
+def run_first(folder: Path, base_model: Path, child: RunChild) -> FirstRun:
+    """Make a deployment in `folder`, run it once, keep a copy."""
+    root = make_deployment(folder / "d", base_model)
+    with pytest.MonkeyPatch.context() as patch:
+        see(patch, root)
+        ran = run(root, child)
+        prints = fingerprints(root, ran)
+    shutil.copytree(root, folder / "saved")
+    return FirstRun(root, folder / "saved", ran, prints, child)
+
+
+def see(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """Make this process see the deployment until the patch is undone."""
+    for name, value in environment(root).items():
+        monkeypatch.setenv(name, value)
 
 
 def from_nothing(root: Path, elsewhere: Path) -> Path:
