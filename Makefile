@@ -11,8 +11,8 @@ export NEGTRAJ_HOME ?= $(CURDIR)/.negtraj
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
-# A file's tests share what they build, so a file stays with one worker; trainers wait for each other by themselves.
-WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}') --dist loadfile
+# tests/conftest.py says which tests stay together, and what comes first.
+WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}') --dist loadgroup --no-loadscope-reorder
 RUST_SOURCES := $(shell find rust/trajtok/src -name '*.rs') rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
@@ -57,8 +57,7 @@ check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, cl
 	$(BIN)/sqlfluff lint -q sql
 	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py tests/sql/test_registry.py
 	cd rust/trajtok && cargo fmt --check
-	cd rust/trajtok && cargo clippy --locked --all-targets -q -- -D warnings
-	cd rust/trajtok && cargo clippy --locked --features python -q -- -D warnings
+	cd rust/trajtok && cargo clippy --locked --all-targets --features python -q -- -D warnings
 
 format: setup ## let ruff and cargo format the code
 	$(BIN)/ruff check --fix-only -q .

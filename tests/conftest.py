@@ -22,6 +22,29 @@ if os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > MIN_FRE
 SAMPLE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+TRAINERS = (
+    "checkpoints/test_train.py",
+    "checkpoints/test_zero_grid.py",
+    "defs/test_kills.py",
+    "defs/test_lineage.py",
+    "test_interrupts.py",
+    "test_run.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the trainers' files first and with one worker, since trainers wait for each other; share others out by the file.
+
+    A file's tests share what they build. xdist would start with the files that have the most tests, and these take longest.
+    """
+    folder = Path(__file__).parent
+    groups = {item: item.path.relative_to(folder).as_posix() for item in items}
+    for item, name in groups.items():
+        item.add_marker(pytest.mark.xdist_group("trainers" if name in TRAINERS else name))
+    items.sort(key=lambda item: groups[item] not in TRAINERS)
+
+
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test reads or writes the developer's NEGTRAJ_HOME or DAGSTER_HOME, or follows a setting of their shell."""

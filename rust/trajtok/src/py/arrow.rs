@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use arrow_array::cast::AsArray;
 use arrow_array::ffi::to_ffi;
-use arrow_array::{Array, RecordBatch, StructArray};
-use arrow_array_in::cast::AsArray;
-use arrow_array_in::types::{
+use arrow_array::types::{
     ArrowPrimitiveType, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use arrow_array_in::{Array as _, ArrayRef, OffsetSizeTrait, UInt64Array};
+use arrow_array::{Array, RecordBatch, StructArray};
+use arrow_array::{ArrayRef, OffsetSizeTrait, UInt64Array};
 use arrow_schema::ffi::FFI_ArrowSchema;
 use pyo3::buffer::{Element, PyUntypedBuffer};
 use pyo3::exceptions::PyTypeError;
