@@ -40,7 +40,7 @@ class Override:
 
 
 @dataclass(frozen=True)
-class Said:
+class Decisions:
     """Overrides with whole keys, what fits no rollout, and the table `judgements`."""
 
     overrides: Sequence[Override]
@@ -51,7 +51,7 @@ class Said:
         """Label decisions by rollout."""
         return {override.key: override for override in self.overrides if override.field == "label"}
 
-    def decisions(self) -> pl.DataFrame:
+    def drops_and_keeps(self) -> pl.DataFrame:
         """Decisions to drop a rollout or to keep it against a filter (`DECISION_SCHEMA`)."""
         rows = [
             (override.key, override.field, override.value, override.by, override.why)
@@ -61,7 +61,7 @@ class Said:
         return pl.DataFrame(rows, schema=DECISION_SCHEMA, orient="row")
 
 
-def read_said(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | None = None) -> Said:
+def read_decisions(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | None = None) -> Decisions:
     """Both files, their keys made whole.
 
     Args:
@@ -105,7 +105,7 @@ def read_said(store: Store, rollout_keys: pl.Series, filters: Iterable[str] | No
     if (twice := table.filter(pl.struct("rollout_key", "judge").is_duplicated())).height:
         key, judge = twice.select("rollout_key", "judge").row(0)
         raise SettingsError(f"{store.place(JUDGEMENTS)}: judge {judge!r} scores rollout {key[:12]} twice; keep one line")
-    return Said(sorted(overrides.values(), key=lambda line: (line.key, line.field, line.value)), unmatched, table)
+    return Decisions(sorted(overrides.values(), key=lambda line: (line.key, line.field, line.value)), unmatched, table)
 
 
 def _overrides(store: Store) -> Iterator[Override]:

@@ -22,7 +22,7 @@ from negtraj_dagster.trajectories.judging.loading import load_conversations, loa
 from negtraj_dagster.trajectories.judging.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.judging.units import Units, row_units
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA, Labeller
-from negtraj_dagster.trajectories.overrides import Said, read_said
+from negtraj_dagster.trajectories.overrides import Decisions, read_decisions
 from negtraj_dagster.trajectories.signatures import KEPT_SKETCH_SCHEMA, SKETCH_IDENTITY, sketch
 
 SCORED_VERSION = 2
@@ -36,8 +36,8 @@ FACT_SCHEMA = pl.Schema(
         "style": pl.String,
         "answer": pl.String,
         "last_words": pl.String,
-        "said": pl.String,
-        "actions": pl.String,
+        "text_hash": pl.String,
+        "actions_hash": pl.String,
     }
 )
 """What is known of a rollout before it has a label: how the agent spoke, what it answered, hashes of what it said and did."""
@@ -98,7 +98,7 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
         "code": SCORED_VERSION,
         "raw_rollouts": raw.version,
         "labels": labeller.identity(),
-        "decisions": frame_digest(decisions.decisions()),
+        "decisions": frame_digest(decisions.drops_and_keeps()),
         "sketches": SKETCH_IDENTITY,
         "questions": digest_json(asked_digests),
         "tasks": digest_json({name: rule.identity() for name, rule in sorted(scoring.rules.items())}),
@@ -111,9 +111,9 @@ def score_rollouts(store: Store, raw: Published, questions: Published, scoring: 
     )
 
 
-def _decisions(store: Store, raw: Published, scoring: Scoring) -> tuple[Said, Labeller]:
+def _decisions(store: Store, raw: Published, scoring: Scoring) -> tuple[Decisions, Labeller]:
     """What people decided of the rollouts, and the labeller that goes by it."""
-    decisions = read_said(store, read_index(store, raw)["rollout_key"], (file.name for file in scoring.registry.filters))
+    decisions = read_decisions(store, read_index(store, raw)["rollout_key"], (file.name for file in scoring.registry.filters))
     return decisions, Labeller(tuple(scoring.scorers), scoring.tasks, decisions.labels(), decisions.judgements)
 
 
@@ -148,9 +148,9 @@ def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Ma
 
 class _Stage:
     def __init__(
-        self, store: Store, raw: Published, questions: Published, scoring: Scoring, labeller: Labeller, said: Said
+        self, store: Store, raw: Published, questions: Published, scoring: Scoring, labeller: Labeller, decisions: Decisions
     ) -> None:
-        self.store, self.raw, self.scoring, self.labeller, self.said = store, raw, scoring, labeller, said
+        self.store, self.raw, self.scoring, self.labeller, self.decisions = store, raw, scoring, labeller, decisions
         self.index = asked_rollouts(store, raw, questions, scoring.rules)
         self.facts = RowCache(store, scoring.fact_table(), "fact_key", FACT_SCHEMA)
         self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
@@ -173,7 +173,7 @@ class _Stage:
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Rollouts whose facts are known, in order of arrival, with labels."""
-        known_facts = facts.drop("rollout_key", "said", "actions")
+        known_facts = facts.drop("rollout_key", "text_hash", "actions_hash")
         return self.labeller.label(self.index.join(known_facts, on="fact_key", how="inner", maintain_order="left"))
 
     def _jobs(self, units: Units) -> list[Job]:
@@ -233,7 +233,7 @@ class _Stage:
             facts, sketches = self._facts(session, new)
             unlabelled = facts.join(labelled, on="rollout_key", how="anti")
             labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
-        load_row_tables(session, labelled, self.said.judgements)
+        load_row_tables(session, labelled, self.decisions.judgements)
         tables = ["rollouts", "judgements", *(model.name for model in models)]
         requests = []
         for job in self._jobs(row_units(labelled)):
@@ -257,8 +257,8 @@ class _Stage:
 
     def _facts(self, session: sql.Session, new: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         outcomes = session.query("select rollout_key, style, answer, last_words from outcomes")
-        signed = session.query("select rollout_key, said, actions from signatures")
-        texts = session.query("select rollout_key, said from texts")
+        signed = session.query("select rollout_key, text_hash, actions_hash from signatures")
+        texts = session.query("select rollout_key, text from texts")
         facts = (
             new.select("fact_key", "rollout_key")
             .join(outcomes, on="rollout_key", how="left")
@@ -269,7 +269,7 @@ class _Stage:
                 f"{self.scoring.registry.model('outcomes').path}: no row for rollout {without_outcome['rollout_key'][0]}"
             )
         texts_by_key = new.select("fact_key", "rollout_key").join(texts, on="rollout_key", how="inner")
-        sketches = sketch(texts_by_key["said"]).with_columns(texts_by_key["fact_key"]).select(KEPT_SKETCH_SCHEMA.names())
+        sketches = sketch(texts_by_key["text"]).with_columns(texts_by_key["fact_key"]).select(KEPT_SKETCH_SCHEMA.names())
         silent = facts.join(texts_by_key, on="fact_key", how="anti").select("fact_key", sketch=None, bands=None)
         return facts.select(FACT_SCHEMA.names()), pl.concat([sketches, silent.cast(KEPT_SKETCH_SCHEMA)])  # type: ignore[arg-type]
 
@@ -278,13 +278,13 @@ class _Stage:
             verdict_rows(job.file, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Filter)
         ]
         scores = [_score_rows(job, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Score)]
-        signatures = self.facts.rows(self.index).select("rollout_key", "said", "actions").drop_nulls("said")
+        signatures = self.facts.rows(self.index).select("rollout_key", "text_hash", "actions_hash").drop_nulls("text_hash")
         tables = {
             "verdicts": pl.concat(verdicts).sort("rollout_key", "filter", "version", "step", "detail"),
             "scores": pl.concat(scores).sort("rollout_key", "score_name"),
             "signatures": signatures.sort("rollout_key"),
             "labels": labelled.select(LABEL_SCHEMA.names()),
-            "decisions": self.said.decisions(),
+            "decisions": self.decisions.drops_and_keeps(),
         }
         for name, table in tables.items():
             table.rechunk().write_parquet(folder / f"{name}.parquet")
@@ -300,8 +300,8 @@ class _Stage:
                 "hits": _hits(tables["verdicts"], labelled),
                 "labels": _count(labelled, "task", "label", "scorer"),
                 "styles": _count(labelled, "task", "style"),
-                "unmatched": list(self.said.unmatched),
-                "n_overrides": len(self.said.overrides),
+                "unmatched": list(self.decisions.unmatched),
+                "n_overrides": len(self.decisions.overrides),
                 "replaced_sql": [list(pair) for pair in self.scoring.registry.replaced],
             },
             work=judged.work,

@@ -35,9 +35,9 @@ QUOTE_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
 QUOTE_SCHEMA = pl.Schema(QUOTE_TYPES)
 
 
-def sketch(said: pl.Series) -> pl.DataFrame:
+def sketch(texts: pl.Series) -> pl.DataFrame:
     """`sketch` and `bands` (`SKETCH_SCHEMA`) of texts: the smallest hashes of their 3-word shingles, and LSH band hashes."""
-    words = separate_words(said)
+    words = separate_words(texts)
     shingles = pl.DataFrame(_trajtok.ngrams(words, n_words=SHINGLE_WORDS))
     signed = _trajtok.minhash(words, n_words=SHINGLE_WORDS, permutations=BANDS * BAND_ROWS, bands=BANDS, rows=BAND_ROWS)
     bands = pl.DataFrame(signed).select(pl.col("bands").cast(pl.List(pl.UInt64)))

@@ -23,7 +23,7 @@ from negtraj_dagster.trajectories.judging.judge import VERDICT_SCHEMA, Job, Judg
 from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, make_model
 from negtraj_dagster.trajectories.judging.units import Units
 from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
-from negtraj_dagster.trajectories.overrides import read_said
+from negtraj_dagster.trajectories.overrides import read_decisions
 from negtraj_dagster.trajectories.score import CHUNK_BYTES, Scoring, asked_rollouts
 from negtraj_dagster.trajectories.set_judging import CorpusInputs, SetJudge
 
@@ -95,7 +95,7 @@ def _read(store: Store, inputs: CorpusInputs, name: str) -> pl.DataFrame:
 def _ask_rows(store: Store, inputs: CorpusInputs, scoring: Scoring, file: sql.Filter, labelled: pl.DataFrame) -> pl.DataFrame:
     """What a row filter says, some conversations at a time, and of the first ones a second time, as a run does."""
     judge, job = Judge(store), Job("verdicts", file, _units(labelled))
-    judgements = read_said(store, labelled["rollout_key"]).judgements
+    judgements = read_decisions(store, labelled["rollout_key"]).judgements
     models = [scoring.registry.model(model_file.name) for model_file in scoring.registry.model_files(file)]
     tables = ["rollouts", "judgements", *(model.name for model in models)]
     is_verified = False

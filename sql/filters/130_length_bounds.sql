@@ -18,7 +18,7 @@ max_chars_per_token = { type = "INTEGER", default = 12 }
 with lengths as (
     select
         rollout_key,
-        sum(length(said)) as n_chars
+        sum(length(text)) as n_chars
     from texts
     group by rollout_key
 )

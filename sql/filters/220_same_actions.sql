@@ -17,7 +17,7 @@ with candidates as (
     select
         rollouts.rollout_key,
         lag(rollouts.rollout_key) over (
-            partition by rollouts.task, rollouts.question_id, signatures.actions
+            partition by rollouts.task, rollouts.question_id, signatures.actions_hash
             order by rollouts.ingest_seq
         ) as earlier_key
     from rollouts

@@ -1,9 +1,10 @@
 /*
 name = "signatures"
 doc = """
-What set-level filters compare instead of whole conversations: `said`, a hash of all that the agent said and called, and
-`actions`, a hash of its actions with their arguments in lower case. A turn that takes no action stands there with its words,
-also in lower case and with single spaces: what it says is all that it does. Rollouts without assistant turns have no row here.
+What set-level filters compare instead of whole conversations: `text_hash`, of all that the agent said and called,
+and `actions_hash`, of its actions with their arguments in lower case. A turn that takes no action stands there with its
+words, also in lower case and with single spaces: what it says is all that it does. Rollouts without assistant turns have no
+row here.
 """
 */
 with taken as (
@@ -26,7 +27,7 @@ with taken as (
 
 select
     texts.rollout_key,
-    sha256(texts.said) as said,
-    sha256(taken.sequence) as actions
+    sha256(texts.text) as text_hash,
+    sha256(taken.sequence) as actions_hash
 from texts
 inner join taken on texts.rollout_key = taken.rollout_key

@@ -21,7 +21,7 @@ select
         end,
         chr(30)
         order by position
-    ) as said
+    ) as text
 from turns
 where role = 'assistant'
 group by rollout_key

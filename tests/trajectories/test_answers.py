@@ -6,7 +6,7 @@ import pytest
 
 from negtraj_dagster import sql
 from negtraj_dagster.schema import Label
-from tests.trajectories.test_filters import FINISH, QUESTIONS, call, labelled, rows, run
+from tests.support.sql_rows import FINISH, QUESTIONS, call, labelled, rows, run
 
 SAYS = {
     "true": [[call("finish", answer=True)]],

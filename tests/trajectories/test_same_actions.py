@@ -7,7 +7,7 @@ import pytest
 from negtraj_dagster import sql
 from negtraj_dagster.trajectories.judging.judge import answer
 from negtraj_dagster.trajectories.judging.loading import load_row_tables
-from tests.trajectories.test_filters import FINISH, JUDGEMENTS, QUESTIONS, REGISTRY, SEARCH, call, labelled, rows, run
+from tests.support.sql_rows import FINISH, JUDGEMENTS, QUESTIONS, REGISTRY, SEARCH, call, labelled, rows, run
 
 CALL = [call("search", q="x")]
 CASES: dict[str, tuple[list[dict[str, Any]], set[str]]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.trajectories.test_filters import FINISH, SEARCH, rows, run
+from tests.support.sql_rows import FINISH, SEARCH, rows, run
 
 
 def calls(*ids: str | None, name: str = "search") -> dict[str, Any]:

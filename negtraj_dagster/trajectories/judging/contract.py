@@ -53,7 +53,7 @@ ROW_TABLES: Mapping[str, Mapping[str, str]] = {
 """Row files have the model's tables besides."""
 SET_TABLES: Mapping[str, Mapping[str, str]] = {
     "rollouts": {**NARROW, "ingest_seq": "UINTEGER"},
-    "signatures": {"rollout_key": "VARCHAR", "said": "VARCHAR", "actions": "VARCHAR"},
+    "signatures": {"rollout_key": "VARCHAR", "text_hash": "VARCHAR", "actions_hash": "VARCHAR"},
     "pairs": {"rollout_key": "VARCHAR", "other_key": "VARCHAR", "similarity": "FLOAT", "is_earlier": "BOOLEAN"},
     "quotes": {"rollout_key": "VARCHAR", "question_id": "VARCHAR", "n_shared": "BIGINT", "n_ngrams": "BIGINT"},
     "tasks": TASKS,
@@ -88,9 +88,14 @@ SELECTION_COLUMNS = {"quality": QUALITY_COLUMNS, "choice": CHOICE_COLUMNS}
 MODEL_COLUMNS: Mapping[str, Mapping[str, str]] = {
     "outcomes": {"rollout_key": "VARCHAR", "style": "VARCHAR", "answer": "VARCHAR", "last_words": "VARCHAR"},
     "signatures": SET_TABLES["signatures"],
-    "texts": {"rollout_key": "VARCHAR", "said": "VARCHAR"},
+    "texts": {"rollout_key": "VARCHAR", "text": "VARCHAR"},
 }
 """Of the model tables that Python reads; the others' columns are theirs."""
+OLD_COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "texts": {"said": "text"},
+    "signatures": {"said": "text_hash", "actions": "actions_hash"},
+}
+"""By table: the names that columns had until 0.1 and what they are called now. Files may read either for one release."""
 WHOLE_NUMBERS = frozenset(
     {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 )
@@ -167,7 +172,7 @@ def _check_rows(registry: sql.Registry, session: sql.Session) -> None:
     for name in sql.MODEL_ORDER:
         file = registry.model(name)
         check_file(session, file, MODEL_COLUMNS.get(name), tables)
-        session.create(name, file)
+        create_model(session, file)
     for filter_ in registry.filters:
         if filter_.is_of_rows:
             check_file(session, filter_, FILTER_COLUMNS, tables)
@@ -200,7 +205,7 @@ def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | 
             declare(session, ROW_TABLES)
             session.lock()  # before the model, which may be a user's
             for name in sql.MODEL_ORDER:
-                session.create(name, registry.model(name))
+                create_model(session, registry.model(name))
             tables = [*ROW_TABLES, *sql.MODEL_ORDER]
         else:
             declare(session, SET_TABLES)
@@ -212,7 +217,28 @@ def check_filter(file: sql.Filter, registry: sql.Registry, limits: sql.Limits | 
 def declare(session: sql.Session, tables: Mapping[str, Mapping[str, str]]) -> None:
     """Make empty tables."""
     for name, columns in tables.items():
-        session.execute(f"create table {name} ({', '.join(f'{column} {type_}' for column, type_ in columns.items())})")
+        stored = f"all_{name}" if name in OLD_COLUMNS else name
+        session.execute(f"create table {stored} ({', '.join(f'{column} {type_}' for column, type_ in columns.items())})")
+        if name in OLD_COLUMNS:
+            show_table(session, name)
+
+
+def create_model(session: sql.Session, file: sql.SqlFile) -> None:
+    """Make a table of what a model file answers, and show it to the files that follow."""
+    session.create(f"all_{file.name}", file)
+    show_table(session, file.name)
+
+
+def show_table(session: sql.Session, name: str, rows: str = "") -> None:
+    """Let files read table `all_{name}` as `name`, by the present names of its columns and the old ones.
+
+    Args:
+        session: holds the table.
+        name: as files know it.
+        rows: what limits its rows, to follow `from`; none for all.
+    """
+    columns = "".join(f", {present} as {old}" for old, present in OLD_COLUMNS.get(name, {}).items())
+    session.execute(f"create or replace view {name} as select *{columns} from all_{name} {rows}".rstrip())
 
 
 def check_file(session: sql.Session, file: sql.SqlFile, expect: Mapping[str, str] | None, tables: Sequence[str]) -> None:

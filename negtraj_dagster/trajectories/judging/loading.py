@@ -7,7 +7,7 @@ import polars as pl
 from negtraj_dagster import sql
 from negtraj_dagster.comparable import extract_words
 from negtraj_dagster.schema import EVALUATION_SPLITS
-from negtraj_dagster.trajectories.judging.contract import NARROW, ROW_TABLES, SET_TABLES, TURN
+from negtraj_dagster.trajectories.judging.contract import NARROW, ROW_TABLES, SET_TABLES, TURN, create_model, show_table
 from negtraj_dagster.trajectories.judging.rules import TaskRule, task_table
 
 TURNS_JSON = (
@@ -40,8 +40,7 @@ def load_conversations(session: sql.Session, rollouts: pl.DataFrame, rules: Iter
 def make_model(session: sql.Session, files: Iterable[sql.SqlFile]) -> None:
     """Make model tables, in their order."""
     for file in files:
-        session.create(f"all_{file.name}", file)
-        session.execute(f"create or replace view {file.name} as select * from all_{file.name}")
+        create_model(session, file)
 
 
 def load_row_tables(session: sql.Session, labelled: pl.DataFrame, judgements: pl.DataFrame) -> None:
@@ -102,11 +101,11 @@ def show_questions(session: sql.Session, *, has_held_out: bool) -> None:
 def show_all(session: sql.Session, tables: Sequence[str]) -> None:
     """Let files see every row of these tables."""
     for name in tables:
-        session.execute(f"create or replace view {name} as select * from all_{name}")
+        show_table(session, name)
 
 
 def show_only(session: sql.Session, tables: Sequence[str], keys: pl.Series) -> None:
     """Let files see the rows of some rollouts only."""
     session.load("wanted", pl.DataFrame({"rollout_key": keys.unique()}))
     for name in tables:
-        session.execute(f"create or replace view {name} as select * from all_{name} semi join wanted using (rollout_key)")
+        show_table(session, name, "semi join wanted using (rollout_key)")

@@ -19,7 +19,7 @@ from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.trajectories.fixed_verdicts import OVERRULED
 from negtraj_dagster.trajectories.judging.judge import applicable
-from negtraj_dagster.trajectories.overrides import read_said
+from negtraj_dagster.trajectories.overrides import read_decisions
 from negtraj_dagster.trajectories.quality import why_dropped
 
 MIN_KEY_CHARS = 6
@@ -39,7 +39,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class FilterSaid:
+class FilterOutcome:
     """What one variant of a filter says of the rollout.
 
     Attributes:
@@ -116,7 +116,7 @@ class Explained:
     question: Mapping[str, Any] | None
     label: Mapping[str, Any] | None
     judgements: tuple[tuple[str, float, str], ...]
-    filters: tuple[FilterSaid, ...]
+    filters: tuple[FilterOutcome, ...]
     scores: tuple[ScoreSaid, ...]
     profiles: tuple[ProfileSaid, ...]
     twins: tuple[Twin, ...]
@@ -199,7 +199,7 @@ class _Explainer:
         label = next(self._mine(self.scored, "labels").iter_rows(named=True), None)
         verdicts = self._mine(self.corpus or self.scored, "verdicts")
         texts = read_conversations(self.store, self.raw, pl.Series([self.rollout["base_key"]]))
-        judgements = read_said(self.store, self.index["rollout_key"]).judgements.filter(pl.col("rollout_key") == self.key)
+        judgements = read_decisions(self.store, self.index["rollout_key"]).judgements.filter(pl.col("rollout_key") == self.key)
         return Explained(
             rollout=self.rollout,
             question=self._question(),
@@ -231,24 +231,24 @@ class _Explainer:
         asks = (pl.col("task") == self.task) & (pl.col("question_id") == self.rollout["question_id"])
         return next(table.filter(asks).iter_rows(named=True), None)
 
-    def _filters(self, verdicts: pl.DataFrame, label: Mapping[str, Any] | None) -> Iterator[FilterSaid]:
+    def _filters(self, verdicts: pl.DataFrame, label: Mapping[str, Any] | None) -> Iterator[FilterOutcome]:
         """Every verdict: what no profile switches off first, then the funnel, then what no present SQL file says."""
         variants = [file for file in sql.filter_variants(self.registry) if self._effects(file)]
         acting = {(file.name, file.version) for file in variants}
         rows = list(verdicts.iter_rows(named=True))
         for name, reason in FIXED_VERDICTS.items():
             if hits := [row for row in rows if row["filter"] == name and row["version"] == "1"]:
-                yield FilterSaid(name, "", reason, "hit", "", _hits(hits), dict.fromkeys(self.profiles, "drop"))
+                yield FilterOutcome(name, "", reason, "hit", "", _hits(hits), dict.fromkeys(self.profiles, "drop"))
         for file in variants:
             hits = [row for row in rows if (row["filter"], row["version"]) == (file.name, file.version)]
             state, why = self._state(file, hits, label)
-            yield FilterSaid(file.name, file.number, file.header.reason, state, why, _hits(hits), self._effects(file))
+            yield FilterOutcome(file.name, file.number, file.header.reason, state, why, _hits(hits), self._effects(file))
         fixed = {(name, "1") for name in FIXED_VERDICTS}
         in_use = {(file.name, file.version) for file in sql.filter_variants(self.registry)}
         for row in rows:
             if (variant := (row["filter"], row["version"])) not in acting | fixed | in_use:
                 why = f"by version {row['version'][:8]}, which the present SQL files do not have"
-                yield FilterSaid(variant[0], "", row["reason"], "hit", why, _hits([row]), {})
+                yield FilterOutcome(variant[0], "", row["reason"], "hit", why, _hits([row]), {})
 
     def _effects(self, file: sql.Filter) -> dict[str, str]:
         acting = {name: profile.acting().get((file.name, file.version)) for name, profile in self.profiles.items()}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from negtraj_dagster.printable import text_table, visible
-from negtraj_dagster.views.why.explain import Explained, FilterSaid, Hit, Twin
+from negtraj_dagster.views.why.explain import Explained, FilterOutcome, Hit, Twin
 
 MAX_TWINS = 8
 NAME_CHARS = 28
@@ -101,16 +101,16 @@ def _fields(fields: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {name:<12}" + str(value).replace("\n", "\n" + " " * 14)
 
 
-def _filter(said: FilterSaid, profiles: list[str]) -> Iterator[str]:
-    head = f"  {said.number or '---':<4}{said.name:<{NAME_CHARS}}"
-    if said.state in ("passed", "not applicable", "not judged"):
-        yield head + said.state + (f": {said.why}" if said.why else "")
+def _filter(outcome: FilterOutcome, profiles: list[str]) -> Iterator[str]:
+    head = f"  {outcome.number or '---':<4}{outcome.name:<{NAME_CHARS}}"
+    if outcome.state in ("passed", "not applicable", "not judged"):
+        yield head + outcome.state + (f": {outcome.why}" if outcome.why else "")
         return
-    effects = ", ".join(f"{name}: {said.effects.get(name, 'not in use')}" for name in profiles)
-    if said.state == "overruled":
+    effects = ", ".join(f"{name}: {outcome.effects.get(name, 'not in use')}" for name in profiles)
+    if outcome.state == "overruled":
         effects = "acts under no profile"
-    yield f"{head}{said.state.upper()}  {said.reason}  ({effects})" + (f"; {said.why}" if said.why else "")
-    for hit in said.hits:
+    yield f"{head}{outcome.state.upper()}  {outcome.reason}  ({effects})" + (f"; {outcome.why}" if outcome.why else "")
+    for hit in outcome.hits:
         yield "      " + _hit(hit).replace("\n", " ")
 
 
