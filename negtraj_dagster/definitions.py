@@ -23,7 +23,7 @@ from negtraj_dagster.paths import check_dagster_home
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.sql import load_registry
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import load_tasks
 
 
 def build_definitions() -> dg.Definitions:
@@ -38,14 +38,14 @@ def build_definitions() -> dg.Definitions:
     settings = load_settings()
     recipes, registry = load_recipes(settings), load_registry(settings.sql_dirs)
     lines = {recipe.line: [r for r in recipes.values() if r.line == recipe.line] for recipe in recipes.values()}
-    jobs = build_jobs(recipes)
+    jobs, tasks = build_jobs(recipes), load_tasks(settings)
     return dg.Definitions(
         assets=[
             question_sets,
             *(build_base_model_asset(name) for name in sorted({recipe.base_model for recipe in recipes.values()})),
             raw_rollouts,
             build_scored_asset(registry),
-            *(build_corpus_asset(TASKS[name], registry) for name in sorted({recipe.task for recipe in recipes.values()})),
+            *(build_corpus_asset(tasks[name], registry) for name in sorted({recipe.task for recipe in recipes.values()})),
             *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe, registry)),
             *(build_comparison_asset(line, arms) for line, arms in sorted(lines.items())),
             *(build_champion_asset(line, arms) for line, arms in sorted(lines.items()) if has_champion(arms)),

@@ -29,7 +29,7 @@ from negtraj_dagster.shards.tokenize import token_rule
 from negtraj_dagster.store import Published, Store, file_sha256
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
-from negtraj_dagster.tasks import TASKS, get_task
+from negtraj_dagster.tasks import Task, find_task, load_tasks
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
 from negtraj_dagster.trajectories.corpus import build_corpus
 from negtraj_dagster.trajectories.judging.rules import TaskRule
@@ -62,12 +62,17 @@ class Lineage:
         return dict(load_recipes(self.settings))
 
     @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """All tasks of the deployment."""
+        return load_tasks(self.settings)
+
+    @cached_property
     def scoring(self) -> Scoring:
         """The deployment's SQL files, and what they know of its tasks."""
         settings = self.settings
         limits = sql.Limits(settings.sql.deadline_s, settings.sql.memory_mb)
-        rules = {name: task_rule(name, self.recipes.values()) for name in TASKS}
-        return Scoring(sql.load_registry(settings.sql_dirs), rules, TASKS, settings.labels.scorers, limits)
+        rules = {name: task_rule(task, self.recipes.values()) for name, task in self.tasks.items()}
+        return Scoring(sql.load_registry(settings.sql_dirs), rules, self.tasks, settings.labels.scorers, limits)
 
     def build(self, asset: str) -> Published:
         """Any asset by its key, `wordtraps_nat/checkpoint`; what it is made of must be materialized."""
@@ -207,13 +212,13 @@ class Lineage:
         """`<recipe>/evaluation_report`."""
         limits, made_with = recipe.evaluation, conditioning(recipe, self.settings)
         agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
-        agent["max_turns"] = limits.max_turns or get_task(recipe.task).max_turns
+        agent["max_turns"] = limits.max_turns or self.tasks[recipe.task].max_turns
         agent["template"] = self._template(recipe).to_json()
         return build_report(
             self.store,
             recipe.name,
             checkpoint=self.store.require(f"{recipe.name}/checkpoint"),
-            task=recipe.task,
+            task=self.tasks[recipe.task],
             questions=self.suite(recipe),
             passages=self.passages(recipe),
             prompt=lambda question: made_with.strategy.inference_turns(made_with.prompter, question),
@@ -267,10 +272,9 @@ class Lineage:
         return read_questions(self.store, self.store.require("question_sets"), recipe.task)
 
 
-def task_rule(name: str, recipes: Iterable[Recipe]) -> TaskRule:
+def task_rule(task: Task, recipes: Iterable[Recipe]) -> TaskRule:
     """What SQL files know of a task; its limit in tokens is that of the recipe with the longest rows."""
-    task = get_task(name)
-    longest = [recipe.shards.max_tokens for recipe in recipes if recipe.task == name]
+    longest = [recipe.shards.max_tokens for recipe in recipes if recipe.task == task.name]
     terminal = (task.terminal_action,)
     return TaskRule(task.name, task.style, terminal, task.allowed_actions, task.min_chars, max(longest, default=None))
 
@@ -278,7 +282,7 @@ def task_rule(name: str, recipes: Iterable[Recipe]) -> TaskRule:
 def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
     """The recipe's strategy with our wording, or with that of the prompt file it names."""
     strategy = STRATEGIES[recipe.strategy.name]
-    instruction = get_task(recipe.task).instruction
+    instruction = find_task(recipe.task, load_tasks(settings)).instruction
     file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
     if file is None:
         return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))

@@ -22,7 +22,7 @@ from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_jso
 from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
 from negtraj_dagster.sql import DEFAULT_PROFILE, load_registry, profile_files
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import load_tasks
 
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
@@ -196,7 +196,7 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
     if not NAME.match(name):
         raise SettingsError(f"{path}: a recipe's name has lower-case letters, digits and _ only; rename the file")
     words: dict[str, tuple[str, list[str]]] = {
-        "task": ("task", sorted(TASKS)),
+        "task": ("task", sorted(load_tasks(settings))),
         "base_model": ("base model", [*SCRATCH_NAMES, *settings.base_models]),
         "selection.profile": ("quality profile", sorted(profile_files(load_registry(settings.sql_dirs)))),
         "strategy.name": ("strategy", sorted(STRATEGIES)),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import SettingsError
@@ -61,6 +61,52 @@ class LabelSettings(Strict):
     scorers: tuple[Literal["recorded", "task_strict", "task_lenient"], ...] = ("recorded",)
 
 
+class QuestionColumns(Strict):
+    """Which columns (or keys) of a question file hold what; a question of several columns is their texts, one after another.
+
+    Without `id` a question is named by a hash of its text. `split` may hold a split's name, `group` what must not be torn
+    apart by a split (a repository, a document).
+    """
+
+    id: str | None = None
+    question: str | tuple[str, ...] = "question"
+    answer: str = "answer"
+    facts: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+class TaskSettings(Strict):
+    """A task without code: where its questions lie, what is right, and what its agent is told.
+
+    Attributes:
+        questions: a file by split; or one file, whose rows have a split of their own or are shared out by `held_out`.
+        held_out: share of the questions by split, drawn by a hash of their group; the rest is `train`.
+        prefix_ids: whether ids count anew in each file: the split and a slash stand before them then (`test/12`).
+        answer_after: what stands before the answer in its column (`####` in GSM8K's).
+    """
+
+    questions: Path | dict[Literal["train", "practice", "gate", "test"], Path] | None = None
+    columns: QuestionColumns = QuestionColumns()
+    held_out: dict[Literal["gate", "test"], float] = {"gate": 0.05, "test": 0.1}
+    prefix_ids: bool = False
+    answer_after: str | None = None
+    score: Literal["exact", "yes_no", "number", "choice", "f1", "recorded"] = "exact"
+    instruction: str = ""
+    tools: tuple[str, ...] = ()
+    terminal_action: str = "finish"
+    style: Literal["react", "native"] = "react"
+    max_turns: int = Field(7, ge=1)
+    min_chars: int = Field(1, ge=0)
+
+    @field_validator("held_out")
+    @classmethod
+    def _leaves_questions_to_train(cls, shares: dict[str, float]) -> dict[str, float]:
+        if min(shares.values(), default=0) < 0 or sum(shares.values()) >= 1:
+            raise ValueError("shares from 0 that leave some of 1 to train")
+        return shares
+
+
 class Settings(Strict):
     """Everything a deployment sets, validated."""
 
@@ -68,6 +114,8 @@ class Settings(Strict):
     nat_dir: Path | None = None
     wordtraps: WordtrapsSettings = WordtrapsSettings()
     sources: dict[str, RolloutSource] = {}
+    tasks: dict[str, TaskSettings] = {}
+    task_modules: tuple[Path, ...] = ()
     base_models: dict[str, BaseModelSource] = {}
     recipe_dirs: tuple[Path, ...] = ()
     sql_dirs: tuple[Path, ...] = ()
@@ -115,7 +163,33 @@ def load_settings() -> Settings:
     if sql_dirs := os.environ.get("NEGTRAJ_SQL"):
         values["sql_dirs"] = sql_dirs.split(os.pathsep)
     settings = parse(Settings, {**values, "home": home}, file)
+    settings = settings.model_copy(
+        update={"tasks": _all_tasks(settings, file), "task_modules": _from(settings.task_modules, file)}
+    )
     return settings.model_copy(update={"nat_dir": _existing(settings.nat_dir, "NEGTRAJ_NAT_DIR")})
+
+
+def _all_tasks(settings: Settings, file: Path) -> dict[str, TaskSettings]:
+    """The tasks of `negtraj.toml` and of NEGTRAJ_HOME/tasks/*.toml, with paths from the folder of the file that names them."""
+    tasks = {name: _placed(task, file.parent) for name, task in settings.tasks.items()}
+    for task_file in sorted((settings.home / "tasks").glob("*.toml")):
+        if task_file.stem in tasks:
+            raise SettingsError(f"{task_file}: [tasks.{task_file.stem}] of {file} declares the same task; keep one of them")
+        tasks[task_file.stem] = _placed(parse(TaskSettings, read_toml(task_file), task_file), task_file.parent)
+    return tasks
+
+
+def _from(files: Iterable[Path], file: Path) -> tuple[Path, ...]:
+    """Paths from the folder of the file that names them."""
+    return tuple((file.parent / path.expanduser()).resolve() for path in files)
+
+
+def _placed(task: TaskSettings, folder: Path) -> TaskSettings:
+    paths_of = {"": task.questions} if isinstance(task.questions, Path) else task.questions
+    if paths_of is None:
+        return task
+    absolute = {split: (folder / path.expanduser()).resolve() for split, path in paths_of.items()}
+    return task.model_copy(update={"questions": absolute.get("", absolute)})
 
 
 def _existing(folder: Path | None, name: str) -> Path | None:

@@ -30,7 +30,7 @@ from negtraj_dagster.shards import build as shards
 from negtraj_dagster.shards import tokenize
 from negtraj_dagster.store import STORE_VERSION, Built, Store, file_sha256
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 from negtraj_dagster.tasks.question_sets import QUESTION_SETS_VERSION
 from negtraj_dagster.trajectories import corpus, labels, score, select
 from tests.support import deployment as dep
@@ -158,7 +158,7 @@ CORPUS = "trajectory_corpus/strategyqa"
 STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
     "store": (lambda: STORE_VERSION, lambda made: digest(stored_manifest(made))),
     "question_sets": (
-        lambda: [QUESTION_SETS_VERSION, {name: task.version for name, task in sorted(TASKS.items())}],
+        lambda: [QUESTION_SETS_VERSION, {name: task.version for name, task in sorted(EMBEDDED.items())}],
         lambda made: digest_json(made.content("question_sets")),
     ),
     "teacher": (lambda: collect.TEACHER_VERSION, lambda made: teacher_lines()),

@@ -11,7 +11,7 @@ from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.schema import Question
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 from tests.support import deployment as dep
 
 
@@ -80,7 +80,7 @@ def test_what_the_machine_refused_is_asked_again_by_the_next_run(
 
     for _ in range(2):  # the second run finds the first one's answer under its key
         with monkeypatch.context() as during:
-            during.setattr(TASKS["strategyqa"], "questions", refuse)
+            during.setattr(EMBEDDED["strategyqa"], "questions", refuse)
             lineage = Lineage(Store(settings.home), settings, dep.counting_child)
             published = lineage.question_sets()
         assert list(published.content["tasks"]) == ["wordtraps"]
@@ -98,7 +98,7 @@ def test_questions_of_unknown_files_are_never_published(settings: Settings, monk
     def refuse(_: object) -> None:
         raise OSError(errno.EIO, "Input/output error", "train.jsonl")
 
-    monkeypatch.setattr(TASKS["strategyqa"], "fingerprint", refuse)
+    monkeypatch.setattr(EMBEDDED["strategyqa"], "fingerprint", refuse)
     published = Lineage(Store(settings.home), settings, dep.counting_child).question_sets()
     assert list(published.content["tasks"]) == ["wordtraps"]
     assert "Input/output error" in published.content["broken"]["strategyqa"]

@@ -10,9 +10,9 @@ from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 
-WORDTRAPS = TASKS["wordtraps"]
+WORDTRAPS = EMBEDDED["wordtraps"]
 RIGHT = {
     "digits": "18",
     "a unit behind": "18 plums",
@@ -124,7 +124,7 @@ def nat_folder(root: Path) -> Path:
 
 
 def test_an_explanations_sentences_are_facts_and_its_verdict_is_none(tmp_path: Path) -> None:
-    _, test = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_folder(tmp_path / "nat")))
+    _, test = EMBEDDED["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_folder(tmp_path / "nat")))
     assert test.facts == (
         "J.D. Salinger wrote 11 stories.",
         "He met St. Clair!",
@@ -142,7 +142,7 @@ def test_an_agent_finds_evidence_for_the_questions_of_every_split(tmp_path: Path
 
 
 def test_every_published_test_question_has_facts_and_none_says_the_verdict(nat_dir: Path, tmp_path: Path) -> None:
-    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    questions = EMBEDDED["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
     held_out = [question for question in questions if question.split == "test"]
     assert len(held_out) == 500
     assert all(question.facts for question in held_out)
@@ -150,7 +150,7 @@ def test_every_published_test_question_has_facts_and_none_says_the_verdict(nat_d
 
 
 def test_most_published_test_questions_find_their_own_evidence(nat_dir: Path, tmp_path: Path) -> None:
-    questions = TASKS["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
+    questions = EMBEDDED["strategyqa"].questions(Settings(home=tmp_path, nat_dir=nat_dir))
     search = SearchTool([fact for question in questions for fact in question.facts])
     suite = [question for question in questions if question.split == "test"][::10]
     n_answered = sum(any(fact in search(question.question) for fact in question.facts) for question in suite)
@@ -182,10 +182,10 @@ NATIVE_ANSWERS = {
 
 @pytest.mark.parametrize(("task", "value", "plain"), NATIVE_ANSWERS.values(), ids=NATIVE_ANSWERS)
 def test_a_json_value_is_the_answer_that_it_means(task: str, value: str, plain: str) -> None:
-    assert TASKS[task].plain_answer(value) == plain
+    assert EMBEDDED[task].plain_answer(value) == plain
 
 
-STRATEGYQA = TASKS["strategyqa"]
+STRATEGYQA = EMBEDDED["strategyqa"]
 STRICT_YES = {"plain": "yes", "capital": "Yes", "upper case": "YES", "spaces around": " yes ", "a line break": "yes\n"}
 LENIENT_YES = {
     "a denial of something else": "It is not always blue, so the answer is Yes.",
@@ -260,9 +260,9 @@ def test_a_no_that_numbers_something_is_no_verdict(prediction: str, lenient: boo
     assert STRATEGYQA.score(prediction, "false").lenient is lenient
 
 
-@pytest.mark.parametrize("task", sorted(TASKS))
+@pytest.mark.parametrize("task", sorted(EMBEDDED))
 def test_no_answer_at_all_is_never_right(task: str) -> None:
     for answer in ("18",) if task == "wordtraps" else ("true", "false"):
-        score = TASKS[task].score(None, answer)
+        score = EMBEDDED[task].score(None, answer)
         assert not score.strict
         assert not score.lenient

@@ -12,7 +12,7 @@ from negtraj_dagster.launch import RunChild
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
-from negtraj_dagster.tasks import Task, get_task
+from negtraj_dagster.tasks import Task, task_to_job
 
 EVALUATE_VERSION = 3
 """Rises when the evaluator plays other episodes from the same inputs."""
@@ -24,7 +24,7 @@ def build_report(
     recipe: str,
     *,
     checkpoint: Published,
-    task: str,
+    task: Task,
     questions: Sequence[Question],
     passages: Sequence[str],
     prompt: Callable[[Question], list[Turn]],
@@ -58,7 +58,7 @@ def build_report(
     untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
     limits = {name: value for name, value in agent.items() if name not in untold}
     corpus = digest_json(list(passages))
-    rules_of_play = {"task": task, "rules": task_identity(get_task(task)), "decoding": dict(DECODING)}
+    rules_of_play = {"task": task.name, "rules": task_identity(task), "decoding": dict(DECODING)}
     bounds = {name: value for name, value in agent.items() if name not in ("template", "threads", "batch_size")}
     rules = digest_json([EVALUATE_VERSION, rules_of_play, corpus, bounds])
     made_of = {
@@ -100,7 +100,7 @@ def _evaluate(
     store: Store,
     folder: Path,
     checkpoint: Published,
-    task: str,
+    task: Task,
     questions: Sequence[Question],
     passages: Sequence[str],
     prompt: Callable[[Question], list[Turn]],
@@ -127,7 +127,7 @@ def _evaluate(
             "passages_path": str(scratch / "passages.json"),
             "out_dir": str(folder),
             "model_dir": str(checkpoint.folder / "model"),
-            "task": task,
+            "task": task_to_job(task),
             "questions_path": str(scratch / "questions.jsonl"),
             "prompts_path": str(scratch / "prompts.jsonl"),
             "template": agent["template"],

@@ -26,7 +26,7 @@ from negtraj_dagster.progress import open_progress
 from negtraj_dagster.reports.stats import wilson
 from negtraj_dagster.schema import Question, Turn, canonical_json
 from negtraj_dagster.store import read_json_lines
-from negtraj_dagster.tasks import Score, get_task
+from negtraj_dagster.tasks import Score, task_from_job
 
 Scorer = Callable[[str | None, str], Score]
 
@@ -53,7 +53,7 @@ def main(config_path: Path) -> None:
     config = json.loads(config_path.read_text(encoding="utf-8"))
     limits = AgentLimits(**config["agent"])
     torch.set_num_threads(limits.threads)
-    task = get_task(config["task"])
+    task = task_from_job(config["task"])
     questions = read_questions(Path(config["questions_path"]), task=task.name)
     prompts = read_prompts(Path(config["prompts_path"]), questions)
     tools = make_tools(task.tools, passages=json.loads(Path(config["passages_path"]).read_text(encoding="utf-8")))

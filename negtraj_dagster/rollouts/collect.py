@@ -16,8 +16,7 @@ from negtraj_dagster.agent.tools import TOOLS
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import replace_text
-from negtraj_dagster.tasks import get_task
-from negtraj_dagster.tasks.wordtraps import Problem, Result, Step, split_problems
+from negtraj_dagster.tasks.wordtraps import WORDTRAPS, Problem, Result, Step, split_problems
 
 TEACHER_VERSION = 1
 TRAP_SHARE = {"more": 0.75, "fewer": 0.60, "change": 0.60, "boxes": 0.60, "save": 0.65, "bags": 0.50}
@@ -87,7 +86,7 @@ def _slip(left: str, operator: str, right: str, rng: random.Random) -> str:
 
 def teacher_key(settings: Settings) -> str:
     """Identity of what the teacher would land."""
-    fingerprint = get_task("wordtraps").fingerprint(settings)
+    fingerprint = WORDTRAPS.fingerprint(settings)
     return digest_json({"teacher_version": TEACHER_VERSION, "questions": fingerprint})
 
 
@@ -105,7 +104,7 @@ def land_teacher_rollouts(settings: Settings) -> Path | None:
 
 
 def _teacher_lines(settings: Settings) -> list[str]:
-    task = get_task("wordtraps")
+    task = WORDTRAPS
     problems = split_problems(settings)["train"]
     questions = [
         Question(task.name, problem.question_id, "train", problem.text, json.dumps(problem.answer)) for problem in problems
@@ -121,7 +120,7 @@ def _teacher_lines(settings: Settings) -> list[str]:
 
 
 def _line(question: Question, episode: Episode) -> str:
-    score = get_task(question.task).score(episode.prediction, question.answer)
+    score = WORDTRAPS.score(episode.prediction, question.answer)
     return canonical_json(
         {
             "question_id": question.question_id,

@@ -18,7 +18,7 @@ from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, 
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
 from negtraj_dagster.store import Store, file_sha256
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import load_tasks
 
 READER_VERSION = 2
 ARRIVALS = "arrivals.jsonl"
@@ -89,15 +89,15 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
     Raises:
         SettingsError: the settings name a folder, a task or a format that is not there.
     """
-    landed = Landed()
+    landed, tasks = Landed(), load_tasks(settings)
     hashes = FileHashes(store)
     for landing in settings.landings:
-        for root in _landing_roots(landing, landed):
+        for root in _landing_roots(landing, tasks, landed):
             _take_files(root, landed, hashes)
     if settings.nat_dir is not None:
         _take_nat_files(settings.nat_dir, landed, hashes)
     for name, source in sorted(settings.sources.items()):
-        _check_source(name, source)
+        _check_source(name, source, tasks)
         _take_files(_Root(source.task, source.format, source.path, source.pattern), landed, hashes)
     hashes.save()
     return Landed(sorted(landed.files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
@@ -120,9 +120,9 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
     return n_matching
 
 
-def _landing_roots(landing: Path, landed: Landed) -> Iterator[_Root]:
+def _landing_roots(landing: Path, tasks: Collection[str], landed: Landed) -> Iterator[_Root]:
     """The folders <task>/<format> of a landing folder; what else lies there is listed with the remedy."""
-    for task, folder in _folders_in(landing, "", TASKS, "task", landed):
+    for task, folder in _folders_in(landing, "", tasks, "task", landed):
         for format_name, inner in _folders_in(folder, f"{task}/", FORMATS, "rollout format", landed):
             yield _Root(task, format_name, inner)
 
@@ -165,10 +165,10 @@ def _take_nat_files(nat_dir: Path, landed: Landed, hashes: "FileHashes") -> None
         )
 
 
-def _check_source(name: str, source: RolloutSource) -> None:
+def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> None:
     place = f"[sources.{name}]"
-    if source.task not in TASKS:
-        raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, TASKS)}")
+    if source.task not in tasks:
+        raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, tasks)}")
     if source.format not in FORMATS:
         raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, FORMATS)}")
     try:

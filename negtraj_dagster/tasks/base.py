@@ -33,8 +33,8 @@ class Task(ABC):
     """
 
     name: str
-    version: int = 1
-    tools: tuple[str, ...]
+    version: int | str = 1
+    tools: tuple[str, ...] = ()
     instruction: str = ""
     terminal_action: str = "finish"
     max_turns: int = 7

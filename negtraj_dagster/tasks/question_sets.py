@@ -1,6 +1,7 @@
 """Builds the question sets: every task's typed questions with a hash each, in one table."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from negtraj_dagster.errors import NegtrajError, QuestionSetError
 from negtraj_dagster.schema import EVALUATION_SPLITS, Question, digest, digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED, Task, load_tasks
 
 LOG = logging.getLogger(__name__)
 
@@ -35,18 +36,25 @@ def build_question_sets(store: Store, settings: Settings) -> Published:
     A task whose questions cannot be read keeps no other from being built: it is listed as broken, and what is made of it
     refuses to be made. What the machine refused is asked again by the next run: it is published under a key of its own.
     """
-    return _publish(store, settings, {name: _fingerprint(name, settings) for name in sorted(TASKS)})
+    tasks = load_tasks(settings)
+    return _publish(store, settings, tasks, {name: _fingerprint(tasks[name], settings) for name in sorted(tasks)})
 
 
-def _publish(store: Store, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Published:
+def _publish(
+    store: Store, settings: Settings, tasks: Mapping[str, Task], fingerprints: dict[str, dict[str, Any] | None]
+) -> Published:
     made_of = {
         "code": QUESTION_SETS_VERSION,
-        **{f"task/{name}": [task.version, digest_json(fingerprints[name])] for name, task in sorted(TASKS.items())},
+        **{
+            f"task/{name}": [task.version, digest_json(fingerprints[name])]
+            for name, task in sorted(tasks.items())
+            if name in EMBEDDED or fingerprints[name] is not None
+        },
     }
     try:
-        return store.build("question_sets", made_of, lambda folder: _build(folder, settings, fingerprints))
+        return store.build("question_sets", made_of, lambda folder: _build(folder, settings, tasks, fingerprints))
     except _UnreadError as error:
-        return _publish(store, settings, {**fingerprints, error.task: {UNREAD: str(error)}})
+        return _publish(store, settings, tasks, {**fingerprints, error.task: {UNREAD: str(error)}})
 
 
 class _UnreadError(QuestionSetError):
@@ -57,17 +65,19 @@ class _UnreadError(QuestionSetError):
         self.task = task
 
 
-def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, Any] | None]) -> Built:
+def _build(
+    folder: Path, settings: Settings, tasks_by_name: Mapping[str, Task], fingerprints: dict[str, dict[str, Any] | None]
+) -> Built:
     questions: list[Question] = []
     tasks: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     broken: dict[str, str] = {}
     for name, fingerprint in fingerprints.items():
         if fingerprint is None:
-            missing[name] = TASKS[name].missing_data_hint()
+            missing[name] = tasks_by_name[name].missing_data_hint()
             continue
         try:
-            of_task = _read_questions(name, settings, fingerprint)
+            of_task = _read_questions(tasks_by_name[name], settings, fingerprint)
         except _UnreadError:
             raise
         except (NegtrajError, UnicodeDecodeError) as error:
@@ -90,16 +100,16 @@ def _build(folder: Path, settings: Settings, fingerprints: dict[str, dict[str, A
     )
 
 
-def _read_questions(name: str, settings: Settings, fingerprint: dict[str, Any]) -> list[Question]:
+def _read_questions(task: Task, settings: Settings, fingerprint: dict[str, Any]) -> list[Question]:
     if UNREAD in fingerprint:
         raise QuestionSetError(fingerprint[UNREAD])
     try:
-        of_task = TASKS[name].questions(settings)
+        of_task = task.questions(settings)
     except Exception as error:
         if _is_unread(error):
-            raise _UnreadError(name, _message(name, error)) from error
+            raise _UnreadError(task.name, _message(task.name, error)) from error
         raise
-    _check_ids(name, of_task)
+    _check_ids(task.name, of_task)
     return of_task
 
 
@@ -108,12 +118,12 @@ def _is_unread(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, OSError) or _is_unread(error.__cause__))
 
 
-def _fingerprint(name: str, settings: Settings) -> dict[str, Any] | None:
+def _fingerprint(task: Task, settings: Settings) -> dict[str, Any] | None:
     """What a task's questions depend on; where even that cannot be read, the reason, and the task is broken."""
     try:
-        return TASKS[name].fingerprint(settings)
+        return task.fingerprint(settings)
     except (NegtrajError, OSError) as error:
-        return {UNREAD: _message(name, error)}
+        return {UNREAD: _message(task.name, error)}
 
 
 def _message(name: str, error: Exception) -> str:

@@ -10,16 +10,9 @@ from negtraj_dagster.schema import Question, Split
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import file_sha256
 from negtraj_dagster.tasks.base import Score, Task, read_json_lines
+from negtraj_dagster.tasks.scorers import is_yes_or_no, score_yes_no
 
 FILES: dict[Split, str] = {"train": "strategyqa/train.jsonl", "test": "strategyqa/test_random_500.jsonl"}
-DENIAL = re.compile(r"\b(?:not|never|neither|nor|hardly|cannot)\b|n['’]t\b")
-"""`Not yes` says neither; `No, it is not` says no."""
-CLAUSE = re.compile(r"[,.;:!?]|\b(?:so|therefore|thus|hence|answer is)\b")
-"""Begins a clause: a denial before it denies something else."""
-NUMBERED = re.compile(r"\bno\.\s*\d")
-YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
-FIRST = re.compile(r"(yes|no)(?=\W*$|\s*[,.;:!])")
-LAST = re.compile(r"\b(yes|no)\W*$")
 VERDICT = re.compile(r"\s*(?:yes|no)\b\W*", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<!\b[A-Z]\.)(?<!\b(?:Dr|Jr|Mr|Ms|No|Sr|St|vs)\.)(?<!\bMrs\.)(?<=[.!?])\s+(?=[A-Z0-9\"'(])")
 
@@ -51,22 +44,12 @@ class StrategyQa(Task):
         ]
 
     def score(self, prediction: str | None, answer: str) -> Score:
-        """Strict: exactly yes or no, any case (arXiv 2402.11651's code). Lenient: begins or ends with the one yes/no it says.
-
-        "Most likely yes" and "No, since …" are answers; "there is no study of it", "not yes" and "No. 10" are none.
-        """
-        gold = "yes" if json.loads(answer) else "no"
-        text = (prediction or "").strip().lower()
-        words = {word.lower() for word in YES_NO.findall(text)}
-        verdict = FIRST.match(text) or LAST.search(text)
-        is_clear = verdict is not None and NUMBERED.search(text) is None
-        if verdict is not None and FIRST.match(text) is None:
-            is_clear = is_clear and not DENIAL.search(CLAUSE.split(text[: verdict.start()])[-1])
-        return Score(strict=text == gold, lenient=words == {gold} and is_clear)
+        """By `score_yes_no`."""
+        return score_yes_no(prediction or "", answer)
 
     def is_valid_answer(self, prediction: str) -> bool:
-        """Yes or no and nothing else, but for case, spaces and a full stop."""
-        return prediction.strip().rstrip(".").lower() in ("yes", "no")
+        """By `is_yes_or_no`."""
+        return is_yes_or_no(prediction)
 
     def plain_answer(self, value: str) -> str:
         """Booleans are the task's yes and no."""

@@ -112,7 +112,7 @@ def test_the_child_publishes_its_result_last(base_model, tmp_path):
     config = {
         "out_dir": str(tmp_path / "out"),
         "model_dir": str(base_model),
-        "task": "wordtraps",
+        "task": {"name": "wordtraps"},
         "passages_path": str(tmp_path / "passages.json"),
         "questions_path": str(write_lines(tmp_path / "q.jsonl", [a | b for a, b in zip(rows, answers, strict=True)])),
         "prompts_path": str(

@@ -10,7 +10,7 @@ from negtraj_dagster.agent import tools
 from negtraj_dagster.reports import build
 from negtraj_dagster.schema import Question
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 
 QUESTION = Question("wordtraps", "q", "test", "What is 1 plus 1?", "2")
 AGENT = {"template": "t", "max_turns": 2, "max_new_tokens_per_turn": 8, "batch_size": 4, "threads": 1}
@@ -31,7 +31,7 @@ def report(store: Store, trained: Published, **changes: Any) -> Published:
 
     arguments: dict[str, Any] = {
         "checkpoint": trained,
-        "task": "wordtraps",
+        "task": EMBEDDED["wordtraps"],
         "questions": [QUESTION],
         "passages": ["a fact"],
         "prompt": lambda question: [{"role": "user", "content": question.question}],
@@ -87,7 +87,7 @@ def test_arms_with_other_limits_are_asked_by_other_rules(store: Store, changes: 
 def test_what_a_task_says_is_part_of_it(store: Store, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
     trained = checkpoint(store)
     report(store, trained)
-    monkeypatch.setattr(TASKS["wordtraps"], name, value, raising=False)
+    monkeypatch.setattr(EMBEDDED["wordtraps"], name, value, raising=False)
     assert not report(store, trained).reused
 
 

@@ -258,9 +258,9 @@ def _pretend_training(job: Mapping[str, Any], out: Path) -> None:
 def _pretend_evaluation(job: Mapping[str, Any], out: Path) -> None:
     from negtraj_dagster.agent.loop import Episode
     from negtraj_dagster.reports.evaluate import read_questions, write_report
-    from negtraj_dagster.tasks import get_task
+    from negtraj_dagster.tasks import task_from_job
 
-    task = get_task(job["task"])
+    task = task_from_job(job["task"])
     questions = read_questions(Path(job["questions_path"]), task=task.name)
     model = (Path(job["model_dir"]) / "model.safetensors").read_text()
     episodes = []

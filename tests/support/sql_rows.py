@@ -7,7 +7,7 @@ import polars as pl
 
 from negtraj_dagster import sql
 from negtraj_dagster.conversations import INDEX_SCHEMA
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 from negtraj_dagster.tasks.question_sets import QUESTION_SCHEMA
 from negtraj_dagster.trajectories.judging.judge import answer, verdict_rows
 from negtraj_dagster.trajectories.judging.loading import load_conversations, load_row_tables, load_set_tables, make_model
@@ -81,7 +81,7 @@ def labelled(
         truth="gold",
         rule=pl.lit("r"),
     )
-    labeller = Labeller(scorers or ("recorded",), TASKS, {}, JUDGEMENTS)
+    labeller = Labeller(scorers or ("recorded",), EMBEDDED, {}, JUDGEMENTS)
     return labeller.label(known.join(outcomes, on="rollout_key", maintain_order="left"))
 
 

@@ -11,7 +11,7 @@ from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import LabelSettings, Settings, WordtrapsSettings
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.tasks import TASKS
+from negtraj_dagster.tasks import EMBEDDED
 from negtraj_dagster.tasks.strategyqa import StrategyQa
 
 N_ROWS = 6
@@ -76,7 +76,7 @@ def test_the_first_scorer_that_knows_decides_and_its_version_is_told(store: Stor
     found = labels(score(store, with_scorers(deployment, "recorded", "task_lenient")))
     assert found["label"].to_list() == ["positive", "negative", "negative", "negative", "positive", "negative"]
     assert found["scorer"].to_list() == ["recorded"] * 3 + ["task_lenient"] * 3
-    assert found["scorer_version"].to_list() == ["1"] * 3 + [str(TASKS["strategyqa"].version)] * 3
+    assert found["scorer_version"].to_list() == ["1"] * 3 + [str(EMBEDDED["strategyqa"].version)] * 3
 
 
 def test_another_scorer_touches_only_the_rows_whose_class_flips(store: Store, deployment: Settings) -> None:

@@ -12,7 +12,7 @@ from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.schema import Question
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.store import Store
-from negtraj_dagster.tasks import TASKS, Score, Task
+from negtraj_dagster.tasks import EMBEDDED, Score, Task
 from tests.conftest import SAMPLE_DATA
 
 FORMATS = SAMPLE_DATA / "formats"
@@ -122,7 +122,7 @@ def samples() -> list[tuple[str, dict[str, Any]]]:
 def test_the_strict_profile_drops_no_coding_agent_for_being_native(
     store: Store, settings: Settings, samples: list[tuple[str, dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TASKS, "coding", Coding())
+    monkeypatch.setitem(EMBEDDED, "coding", Coding())
     folder = settings.landing / "coding" / "negtraj"
     folder.mkdir(parents=True)
     with (folder / "a.jsonl").open("w") as file:

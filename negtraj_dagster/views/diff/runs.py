@@ -6,7 +6,6 @@ from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.sql import DEFAULT_PROFILE
 from negtraj_dagster.store import Published, Store
-from negtraj_dagster.tasks import TASKS
 from negtraj_dagster.views.diff.compare import Changes, compare_objects
 from negtraj_dagster.views.diff.side import SHOWN_RUN_CHARS
 
@@ -34,7 +33,7 @@ def diff_runs(store: Store, runs: tuple[str, str], *, task: str | None = None, p
 
 
 def _find_task(store: Store, task: str | None) -> str:
-    tasks_with_corpus = [name for name in TASKS if store.history(f"trajectory_corpus/{name}")]
+    tasks_with_corpus = [asset.partition("/")[2] for asset in store.assets() if asset.startswith("trajectory_corpus/")]
     if not tasks_with_corpus:
         raise SettingsError("no trajectory_corpus has been materialized here; run `negtraj demo`, or materialize one")
     if task is None and len(tasks_with_corpus) > 1:
