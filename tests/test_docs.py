@@ -46,6 +46,7 @@ def default_text(field: FieldInfo) -> str:
         ("recipes.md", "[evaluation]", recipes.EvaluationSettings),
         ("settings.md", "negtraj.toml", settings.Settings),
         ("settings.md", "[wordtraps]", settings.WordtrapsSettings),
+        ("settings.md", "[tasks.NAME]", settings.TaskSettings),
         ("settings.md", "[sources.NAME]", settings.RolloutSource),
         ("settings.md", "[base_models.NAME]", settings.BaseModelSource),
     ],
