@@ -75,6 +75,7 @@ def _verify(home: Path, *, repair: bool) -> Verified:
         if fault := _folder_fault(home, name, verified):
             damaged.add(name)
             verified.faults.append(Fault(name, fault, "set aside, and made again by the next materialization"))
+    # what refers to something damaged is as good as damaged, and so on upwards
     while broken := list(_broken_references(home, damaged)):
         damaged |= {name for name, _ in broken}
         verified.faults += [Fault(name, fault, "dropped, and made again by the next materialization") for name, fault in broken]

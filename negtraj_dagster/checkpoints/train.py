@@ -195,6 +195,7 @@ def run_steps(
     for step in range(settings.steps):
         step_rows = next(plan)
         lr = learning_rate(step, settings)
+        # a function of the step alone: a plain loop can take the very same steps, and the tests have one do so
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         shares = rank_share(step_rows, rank=world.rank, ranks=world.ranks, micro_batch_size=micro_batch_size, n_micro=n_micro)

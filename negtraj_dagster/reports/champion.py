@@ -120,6 +120,7 @@ def choose_champion(candidates: Sequence[Candidate], incumbent: Candidate | None
     challengers = [candidate for candidate in able if candidate.identity != incumbent.identity]
     if not challengers:
         return _title(incumbent, "it holds the title, and no other candidate answers a question rightly")
+    # the more challengers, the likelier that one wins by chance: each has to be surer (Bonferroni)
     duels = [_duel(challenger, incumbent, SIGNIFICANCE / len(challengers)) for challenger in challengers]
     won = [duel for duel in duels if [duel["recipe"], duel["checkpoint"]] != incumbent.identity]
     return (won or duels)[0]
@@ -193,9 +194,11 @@ def _promote(
     holder = next(
         (candidate for candidate in champions if candidate.identity == [chosen["recipe"], chosen["checkpoint"]]), None
     )
+    # another machine may have promoted while this one compared: its champion was not among the candidates
     if store.read_text(alias) != present:
         raise _TitleMovedError
     earlier = json.loads(present) if present else None
+    # a champion that this comparison did not ask keeps what it answered where it was last asked
     comparable = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
     if holder and holder.right is not None:
         comparable = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
@@ -209,6 +212,7 @@ def _promote(
 
     if present != text:
         store.update_text(alias, take_title)
+    # after the alias: a log that is a line short is completed by the next run, a line too many would stay
     store.update_text(log, lambda history: _log_title(history or "", json.loads(store.read_text(alias) or text)))
 
 

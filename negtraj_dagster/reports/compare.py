@@ -75,6 +75,7 @@ def _compare(store: Store, folder: Path, line: str, arms: Sequence[Arm], notes: 
     (folder / "right.jsonl").write_text("".join(f"{canonical_json(row)}\n" for row in right), encoding="utf-8")
     curves = {arm.recipe: arm.checkpoint.details["loss_curve"] for arm in present}
     (folder / "comparison.html").write_text(comparison_page(line, comparison, curves), encoding="utf-8")
+    # seconds differ from run to run: in the version they would make everything below stale
     timeless = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
     content = {"arms": timeless, "pairs": comparison["pairs"], "without_data": empty}
     return Built(content=content, details={"comparison": comparison}, work={"arms_compared": len(rows)}, volatile=CLOCKED)

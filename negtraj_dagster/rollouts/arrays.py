@@ -74,12 +74,12 @@ def balanced_end(text: str, start: int, limit: int) -> int | None:
     for token in TOKEN.finditer(text, start, limit):
         char = token[0][0]
         if char == '"':
-            if len(token[0]) == 1 or token[0][-1] != '"':
+            if len(token[0]) == 1 or token[0][-1] != '"':  # a string that never ends: brackets behind it may be text
                 return None
         elif char in "[{":
             closing.append("]" if char == "[" else "}")
         elif char == ",":
-            if not closing:
+            if not closing:  # a bare value, a number or a word, ends here
                 return token.start()
         elif not closing:
             return token.start() if char == "]" else None
@@ -164,6 +164,7 @@ class _RecordLines:
         has_keys_further_left = re.search(rf'\n[ \t]{{0,{len(indentation)}}}"[^"\n]*"[ \t]*:', text)
         if not text[first:position].rstrip().endswith(",") or has_keys_further_left:
             return None
+        # a guess is only taken if it explains everything to the array's end: a wrong one would invent records
         pattern = re.compile(rf"\n{indentation}\{{")
         while position < len(text):
             limit = match.end() - 1 if (match := pattern.search(text, position)) else len(text)

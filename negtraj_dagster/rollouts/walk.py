@@ -52,6 +52,7 @@ def walk_folder(root: Path) -> Walk:
     walk, names_of = Walk(), dict[tuple[int, int], str]()
     folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
     while folders or links:
+        # links last: a folder that is reached both ways is read by its own name, whatever the order of names
         folder, name = (folders or links).popleft()
         try:
             status = folder.stat()
@@ -62,6 +63,7 @@ def walk_folder(root: Path) -> Walk:
                 continue
             entries = list_folder(folder)
         except OSError as error:
+            # a landing folder that nobody made yet is no fault; a dangling link is, and a folder that vanished meanwhile
             if name or root.is_symlink() or not isinstance(error, FileNotFoundError):
                 walk.passed.append(Passed(name, why_unlisted(error), True))
             continue

@@ -192,6 +192,7 @@ class Prover:
             ids, spans = self._without_row_end(ids, spans, whole)
         text = RowText(ids, spans, turns, tools, whole)
         targets = self._find_targets(text, trained)
+        # one walk over the row: what lies between two targets has to read as the text between them, so nothing is left unread
         at_token = at_text = 0
         for target in targets:
             self._check_reads(
@@ -199,6 +200,7 @@ class Prover:
             )
             at_token, at_text = self._prove_target(text, target)
         self._check_reads(ids[at_token:], whole[at_text:], "what follows the last target")
+        # spans behind the first target were compared turn by turn; one before it belongs to no turn at all
         first_start = targets[0].start if targets else len(ids)
         if outside := [span for span in spans if span.start < first_start]:
             raise MaskError(f"tokens {outside[0].start} to {outside[0].end} are trained before the first target")

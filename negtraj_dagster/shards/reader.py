@@ -181,6 +181,7 @@ def _manifest(folder: Path, asset: str, key: str) -> dict[str, Any]:
     manifest = _json(path)
     if manifest.get("store_version") != STORE_VERSION:
         raise ShardFormatError(f"{path}: store version {manifest.get('store_version')!r}, this reader knows {STORE_VERSION}")
+    # the seal first: no other field means anything before
     if manifest.get("seal") != _digest({name: value for name, value in manifest.items() if name != "seal"}):
         raise ShardFormatError(f"{path}: was altered, its seal does not fit its text")
     if wrong := [name for name, kind in MANIFEST_FIELDS.items() if not isinstance(manifest.get(name), kind)]:

@@ -126,6 +126,7 @@ def token_keys(store: Store, rule: TokenRule) -> pl.DataFrame:
     ]
     empty = KEY_SCHEMA.to_frame().with_columns(segment=pl.lit(""))
     rows = pl.concat([empty, *frames], how="diagonal").with_columns(pl.col("n_left_out").fill_null(0))
+    # machines that share a store do not wait for each other: two may have made the same row
     return rows.unique("token_key", keep="first", maintain_order=True)
 
 
@@ -180,6 +181,7 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
         encoded = tokenizer.encode(part, [missing[key] for key in part])
         batch = pa.record_batch(encoded)
         n_kept_of = {key: n_kept for key, n_kept, _, _ in encoded.cut}
+        # a row cut between any two tokens ends nowhere that a proof could be made of: it is held to its whole row instead
         if rule.cuts_rows and n_kept_of:
             _prove_cut_rows(rule, prover, batch, {key: missing[key] for key in n_kept_of})
             proof = prover.prove(_without(batch, set(n_kept_of)), missing, has_straddling=encoded.n_straddling > 0)

@@ -72,6 +72,7 @@ def find_weight_fault(
     texts = [reader.read(ids[a:b]) for a, b in itertools.pairwise(borders)]
     if "".join(texts) != reader.read(ids[start:end]) or borders[-1] > end:
         return "its borders lie inside of characters, so that weights cannot be told"
+    # token borders as places in the turn's text: a span's first and last token may begin or end inside of a stretch
     places, at = {borders[0]: 0}, 0
     for border, text in zip(borders[1:], texts, strict=True):
         at += len(text)
@@ -84,6 +85,7 @@ def find_weight_fault(
         wrong = next((at for at in range(inner_first, inner_last) if weights[at] != span.weight), None)
         if wrong is not None:
             return f"character {wrong} of the turn has weight {span.weight}, expected {weights[wrong]}"
+        # its outer tokens may straddle a border, yet some character of the span must be what it is trained for
         if not any(weights[at] == span.weight for at in range(first, max(last, first + 1))):
             return f"tokens {span.start} to {span.end} have weight {span.weight}, which none of their characters should have"
         is_covered[first:last] = [True] * (last - first)

@@ -41,6 +41,7 @@ def profile_verdicts(verdicts: pl.DataFrame, profile: Acting) -> pl.DataFrame:
 
     Verdicts that no SQL file made (version "1") act under every profile.
     """
+    # by version, too: a verdict of a file as it was before its last edit acts under no profile
     acting = [(name, version, severity) for (name, version), severity in profile.acting().items()]
     table = pl.DataFrame(acting, schema=dict.fromkeys(("filter", "version", "acting"), pl.String), orient="row")
     joined = verdicts.join(table, on=["filter", "version"], how="left", maintain_order="left")
@@ -87,6 +88,7 @@ def _drop_twins(judged: pl.DataFrame, twins: pl.DataFrame, nearest: frozenset[st
     concerned = pl.DataFrame({"rollout_key": list(earlier)})
     for key in judged.join(concerned, on="rollout_key", how="semi", maintain_order="left")["rollout_key"].to_list():
         for name, twin in earlier[key]:
+            # a filter that names the nearest twin only hands on whom that twin repeats: a chain of copies has one survivor
             first = surviving.get((name, twin)) or (twin if twin in survivors else "")
             if first and key in survivors:
                 why[key] = f"filter {name}: of {first[:12]}"
