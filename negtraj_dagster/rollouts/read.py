@@ -5,11 +5,12 @@ and the index of all rollouts. Conversations stay with their records; the index 
 """
 
 import hashlib
+import io
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import polars as pl
 
@@ -20,6 +21,7 @@ from negtraj_dagster.rollouts.arrays import Slice, array_slices
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
+from negtraj_dagster.rollouts.packed import LandedBytes, PackedError, packed_array, packed_lines
 from negtraj_dagster.rollouts.records import holds_array, line_slices, parse_record, text_of_array
 from negtraj_dagster.rollouts.tombstones import read_tombstones
 from negtraj_dagster.rollouts.walk import why_unlisted
@@ -36,8 +38,8 @@ BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
-BEGINNING_BYTES = 1 << 16
-"""Read to tell an array from lines."""
+BUFFER_BYTES = 1 << 20
+"""Read at a time; the first so many tell an array from lines."""
 
 
 @dataclass
@@ -171,34 +173,30 @@ def _iter_slices(file: LandedFile) -> Iterator[Slice]:
     Raises:
         RolloutFormatError: the file cannot be read any more, or is not the one that was found.
     """
-    hasher = hashlib.sha256()
     try:
-        with file.path.open("rb") as handle:
-            is_array = holds_array(handle.read(BEGINNING_BYTES))
-            handle.seek(0)
-            yield from _array_of(handle, hasher) if is_array else line_slices(_hashed(handle, hasher))
-            for rest in iter(lambda: handle.read(BEGINNING_BYTES), b""):
-                hasher.update(rest)
+        with LandedBytes(file.path) as source:
+            handle = io.BufferedReader(source, BUFFER_BYTES)  # closes the source when it goes, so it has to stay
+            try:
+                yield from _slices_of(handle, is_packed=source.is_packed)
+            except PackedError as error:
+                yield Slice("file", None, str(error), file.size_bytes)
+            sha256 = source.sha256()
     except OSError as error:
         raise RolloutFormatError(f"{visible_name(str(file.path))}: {why_unlisted(error)}; run again") from error
-    if hasher.hexdigest() != file.sha256:
+    if sha256 != file.sha256:
         raise RolloutFormatError(
             f"{visible_name(str(file.path))}: changed while it was read; land files by rename, and run again"
         )
 
 
-def _hashed(lines: Iterable[bytes], hasher: "hashlib._Hash") -> Iterator[bytes]:
-    for line in lines:
-        hasher.update(line)
-        yield line
-
-
-def _array_of(handle: BinaryIO, hasher: "hashlib._Hash") -> Iterator[Slice]:
-    raw = handle.read()
-    hasher.update(raw)
+def _slices_of(handle: io.BufferedReader, *, is_packed: bool) -> Iterator[Slice]:
+    if not holds_array(handle.peek(BUFFER_BYTES)):
+        yield from line_slices(packed_lines(handle) if is_packed else handle)
+        return
+    raw = packed_array(handle) if is_packed else handle.read()
     text = text_of_array(raw)
-    del raw
-    return array_slices(text)
+    del raw  # the array's text is as large
+    yield from array_slices(text)
 
 
 def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:

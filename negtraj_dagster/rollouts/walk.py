@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from negtraj_dagster.printable import visible_name
+from negtraj_dagster.rollouts.packed import PACKINGS
 
-SUFFIXES = (".json", ".jsonl")
+SUFFIXES = tuple(f"{kind}{packing}" for kind in (".json", ".jsonl") for packing in ("", *PACKINGS))
 HIDDEN = "hidden: its name begins with a dot"
 ROLLOUTS_OTHERWISE = re.compile(r"\.(jsonl?|ndjson|jsonlines|parquet|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
 """Names of files that may well hold rollouts, in a spelling or packing that is not read."""
@@ -110,8 +111,8 @@ def _why_passed(entry: os.DirEntry[str], name: str) -> Passed | None:
     if not stat.S_ISREG(mode):
         return Passed(name, "a pipe, socket or device; only files are read", True)
     if is_packed:
-        return Passed(name, f"only {' and '.join(SUFFIXES)} files are read; unpack, convert or rename it", True)
-    return None if has_suffix else Passed(name, f"not a visible {' or '.join(SUFFIXES)} file", False)
+        return Passed(name, f"only {', '.join(SUFFIXES)} files are read; unpack, convert or rename it", True)
+    return None if has_suffix else Passed(name, "not a visible .json or .jsonl file, nor one packed by gzip or zstd", False)
 
 
 def _is_utf8(name: str) -> bool:

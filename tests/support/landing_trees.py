@@ -132,7 +132,7 @@ def empty(tree: Tree) -> None:
 
 
 def other_file(tree: Tree) -> None:
-    path = tree.path(tree.rng.choice([".txt", ".json.gz", ""]))
+    path = tree.path(tree.rng.choice([".txt", ".json.bz2", ""]))
     path.write_text(tree.rng.choice(["notes", "{}"]))
     tree.expect_listed(path)
 
