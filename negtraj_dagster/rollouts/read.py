@@ -175,11 +175,7 @@ def _iter_slices(file: LandedFile) -> Iterator[Slice]:
     """
     try:
         with LandedBytes(file.path) as source:
-            handle = io.BufferedReader(source, BUFFER_BYTES)  # closes the source when it goes, so it has to stay
-            try:
-                yield from _slices_of(handle, is_packed=source.is_packed)
-            except PackedError as error:
-                yield Slice("file", None, str(error), file.size_bytes)
+            yield from _slices_in(source, file.size_bytes)
             sha256 = source.sha256()
     except OSError as error:
         raise RolloutFormatError(f"{visible_name(str(file.path))}: {why_unlisted(error)}; run again") from error
@@ -189,7 +185,26 @@ def _iter_slices(file: LandedFile) -> Iterator[Slice]:
         )
 
 
-def _slices_of(handle: io.BufferedReader, *, is_packed: bool) -> Iterator[Slice]:
+def file_slices(path: Path) -> Iterator[Slice]:
+    """The records of a file that has not landed yet, as a run would find them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with LandedBytes(path) as source:
+        yield from _slices_in(source, path.stat().st_size)
+
+
+def _slices_in(source: LandedBytes, size_bytes: int) -> Iterator[Slice]:
+    handle = io.BufferedReader(source, BUFFER_BYTES)
+    try:
+        yield from _slices_of(handle, is_packed=source.is_packed)
+    except PackedError as error:
+        yield Slice("file", None, str(error), size_bytes)
+    handle.detach()  # or it closes the source when it goes
+
+
+def _slices_of(handle: "io.BufferedReader[LandedBytes]", *, is_packed: bool) -> Iterator[Slice]:
     if not holds_array(handle.peek(BUFFER_BYTES)):
         yield from line_slices(packed_lines(handle) if is_packed else handle)
         return

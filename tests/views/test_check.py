@@ -1,0 +1,115 @@
+"""`negtraj check`: what a file is, what passes, the first fault of each kind, whose questions it answers."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from negtraj_dagster import cli, exit_codes
+from negtraj_dagster.settings import Settings, load_settings
+from negtraj_dagster.tasks import EMBEDDED
+from negtraj_dagster.views.check import check_file
+from tests.rollouts.test_read import line
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "negtraj.toml").write_text("[wordtraps]\nn_train_questions = 20\nn_gate_questions = 5\nn_test_questions = 5\n")
+    return folder
+
+
+def write(tmp_path: Path, text: str, name: str = "a.jsonl") -> Path:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+def tree(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_a_file_that_passes_ends_well_and_writes_nothing(
+    tmp_path: Path, home: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, line("q1", reward=True) + line("q2", reward=False) + line("q3"), name)
+    before = tree(tmp_path)
+    assert cli.main(["check", str(path)]) == exit_codes.SUCCESS
+    printed = capsys.readouterr().out
+    assert f"{path}: 3 records" in printed
+    assert "3 of them are read as negtraj" in printed
+    assert "Outcomes: 1 right, 1 wrong, 1 not recorded." in printed
+    assert "no task here knows these ids ('q1', 'q2', 'q3', …)" in printed
+    assert 'format = "negtraj"' in printed
+    assert tree(tmp_path) == before
+
+
+def test_each_kind_of_fault_is_told_once_by_its_first_place(tmp_path: Path, home: Path, settings: Settings) -> None:
+    bad = [json.dumps({"question_id": f"q{n}"}) for n in range(7)] + ["{bad", "{worse"]
+    path = write(tmp_path, line("q") * 2 + "\n".join(bad))
+    checked = check_file(path, settings)
+    assert not checked.is_whole
+    assert (checked.best.name, checked.best.n_read, checked.n_records) == ("negtraj", 2, 11)
+    (missing,) = [kind for kind in checked.best.faults.values() if "messages" in kind[1]]
+    assert (missing[0], missing[2]) == ("line 3", 7)
+    assert sum(kind[2] for kind in checked.best.faults.values()) == 9
+
+
+def test_a_record_that_is_not_read_is_a_failure_for_scripts(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(write(tmp_path, line("q1") + "{bad\n"))]) == exit_codes.FAILED
+    assert "1 x  line 2: not JSON" in capsys.readouterr().out
+
+
+def test_the_task_whose_questions_are_answered_is_found(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = load_settings()
+    identifier = EMBEDDED["wordtraps"].questions(settings)[0].question_id
+    path = write(tmp_path, line(identifier) + line("elsewhere"))
+    cli.main(["check", str(path)])
+    printed = capsys.readouterr().out
+    assert "Questions: 1 of 2 ids are questions of wordtraps." in printed
+    assert "copy it to landing/wordtraps/negtraj/" in printed
+
+
+@pytest.mark.parametrize(
+    ("record", "shape"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "OpenAI chat messages"),
+        ({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}, "ShareGPT conversations"),
+        ({"schema_version": "ATIF-v1.5", "steps": []}, "an ATIF trajectory"),
+    ],
+    ids=["openai", "sharegpt", "atif"],
+)
+@pytest.mark.parametrize("indent", [None, 2], ids=["one line", "many lines"])
+def test_a_public_layout_is_told_by_its_name(
+    tmp_path: Path, home: Path, record: dict[str, object], shape: str, indent: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(write(tmp_path, json.dumps(record, indent=indent)))]) == exit_codes.FAILED
+    assert f"No format reads it; it looks like {shape}." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("gone.jsonl", "No such file"), ("a.txt", "only .json, .json.gz, .json.zst, .jsonl, ")],
+    ids=["missing", "suffix"],
+)
+def test_what_is_no_file_of_rollouts_is_refused_by_name(
+    tmp_path: Path, home: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(tmp_path / name)]) == exit_codes.FAILED
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_task_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(write(tmp_path, line("q"))), "--task", "wordtrap"]) == exit_codes.FAILED
+    assert "no task 'wordtrap'; did you mean 'wordtraps'?" in capsys.readouterr().err
+
+
+def test_the_real_nat_file_is_read_but_for_its_empty_records(nat_dir: Path, settings: Settings) -> None:
+    checked = check_file(nat_dir / "strategyqa" / "strategyqa_gpt-3.5_positive.json", settings)
+    assert (checked.best.name, checked.best.n_read, checked.n_records) == ("nat", 1070, 1070)
+    assert checked.best.rewards[True] == 1070
