@@ -29,6 +29,9 @@ RECORD_SCHEMA = pl.Schema(
         "session": pl.String,
         "licence": pl.String,
         "origin_url": pl.String,
+        "score": pl.Float64,
+        "parent": pl.String,
+        "question_group": pl.String,
     }
 )
 """One record as it was read: a row, or a `fault` and nothing else. `rollout_key` is that of its first occurrence."""
@@ -46,9 +49,9 @@ PIECE_SCHEMA = pl.Schema(
 """Which records a file holds, by their `number`; `fault` where there was none to be had at that place, and then no key.
 `n_unread` counts the file's bytes that stand there, and are lost where it is refused."""
 
-CONVERSATION_SCHEMA = pl.Schema({"base_key": pl.String, "conversation": pl.String, "tools": pl.String, "tokenizer": pl.String})
-"""`conversation` is canonical JSON text of the turns; the rest is the rollout's, null where it has none. Older segments lack
-`tools` and `tokenizer`: null there, too."""
+CONVERSATION_SCHEMA = pl.Schema(dict.fromkeys(("base_key", "conversation", "tools", "tokenizer", "prompt", "extra"), pl.String))
+"""`conversation` and `prompt` are canonical JSON text of turns; all but the key and the conversation is null where the rollout
+has none, and in older segments, which lack the column."""
 
 INDEX_SCHEMA = pl.Schema(
     {
@@ -69,6 +72,9 @@ INDEX_SCHEMA = pl.Schema(
         "base_key": pl.String,
         "origin_file": pl.String,
         "origin_place": pl.String,
+        "score": pl.Float64,
+        "parent": pl.String,
+        "question_group": pl.String,
     }
 )
 """One rollout of `raw_rollouts`. `base_key` finds its conversation; `origin_place` says `line 3` of `origin_file`."""
@@ -81,8 +87,9 @@ BATCH_ROWS = 512
 
 
 def read_index(store: Store, raw: Published) -> pl.DataFrame:
-    """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`)."""
-    return pl.read_parquet(store.file(raw.folder, "rollouts.parquet"), glob=False)
+    """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`); a column that came later is null in older ones."""
+    index = pl.read_parquet(store.file(raw.folder, "rollouts.parquet"), glob=False)
+    return pl.concat([INDEX_SCHEMA.to_frame(), index], how="diagonal").select(INDEX_SCHEMA.names())
 
 
 def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl.DataFrame:

@@ -37,9 +37,9 @@ class AssetKind:
 ASSET_KINDS = {
     kind.name: kind
     for kind in (  # in an order that can be built
-        AssetKind("question_sets", "question_sets"),
-        AssetKind("base_model", "base_model/{base_model}"),
         AssetKind("raw_rollouts", "raw_rollouts"),
+        AssetKind("question_sets", "question_sets", ("raw_rollouts",)),
+        AssetKind("base_model", "base_model/{base_model}"),
         AssetKind("scored_trajectories", "scored_trajectories", ("raw_rollouts", "question_sets")),
         AssetKind("trajectory_corpus", "trajectory_corpus/{task}", ("raw_rollouts", "scored_trajectories", "question_sets")),
         AssetKind("training_selection", "{recipe}/training_selection", ("trajectory_corpus", "question_sets")),

@@ -12,6 +12,7 @@ from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
+from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.graph import parse_key
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
@@ -31,6 +32,7 @@ from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import Task, find_task, load_tasks
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
+from negtraj_dagster.tasks.recorded import UNKNOWN_ANSWER
 from negtraj_dagster.trajectories.corpus import build_corpus
 from negtraj_dagster.trajectories.judging.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
@@ -84,7 +86,7 @@ class Lineage:
 
     def question_sets(self) -> Published:
         """`question_sets`."""
-        return build_question_sets(self.store, self.settings)
+        return build_question_sets(self.store, self.settings, self.store.require("raw_rollouts"))
 
     def base_model(self, name: str) -> Published:
         """`base_model/<name>`."""
@@ -201,7 +203,11 @@ class Lineage:
 
     def suite(self, recipe: Recipe) -> list[Question]:
         """The questions the recipe's checkpoint is evaluated on."""
-        of_split = [question for question in self._questions(recipe) if question.split == recipe.evaluation.split]
+        of_split = [
+            question
+            for question in self._questions(recipe)
+            if question.split == recipe.evaluation.split and (question.prompt is None or question.answer != UNKNOWN_ANSWER)
+        ]
         return of_split[: recipe.evaluation.max_questions]
 
     def passages(self, recipe: Recipe) -> list[str]:
@@ -282,7 +288,13 @@ def task_rule(task: Task, recipes: Iterable[Recipe]) -> TaskRule:
 def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
     """The recipe's strategy with our wording, or with that of the prompt file it names."""
     strategy = STRATEGIES[recipe.strategy.name]
-    instruction = find_task(recipe.task, load_tasks(settings)).instruction
+    task = find_task(recipe.task, load_tasks(settings))
+    instruction = task.instruction
+    if task.has_recorded_questions and recipe.strategy.prompt_file is not None:
+        raise SettingsError(
+            f"recipe {recipe.name}: strategy.prompt_file beside the task {task.name}, whose prompts are the recorded ones; "
+            f"leave it out"
+        )
     file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
     if file is None:
         return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))

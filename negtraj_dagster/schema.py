@@ -90,7 +90,13 @@ class Label(StrEnum):
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a task's question set. `answer` is JSON text, so booleans, numbers and strings stay apart."""
+    """One question of a task's question set.
+
+    Attributes:
+        answer: JSON text, so booleans, numbers and strings stay apart; `null` where nobody wrote down what is right.
+        prompt: JSON text of the turns before the agent's first, where rollouts bring them; `question` says then what the last
+            user turn asks. None = the project writes the prompt.
+    """
 
     task: str
     question_id: str
@@ -98,11 +104,13 @@ class Question:
     question: str
     answer: str
     facts: tuple[str, ...] = ()
+    prompt: str | None = None
 
     @property
     def question_hash(self) -> str:
         """Identity of what is asked and what is right: a change of either is a new hash."""
-        return digest(self.task, self.question, self.answer, *self.facts)
+        prompt = () if self.prompt is None else ("prompt", self.prompt)
+        return digest(self.task, self.question, self.answer, *self.facts, *prompt)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,12 @@ class Rollout:
     """One recorded episode, before any judgement. The question's text is joined later, by `question_id`.
 
     Attributes:
+        turns: from the agent's first one on.
+        prompt: the turns before it, where the record holds them; nothing in them is ever trained.
+        score: how good the outcome is, as a number of the recording system's own scale.
+        parent: the segment or session that this one went on from, by the recording system's name.
+        group: what must not be torn apart by a split: an instance, a repository.
+        extra: JSON text of the record's keys that have no place of their own.
         tools: JSON text of the list of tool schemas that the agent was given, verbatim.
         tokenizer: sha256 of the tokenizer.json, or the name of the model, that the turns' `token_ids` are of.
     """
@@ -128,10 +142,16 @@ class Rollout:
     origin_url: str | None = None
     tools: str | None = None
     tokenizer: str | None = None
+    prompt: tuple[Turn, ...] = ()
+    score: float | None = None
+    parent: str | None = None
+    group: str | None = None
+    extra: str | None = None
 
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
-        extras = {"tools": self.tools, "tokenizer": self.tokenizer}
+        prompt = canonical_json(list(self.prompt)) if self.prompt else None
+        extras = {"tools": self.tools, "tokenizer": self.tokenizer, "prompt": prompt}
         present_extras = {name: text for name, text in extras.items() if text is not None}
         extra_parts = (
             [canonical_json(present_extras)] if present_extras else []

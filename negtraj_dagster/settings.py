@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from negtraj_dagster import paths
 from negtraj_dagster.errors import SettingsError
@@ -84,8 +84,11 @@ class TaskSettings(Strict):
         held_out: share of the questions by split, drawn by a hash of their group; the rest is `train`.
         prefix_ids: whether ids count anew in each file: the split and a slash stand before them then (`test/12`).
         answer_after: what stands before the answer in its column (`####` in GSM8K's).
+        kind: `recorded` = the questions are the prompts that rollouts bring; no question file is named then.
+        min_score: the recorded score from which a rollout without a recorded reward is a success.
     """
 
+    kind: Literal["questions", "recorded"] = "questions"
     questions: Path | dict[Literal["train", "practice", "gate", "test"], Path] | None = None
     columns: QuestionColumns = QuestionColumns()
     held_out: dict[Literal["gate", "test"], float] = {"gate": 0.05, "test": 0.1}
@@ -98,6 +101,13 @@ class TaskSettings(Strict):
     style: Literal["react", "native"] = "react"
     max_turns: int = Field(7, ge=1)
     min_chars: int = Field(1, ge=0)
+    min_score: float | None = None
+
+    @model_validator(mode="after")
+    def _names_files_or_records(self) -> "TaskSettings":
+        if self.kind == "recorded" and self.questions is not None:
+            raise ValueError('questions are for kind = "questions"; prompts that rollouts bring need no question file')
+        return self
 
     @field_validator("held_out")
     @classmethod

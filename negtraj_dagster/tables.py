@@ -105,9 +105,9 @@ class RowCache:
         return rows
 
     def rows_of(self, folders: Sequence[Path]) -> pl.DataFrame:
-        """All rows of some of the segments."""
+        """All rows of some of the segments; a column that older ones lack is null there."""
         frames = [pl.read_parquet(folder / "rows.parquet", glob=False) for folder in folders]
-        return pl.concat(frames) if frames else self.schema.to_frame()
+        return pl.concat([self.schema.to_frame(), *frames], how="diagonal").select(self.schema.names())
 
     def add(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame] | None = None) -> Path:
         """Publish one segment.

@@ -4,7 +4,7 @@ import dagster as dg
 
 from negtraj_dagster import base_models
 from negtraj_dagster.defs.resources import Workspace
-from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table
+from negtraj_dagster.defs.versions import code_version, per_row_schema, result, table, upstream_asset_keys
 from negtraj_dagster.schema import QUESTION_COLUMNS
 from negtraj_dagster.tasks.question_sets import QUESTION_SETS_VERSION
 
@@ -13,10 +13,11 @@ from negtraj_dagster.tasks.question_sets import QUESTION_SETS_VERSION
     group_name="data",
     kinds={"parquet", "polars"},
     tags={"stage": "questions"},
+    deps=upstream_asset_keys("question_sets"),
     code_version=code_version("question_sets", QUESTION_SETS_VERSION),
 )
 def question_sets(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    """Typed questions of every task by split (train, practice, gate, test), with a hash each.
+    """Typed questions of every task by split (train, practice, gate, test), with a hash each, those that rollouts bring, too.
 
     Tasks without data in this deployment are listed with what they need.
     """

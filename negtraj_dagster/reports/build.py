@@ -49,11 +49,14 @@ def build_report(
     Raises:
         StoreError: the checkpoint was trained with other prompts or another template than it would be asked with.
     """
+    asset = f"{recipe}/evaluation_report"
+    if why := _why_unjudged(task, questions):
+        made_of_nothing = {"code": EVALUATE_VERSION, "checkpoint": checkpoint.version, "unjudged": why}
+        return store.build(asset, made_of_nothing, lambda _: Built(content={"status": "no_data", "reason": why}))
     card = checkpoint.details.get("card", {})
     if not checkpoint.is_empty and (card["conditioning"], card["chat_template"]) != (prompt_identity, agent["template"]):
         raise StoreError(f"{recipe}/checkpoint was trained with another strategy or template; materialize it again first")
     contaminated = card.get("n_contaminated", 0) > 0
-    asset = f"{recipe}/evaluation_report"
     suite = digest_json([[question.question_id, question.question_hash] for question in questions])
     untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
     limits = {name: value for name, value in agent.items() if name not in untold}
@@ -79,6 +82,18 @@ def build_report(
         return _describe(folder, recipe, checkpoint, suite, rules, contaminated)
 
     return store.build(asset, made_of, write)
+
+
+def _why_unjudged(task: Task, questions: Sequence[Question]) -> str | None:
+    """Why nothing of this task's can be evaluated here; None where it can."""
+    if not task.scores_answers:
+        return (
+            f"outcomes of {task.name} are recorded by the system that ran the agent: no answer can be judged here, so its "
+            f"checkpoints are evaluated there"
+        )
+    if task.has_recorded_questions and not questions:
+        return f"no recorded prompt of this split of {task.name} comes with a right answer (gold)"
+    return None
 
 
 def sums_depend_on_batch(checkpoint: Published) -> bool:

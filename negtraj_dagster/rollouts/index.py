@@ -18,10 +18,13 @@ from negtraj_dagster.store import REMEDY, Built, Store, write_text_durably
 from negtraj_dagster.tables import RowCache, frame_digest
 
 LOG = logging.getLogger(__name__)
-OUTCOME = ("reward", "pred", "gold")
-PROVENANCE = ("subject", "session", "licence", "origin_url")
+OUTCOME = ("reward", "pred", "gold", "score")
+PROVENANCE = ("subject", "session", "licence", "origin_url", "parent")
 NOT_IDENTITY = ("ingest_seq", "origin_file", "origin_place")
 """Where a rollout stands and is kept: two homes that hold the same rollouts in the same order have one version."""
+
+
+LATER_COLUMNS = ("score", "parent", "question_group")
 
 
 def write_index(
@@ -67,7 +70,7 @@ def write_index(
     _write_quarantine(folder, bad)
     reasons = Counter(bad["fault"].to_list())
     return Built(
-        content={"n_rollouts": index.height, "rows": frame_digest(index.drop(NOT_IDENTITY))},
+        content={"n_rollouts": index.height, "rows": frame_digest(_identity(index))},
         details={
             "files": _summaries(files, places),
             "n_files": len(files),
@@ -83,6 +86,12 @@ def write_index(
         volatile=("places.parquet",),
         refers=store.refer([*segments, *pieces]),
     )
+
+
+def _identity(index: pl.DataFrame) -> pl.DataFrame:
+    """What makes two indexes one; a column that came later counts only where a rollout has something in it."""
+    empty = [name for name in LATER_COLUMNS if index[name].null_count() == index.height]
+    return index.drop(*NOT_IDENTITY, *empty)
 
 
 def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:
@@ -140,7 +149,7 @@ def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, li
     for segment in segments:
         rows = pl.read_parquet(segment / "rows.parquet", glob=False)
         frames.append(rows.with_columns(segment=pl.lit(store.name(segment))))
-    return pl.concat(frames).unique("record_key", keep="first", maintain_order=True), segments
+    return pl.concat(frames, how="diagonal").unique("record_key", keep="first", maintain_order=True), segments
 
 
 def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:
@@ -161,7 +170,7 @@ def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:
 def _one_row_a_key(rows: pl.DataFrame) -> pl.DataFrame:
     """Each rollout at its first place, with the outcome and the provenance that the newest file gives that gives any."""
     first = rows.unique("rollout_key", keep="first", maintain_order=True)
-    by_outcome = rows.sort(pl.col("reward").is_not_null(), maintain_order=True)
+    by_outcome = rows.sort(pl.any_horizontal(pl.col("reward", "score").is_not_null()), maintain_order=True)
     newest = by_outcome.unique("rollout_key", keep="last", maintain_order=True).select("rollout_key", *OUTCOME)
     provenance = rows.group_by("rollout_key").agg(pl.col(name).drop_nulls().last() for name in PROVENANCE)
     joined = first.drop(OUTCOME + PROVENANCE).join(newest, on="rollout_key", how="left", maintain_order="left")

@@ -7,7 +7,7 @@ run keeps the hash it had then. `negtraj verify` hashes all of them again.
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, 
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
 from negtraj_dagster.store import Store, file_sha256
-from negtraj_dagster.tasks import load_tasks
+from negtraj_dagster.tasks import Task, load_tasks
 
 READER_VERSION = 2
+RECORDED_VERSION = 1
+"""Rises when a recorded prompt gets another id."""
 ARRIVALS = "arrivals.jsonl"
 FILE_HASHES = "cache/file_hashes.json"
 SETTLED_NS = 2_000_000_000
@@ -38,11 +40,13 @@ class LandedFile:
     name: str
     sha256: str
     size_bytes: int
+    has_recorded_questions: bool = False
 
     @property
     def table(self) -> str:
         """Where records of this kind are kept once read."""
-        return f"rollouts/{self.task}-{self.format}-{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
+        kind = f"-recorded-{RECORDED_VERSION}" if self.has_recorded_questions else ""
+        return f"rollouts/{self.task}-{self.format}{kind}-{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
 
     @property
     def piece_key(self) -> str:
@@ -81,6 +85,7 @@ class _Root:
     format: str
     folder: Path
     pattern: str = "**/*"
+    has_recorded_questions: bool = False
 
 
 def find_landed_files(store: Store, settings: Settings) -> Landed:
@@ -98,7 +103,8 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
         _take_nat_files(settings.nat_dir, landed, hashes)
     for name, source in sorted(settings.sources.items()):
         _check_source(name, source, tasks)
-        _take_files(_Root(source.task, source.format, source.path, source.pattern), landed, hashes)
+        is_recorded = tasks[source.task].has_recorded_questions
+        _take_files(_Root(source.task, source.format, source.path, source.pattern, is_recorded), landed, hashes)
     hashes.save()
     return Landed(sorted(landed.files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
@@ -112,7 +118,8 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
             continue
         n_matching += 1
         try:
-            file = LandedFile(root.task, root.format, path, name, hashes.sha256(path), path.stat().st_size)
+            sha256, size_bytes = hashes.sha256(path), path.stat().st_size
+            file = LandedFile(root.task, root.format, path, name, sha256, size_bytes, root.has_recorded_questions)
         except OSError as error:
             landed.passed.append(Passed(f"{place}/{name}", why_unlisted(error), is_fault=True))
         else:
@@ -120,11 +127,11 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
     return n_matching
 
 
-def _landing_roots(landing: Path, tasks: Collection[str], landed: Landed) -> Iterator[_Root]:
+def _landing_roots(landing: Path, tasks: Mapping[str, Task], landed: Landed) -> Iterator[_Root]:
     """The folders <task>/<format> of a landing folder; what else lies there is listed with the remedy."""
     for task, folder in _folders_in(landing, "", tasks, "task", landed):
         for format_name, inner in _folders_in(folder, f"{task}/", FORMATS, "rollout format", landed):
-            yield _Root(task, format_name, inner)
+            yield _Root(task, format_name, inner, has_recorded_questions=tasks[task].has_recorded_questions)
 
 
 def _folders_in(folder: Path, place: str, words: Collection[str], kind: str, landed: Landed) -> Iterator[tuple[str, Path]]:

@@ -22,6 +22,7 @@ from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
 from negtraj_dagster.rollouts.packed import LandedBytes, PackedError, packed_array, packed_lines
+from negtraj_dagster.rollouts.recorded import with_recorded_question
 from negtraj_dagster.rollouts.records import holds_array, line_slices, parse_record, text_of_array
 from negtraj_dagster.rollouts.tombstones import read_tombstones
 from negtraj_dagster.rollouts.walk import why_unlisted
@@ -222,6 +223,8 @@ def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[di
             if record.value is None:
                 raise RolloutFormatError(record.fault)
             rollout = FORMATS[file.format](file.task, record.value)
+            if file.has_recorded_questions:
+                rollout = with_recorded_question(rollout)
         except RolloutFormatError as error:
             yield {"record_key": key, "fault": str(error)}, {}
             continue
@@ -233,12 +236,15 @@ def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[di
                 "base_key": base_key,
                 "rollout_key": digest("rollout", base_key, "0"),
                 **{name: getattr(rollout, name) for name in ("question_id", "source", "teacher", "reward", "pred", "gold")},
-                **{name: getattr(rollout, name) for name in ("subject", "session", "licence", "origin_url")},
+                **{name: getattr(rollout, name) for name in ("subject", "session", "licence", "origin_url", "score", "parent")},
+                "question_group": rollout.group,
             },
             {
                 "base_key": base_key,
                 "conversation": canonical_json(list(rollout.turns)),
                 "tools": rollout.tools,
                 "tokenizer": rollout.tokenizer,
+                "prompt": canonical_json(list(rollout.prompt)) if rollout.prompt else None,
+                "extra": rollout.extra,
             },
         )

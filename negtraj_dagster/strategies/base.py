@@ -1,5 +1,6 @@
 """What a strategy is: two pure functions, one for training and one for inference, that share their wording."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -32,10 +33,17 @@ class Strategy:
         return digest_json(body)
 
     def prompter(self, instruction: str) -> Prompter:
-        """The first prompt in the project's own words: the task's instruction, the question, the class's sentence."""
+        """The first prompt: the task's instruction, the question, the class's sentence.
+
+        A prompt that rollouts brought stands as it was recorded, without the instruction; the class's sentence follows what
+        its last user turn says.
+        """
 
         def prompt(question: Question, class_name: str | None) -> list[Turn]:
-            tagged_question = question.question + self.tags.get(class_name or "", "")
+            tag = self.tags.get(class_name or "", "")
+            if question.prompt is not None:
+                return _tagged(json.loads(question.prompt), tag)
+            tagged_question = question.question + tag
             return [{"role": "user", "content": f"{instruction}\n\n{tagged_question}" if instruction else tagged_question}]
 
         return prompt
@@ -67,6 +75,12 @@ class Strategy:
     def inference_turns(self, prompt: Prompter, question: Question) -> list[Turn]:
         """What the trained agent is asked."""
         return prompt(question, self.inference_class)
+
+
+def _tagged(prompt: list[Turn], tag: str) -> list[Turn]:
+    last = max(index for index, turn in enumerate(prompt) if turn["role"] == "user")
+    prompt[last] = {**prompt[last], "content": prompt[last]["content"] + tag}
+    return prompt
 
 
 def conditioned(turn: Turn, weight: float) -> ConditionedTurn:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from negtraj_dagster.errors import QuestionSetError
-from negtraj_dagster.schema import Question
+from negtraj_dagster.schema import Question, Split, canonical_json
 from negtraj_dagster.settings import Settings
 
 MAX_EXACT = 2**53
@@ -30,6 +30,8 @@ class Task(ABC):
         style: how its agents speak: ReAct text (Thought, Action: name[argument]), or native tool calls.
         min_chars: what an agent must at least say in an episode.
         scores_answers: whether `score` can judge by an answer's text; where tests decide, only the recorded reward counts.
+        has_recorded_questions: whether its questions are the prompts that its rollouts bring; it has no question files then.
+        min_score: the recorded score from which a rollout without a recorded reward is a success.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Task(ABC):
     style: Literal["react", "native"] = "react"
     min_chars: int = 40
     scores_answers: bool = True
+    has_recorded_questions: bool = False
+    min_score: float | None = None
 
     @abstractmethod
     def fingerprint(self, settings: Settings) -> dict[str, Any] | None:
@@ -65,6 +69,19 @@ class Task(ABC):
             value: a text as it is, any other JSON value as JSON text: `true`, `12.0`, `["a"]`.
         """
         return _plain(value)
+
+    def recorded_split(self, group: str) -> Split:
+        """The split of a group of recorded prompts; what is the same for a group always."""
+        del group
+        return "train"
+
+    def read_recorded_answer(self, gold: str) -> str | None:
+        """The right answer that a rollout was judged by, as `Question.answer`; None where it says none that can be compared."""
+        return canonical_json(gold)
+
+    def recorded_reading(self) -> object:
+        """What decides the two above, as JSON."""
+        return None
 
     def missing_data_hint(self) -> str:
         """What a user does to have this task's data."""

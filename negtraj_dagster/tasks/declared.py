@@ -1,5 +1,6 @@
 """A task without code: what settings declare, and the tasks that ship so."""
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -35,6 +36,8 @@ class DeclaredTask(Task):
         self.style = declared.style
         self.min_chars = declared.min_chars
         self.scores_answers = declared.score != "recorded"
+        self.has_recorded_questions = declared.kind == "recorded"
+        self.min_score = declared.min_score
 
     def fingerprint(self, settings: Settings) -> dict[str, Any] | None:
         """Hashes of its files and the settings by which they are read; None where no file is named."""
@@ -64,8 +67,29 @@ class DeclaredTask(Task):
         plain = super().plain_answer(value)
         return {"true": "yes", "false": "no"}.get(plain.strip().lower(), plain) if self.declared.score == "yes_no" else plain
 
+    def recorded_split(self, group: str) -> Split:
+        """By `held_out`."""
+        return draw_split(group, self.declared.held_out)
+
+    def read_recorded_answer(self, gold: str) -> str | None:
+        """By the declared rule; None where it is nothing that the rule compares."""
+        try:
+            value = json.loads(gold)
+        except ValueError:
+            value = gold
+        try:
+            return SCORERS[self.declared.score].read(value)
+        except ValueError:
+            return None
+
+    def recorded_reading(self) -> object:
+        """The shares and the rule."""
+        return [dict(sorted(self.declared.held_out.items())), self.version]
+
     def missing_data_hint(self) -> str:
-        """Which key names its files."""
+        """Which key names its files, or whose rollouts bring the questions."""
+        if self.has_recorded_questions:
+            return f"land rollouts of the task {self.name} that hold what the agent was asked"
         return f'set questions = {{train = "…", test = "…"}} under [tasks.{self.name}] in negtraj.toml'
 
     def _files(self) -> dict[str, Path]:

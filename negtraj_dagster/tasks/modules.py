@@ -9,12 +9,25 @@ from types import ModuleType
 from typing import Any
 
 from negtraj_dagster.errors import SettingsError
-from negtraj_dagster.schema import Question
+from negtraj_dagster.schema import Question, Split
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import file_sha256
 from negtraj_dagster.tasks.base import Score, Task
 
 HASH_CHARS = 16
+TAKEN_OVER = (
+    "name",
+    "tools",
+    "instruction",
+    "terminal_action",
+    "max_turns",
+    "style",
+    "min_chars",
+    "scores_answers",
+    "has_recorded_questions",
+    "min_score",
+)
+"""A user's task's own words, as they are."""
 
 
 class ModuleTask(Task):
@@ -23,7 +36,7 @@ class ModuleTask(Task):
     def __init__(self, module: Path, sha256: str, task: Task) -> None:
         self.module = module
         self._sha256, self._task = sha256, task
-        for name in ("name", "tools", "instruction", "terminal_action", "max_turns", "style", "min_chars", "scores_answers"):
+        for name in TAKEN_OVER:
             setattr(self, name, getattr(task, name))
         self.version = f"{task.version}-{sha256[:HASH_CHARS]}"
 
@@ -35,6 +48,18 @@ class ModuleTask(Task):
     def questions(self, settings: Settings) -> list[Question]:
         """The task's own."""
         return self._task.questions(settings)
+
+    def recorded_split(self, group: str) -> Split:
+        """The task's own."""
+        return self._task.recorded_split(group)
+
+    def read_recorded_answer(self, gold: str) -> str | None:
+        """The task's own."""
+        return self._task.read_recorded_answer(gold)
+
+    def recorded_reading(self) -> object:
+        """The task's own, and the file's hash."""
+        return [self._sha256, self._task.recorded_reading()]
 
     def score(self, prediction: str | None, answer: str) -> Score:
         """The task's own."""

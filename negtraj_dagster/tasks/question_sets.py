@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -12,6 +13,7 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, Question, digest, digest_j
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import EMBEDDED, Task, load_tasks
+from negtraj_dagster.tasks.recorded import RecordedQuestions
 
 LOG = logging.getLogger(__name__)
 
@@ -26,22 +28,59 @@ QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "answer": pl.String,
     "facts": pl.List(pl.String()),
     "question_hash": pl.String,
+    "prompt": pl.String,
 }
 QUESTION_SCHEMA = pl.Schema(QUESTION_TYPES)
+"""`prompt` is left out of a table in which no question has one."""
 
 
-def build_question_sets(store: Store, settings: Settings) -> Published:
+def build_question_sets(store: Store, settings: Settings, raw: Published) -> Published:
     """The questions of every task that has data here; the others are listed with what they need.
 
     A task whose questions cannot be read keeps no other from being built: it is listed as broken, and what is made of it
     refuses to be made. What the machine refused is asked again by the next run: it is published under a key of its own.
+
+    Args:
+        store: where they go.
+        settings: say which tasks there are, and where their questions lie.
+        raw: the present `raw_rollouts`, whose prompts are the questions of some tasks.
     """
     tasks = load_tasks(settings)
-    return _publish(store, settings, tasks, {name: _fingerprint(tasks[name], settings) for name in sorted(tasks)})
+    sources = {
+        name: RecordedQuestions.find(store, raw, task) if task.has_recorded_questions else _OfFiles(task, settings)
+        for name, task in sorted(tasks.items())
+    }
+    return _publish(store, tasks, sources, {name: _fingerprint(name, source) for name, source in sources.items()})
+
+
+class _Source(Protocol):
+    """Where a task's questions come from."""
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """What they depend on; None = there are none here."""
+
+    def questions(self) -> list[Question]:
+        """All of them."""
+
+
+@dataclass(frozen=True)
+class _OfFiles:
+    """Questions that a task reads or makes itself."""
+
+    task: Task
+    settings: Settings
+
+    def fingerprint(self) -> dict[str, Any] | None:
+        """The task's own."""
+        return self.task.fingerprint(self.settings)
+
+    def questions(self) -> list[Question]:
+        """The task's own."""
+        return self.task.questions(self.settings)
 
 
 def _publish(
-    store: Store, settings: Settings, tasks: Mapping[str, Task], fingerprints: dict[str, dict[str, Any] | None]
+    store: Store, tasks: Mapping[str, Task], sources: Mapping[str, _Source], fingerprints: dict[str, dict[str, Any] | None]
 ) -> Published:
     made_of = {
         "code": QUESTION_SETS_VERSION,
@@ -52,9 +91,9 @@ def _publish(
         },
     }
     try:
-        return store.build("question_sets", made_of, lambda folder: _build(folder, settings, tasks, fingerprints))
+        return store.build("question_sets", made_of, lambda folder: _build(folder, tasks, sources, fingerprints))
     except _UnreadError as error:
-        return _publish(store, settings, tasks, {**fingerprints, error.task: {UNREAD: str(error)}})
+        return _publish(store, tasks, sources, {**fingerprints, error.task: {UNREAD: str(error)}})
 
 
 class _UnreadError(QuestionSetError):
@@ -66,7 +105,10 @@ class _UnreadError(QuestionSetError):
 
 
 def _build(
-    folder: Path, settings: Settings, tasks_by_name: Mapping[str, Task], fingerprints: dict[str, dict[str, Any] | None]
+    folder: Path,
+    tasks_by_name: Mapping[str, Task],
+    sources: Mapping[str, _Source],
+    fingerprints: dict[str, dict[str, Any] | None],
 ) -> Built:
     questions: list[Question] = []
     tasks: dict[str, dict[str, Any]] = {}
@@ -77,7 +119,7 @@ def _build(
             missing[name] = tasks_by_name[name].missing_data_hint()
             continue
         try:
-            of_task = _read_questions(tasks_by_name[name], settings, fingerprint)
+            of_task = _read_questions(name, sources[name], fingerprint)
         except _UnreadError:
             raise
         except (NegtrajError, UnicodeDecodeError) as error:
@@ -91,8 +133,11 @@ def _build(
             "asked": digest(*(f"{q.question_id} {q.question_hash}" for q in of_task if q.split not in EVALUATION_SPLITS)),
             **{f"n_{split}": sum(question.split == split for question in of_task) for split in splits},
         }
-    rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash) for q in questions]
-    pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row").write_parquet(folder / "questions.parquet")
+    rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash, q.prompt) for q in questions]
+    table = pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row")
+    if table["prompt"].null_count() == table.height:
+        table = table.drop("prompt")
+    table.write_parquet(folder / "questions.parquet")
     return Built(
         content={"tasks": tasks, **({"broken": broken} if broken else {})},
         details={"without_data": missing, "n_questions": len(questions)},
@@ -100,16 +145,16 @@ def _build(
     )
 
 
-def _read_questions(task: Task, settings: Settings, fingerprint: dict[str, Any]) -> list[Question]:
+def _read_questions(name: str, source: _Source, fingerprint: dict[str, Any]) -> list[Question]:
     if UNREAD in fingerprint:
         raise QuestionSetError(fingerprint[UNREAD])
     try:
-        of_task = task.questions(settings)
+        of_task = source.questions()
     except Exception as error:
         if _is_unread(error):
-            raise _UnreadError(task.name, _message(task.name, error)) from error
+            raise _UnreadError(name, _message(name, error)) from error
         raise
-    _check_ids(task.name, of_task)
+    _check_ids(name, of_task)
     return of_task
 
 
@@ -118,12 +163,12 @@ def _is_unread(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, OSError) or _is_unread(error.__cause__))
 
 
-def _fingerprint(task: Task, settings: Settings) -> dict[str, Any] | None:
+def _fingerprint(name: str, source: _Source) -> dict[str, Any] | None:
     """What a task's questions depend on; where even that cannot be read, the reason, and the task is broken."""
     try:
-        return task.fingerprint(settings)
+        return source.fingerprint()
     except (NegtrajError, OSError) as error:
-        return {UNREAD: _message(task.name, error)}
+        return {UNREAD: _message(name, error)}
 
 
 def _message(name: str, error: Exception) -> str:
@@ -156,7 +201,8 @@ def _check_ids(task: str, questions: list[Question]) -> None:
 def read_questions(store: Store, published: Published, task: str) -> list[Question]:
     """A task's questions from the published table, in its order."""
     table = pl.read_parquet(store.file(published.folder, "questions.parquet"), glob=False).filter(pl.col("task") == task)
+    columns = ("task", "question_id", "split", "question", "answer")
     return [
-        Question(row["task"], row["question_id"], row["split"], row["question"], row["answer"], tuple(row["facts"]))
+        Question(**{name: row[name] for name in columns}, facts=tuple(row["facts"]), prompt=row.get("prompt"))
         for row in table.iter_rows(named=True)
     ]

@@ -60,7 +60,9 @@ class Labeller:
     def identity(self) -> str:
         """Digest of what decides labels besides the rollouts: part of the object's key, not of a row's."""
         decisions = sorted([override.key, override.value, override.by, override.why] for override in self.overrides.values())
-        versions = sorted([name, task.version] for name, task in self.tasks.items())
+        versions = sorted(
+            [name, task.version, *([] if task.min_score is None else [task.min_score])] for name, task in self.tasks.items()
+        )
         judged = digest_json(self.judgements.rows())
         return digest_json([LABELS_VERSION, list(self.scorers), versions, decisions, judged])
 
@@ -73,7 +75,10 @@ class Labeller:
         Args:
             rollouts: index rows with `answer`, `last_words`, `style`, `rule`, `truth` (JSON text) and `question_hash`.
         """
-        scored = self._scored(self._with_unfinished_answers(rollouts)).with_columns(recorded=pl.col("reward"))
+        bounds = {name: task.min_score for name, task in self.tasks.items() if task.min_score is not None}
+        bound = pl.col("task").replace_strict(bounds or {"": None}, default=None, return_dtype=pl.Float64)
+        recorded = pl.coalesce("reward", pl.col("score") >= bound)
+        scored = self._scored(self._with_unfinished_answers(rollouts)).with_columns(recorded=recorded)
         first = pl.coalesce(*(pl.col(name) for name in self.scorers))
         by = pl.coalesce(*(pl.when(pl.col(name).is_not_null()).then(pl.lit(name)) for name in self.scorers))
         label = (
@@ -131,7 +136,10 @@ class Labeller:
         is_valid = task.is_valid_answer(plain)
         if truth is None:
             return None, None, is_valid
-        score = task.score(plain, truth)
+        try:
+            score = task.score(plain, truth)
+        except (ValueError, TypeError):  # a recorded gold that is no answer of this task
+            return None, None, is_valid
         return score.strict, score.lenient, is_valid
 
     def _overridden(self, labelled: pl.DataFrame) -> pl.DataFrame:

@@ -136,7 +136,8 @@ def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Ma
     """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
     table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
     open_questions = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
-    open_questions = open_questions.select("task", "question_id", "question", "facts", "question_hash", "answer")
+    answer = pl.when(pl.col("answer") != "null").then("answer")
+    open_questions = open_questions.select("task", "question_id", "question", "facts", "question_hash", answer)
     identities = {name: rule.identity() for name, rule in rules.items()}
     index = read_index(store, raw).with_columns(
         rule=pl.col("task").replace_strict(identities, default="", return_dtype=pl.String)

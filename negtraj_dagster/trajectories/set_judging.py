@@ -118,7 +118,8 @@ class SetJudge:
         verify_all(judge, stage, mark, requests, visible_to)
 
     def _jobs(self, rows: TaskRows, filters: Sequence[sql.Filter]) -> list[Job]:
-        held_out = frame_digest(self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS)).drop("facts"))
+        held_out_rows = self.questions.filter(pl.col("split").is_in(EVALUATION_SPLITS))
+        held_out = frame_digest(held_out_rows.drop("facts", "prompt", strict=False))
         units = set_units((filter_.scope for filter_ in filters), rows.rollouts, rows.pairs, rows.quotes, held_out)
         also_read = {"max_tokens": token_limits([self.rule]), "words": str(COMPARABLE_VERSION)}
 
