@@ -16,6 +16,7 @@ from negtraj_dagster.store import REMEDY, Published, Store
 RECORD_SCHEMA = pl.Schema(
     {
         "record_key": pl.String,
+        "part": pl.Int32,
         "fault": pl.String,
         "base_key": pl.String,
         "rollout_key": pl.String,
@@ -34,7 +35,8 @@ RECORD_SCHEMA = pl.Schema(
         "question_group": pl.String,
     }
 )
-"""One record as it was read: a row, or a `fault` and nothing else. `rollout_key` is that of its first occurrence."""
+"""What a document (a record, or a file) was read to: a row for each `part`, or a `fault` and nothing else. Older rows have no
+`part`: they are their record's only one. `rollout_key` is that of its first occurrence."""
 
 PIECE_SCHEMA = pl.Schema(
     {

@@ -86,7 +86,9 @@ class Lineage:
 
     def question_sets(self) -> Published:
         """`question_sets`."""
-        return build_question_sets(self.store, self.settings, self.store.require("raw_rollouts"))
+        is_recorded = any(task.has_recorded_questions for task in self.tasks.values())
+        raw = self.store.require("raw_rollouts") if is_recorded else None
+        return build_question_sets(self.store, self.settings, raw)
 
     def base_model(self, name: str) -> Published:
         """`base_model/<name>`."""

@@ -24,12 +24,19 @@ class Strict(BaseModel):
 
 
 class RolloutSource(Strict):
-    """A folder outside the landing folder whose files are read in place, never written."""
+    """A folder outside the landing folder whose files are read in place, never written.
+
+    Attributes:
+        columns: by key of the format: the column, or the key, that holds it; dots lead into objects.
+        outcome: a rule on a key that says success or failure, as in `score >= 0.5`.
+    """
 
     task: str
     format: str
     path: Path
     pattern: str = "**/*"
+    columns: dict[str, str] = {}
+    outcome: str | None = None
 
 
 class WordtrapsSettings(Strict):

@@ -31,6 +31,8 @@ def lineage(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Linea
     """Of a deployment with two recipes in a line, built once from nothing."""
     folder = tmp_path_factory.mktemp("graph")
     root = dep.make_deployment(folder / "d", base_model)
+    with (root / "negtraj.toml").open("a") as file:  # only such a task's questions come from rollouts
+        file.write('[tasks.repairs]\nkind = "recorded"\n')
     (root / "recipes" / "tiny_other.toml").write_text(dep.RECIPE.format(name="another seed", seed=1))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in dep.environment(root).items():

@@ -23,7 +23,7 @@ from negtraj_dagster.recipes import TrainingSettings, load_recipes
 from negtraj_dagster.reports import build as reports
 from negtraj_dagster.reports import champion, compare
 from negtraj_dagster.rollouts import collect, landing, read
-from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
+from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, negtraj
 from negtraj_dagster.schema import Question, digest, digest_json
 from negtraj_dagster.settings import Settings, WordtrapsSettings, load_settings
 from negtraj_dagster.shards import build as shards
@@ -119,7 +119,7 @@ def conditioned() -> str:
 
 
 def with_tools() -> str:
-    rollout = FORMATS["negtraj"]("t", RECORD_WITH_TOOLS)
+    rollout = negtraj.read_record("t", RECORD_WITH_TOOLS)
     return digest_json([list(rollout.turns), rollout.tools, rollout.tokenizer, rollout.base_key()])
 
 

@@ -25,7 +25,13 @@ def conversations(store: Store, settings: Settings) -> dict[str, dict[str, objec
     return {row.pop("question_id"): row for row in index.join(texts, on="base_key").drop("base_key").to_dicts()}
 
 
-PLAIN = {"conversation": '[{"content":"a","role":"assistant"}]', "tools": None, "tokenizer": None}
+PLAIN = {"conversation": '[{"content":"a","role":"assistant"}]', **dict.fromkeys(("tools", "tokenizer", "prompt", "extra"))}
+    "conversation": '[{"content":"a","role":"assistant"}]',
+    "tools": None,
+    "tokenizer": None,
+    "prompt": None,
+    "extra": None,
+}
 
 
 def test_no_rollouts_are_an_empty_table_with_all_columns(store: Store, settings: Settings) -> None:

@@ -74,7 +74,7 @@ def test_the_example_with_tools_is_a_record_and_has_every_key_of_a_message() -> 
     lines = section("rollout_formats.md", "`negtraj`").splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith('    {"question_id": "q2"'))
     example = takewhile(lambda line: line.startswith("    "), lines[start:])
-    rollout = FORMATS["negtraj"]("t", json.loads("".join(example)))
+    rollout = negtraj.read_record("t", json.loads("".join(example)))
     assert {key for turn in rollout.turns for key in turn} == messages.MESSAGE_KEYS - {"reasoning_content"}
 
 

@@ -116,7 +116,7 @@ def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataF
     places = pieces.join(file_rows, on="piece_key", how="inner").sort("file", "number")
     places = places.rename({"fault": "slice_fault", "place": "origin_place"})
     read, segments = _read_records(store, tables)
-    joined = places.join(read, on="record_key", how="left", maintain_order="left")
+    joined = places.join(read, on="record_key", how="left", maintain_order="left_right")
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
     segment_names = set(joined["segment"].drop_nulls().unique())
     return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in segment_names], piece_segments
@@ -149,7 +149,8 @@ def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, li
     for segment in segments:
         rows = pl.read_parquet(segment / "rows.parquet", glob=False)
         frames.append(rows.with_columns(segment=pl.lit(store.name(segment))))
-    return pl.concat(frames, how="diagonal").unique("record_key", keep="first", maintain_order=True), segments
+    rows = pl.concat(frames, how="diagonal").with_columns(pl.col("part").fill_null(0))
+    return rows.unique(["record_key", "part"], keep="first", maintain_order=True).sort("record_key", "part"), segments
 
 
 def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
+from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
 from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
@@ -41,17 +42,21 @@ class LandedFile:
     sha256: str
     size_bytes: int
     has_recorded_questions: bool = False
+    mapping: ColumnMap | None = None
+    sidecar: Path | None = None
+    sidecar_sha256: str = ""
 
     @property
     def table(self) -> str:
         """Where records of this kind are kept once read."""
         kind = f"-recorded-{RECORDED_VERSION}" if self.has_recorded_questions else ""
+        kind += f"-mapped-{self.mapping.identity}" if self.mapping else ""
         return f"rollouts/{self.task}-{self.format}{kind}-{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
 
     @property
     def piece_key(self) -> str:
         """Identity of what reading this file gives: its bytes, its task, and the reader's and format's versions."""
-        return digest("rollouts", self.table, self.sha256)
+        return digest("rollouts", self.table, self.sha256, *([self.sidecar_sha256] if self.sidecar else []))
 
     @property
     def place(self) -> str:
@@ -86,6 +91,7 @@ class _Root:
     folder: Path
     pattern: str = "**/*"
     has_recorded_questions: bool = False
+    mapping: ColumnMap | None = None
 
 
 def find_landed_files(store: Store, settings: Settings) -> Landed:
@@ -104,7 +110,11 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
     for name, source in sorted(settings.sources.items()):
         _check_source(name, source, tasks)
         is_recorded = tasks[source.task].has_recorded_questions
-        _take_files(_Root(source.task, source.format, source.path, source.pattern, is_recorded), landed, hashes)
+        mapping = ColumnMap(tuple(sorted(source.columns.items())), source.outcome)
+        root = _Root(
+            source.task, source.format, source.path, source.pattern, is_recorded, mapping if mapping != ColumnMap() else None
+        )
+        _take_files(root, landed, hashes)
     hashes.save()
     return Landed(sorted(landed.files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
@@ -113,18 +123,42 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
     """Add a folder's files; returns how many fit its pattern."""
     walk, place, n_matching = walk_folder(root.folder), f"{root.task}/{root.format}", 0
     landed.passed += [entry.under(place) for entry in walk.passed if entry.is_fault or matches(entry.name, root.pattern)]
+    sidecars = _sidecars(FORMATS[root.format].sidecar, dict(walk.files))
     for name, path in walk.files:
-        if not matches(name, root.pattern):
+        if not matches(name, root.pattern) or path in sidecars.values():
             continue
         n_matching += 1
+        sidecar = sidecars.get(path)
         try:
-            sha256, size_bytes = hashes.sha256(path), path.stat().st_size
-            file = LandedFile(root.task, root.format, path, name, sha256, size_bytes, root.has_recorded_questions)
+            file = LandedFile(
+                root.task,
+                root.format,
+                path,
+                name,
+                hashes.sha256(path),
+                path.stat().st_size,
+                root.has_recorded_questions,
+                root.mapping,
+                sidecar,
+                hashes.sha256(sidecar) if sidecar else "",
+            )
         except OSError as error:
             landed.passed.append(Passed(f"{place}/{name}", why_unlisted(error), is_fault=True))
         else:
             landed.files.append(file)
     return n_matching
+
+
+def _sidecars(ending: str | None, files: Mapping[str, Path]) -> dict[Path, Path]:
+    """By file: the one beside it that begins like it and ends so, `a.report.json` of `a.traj`."""
+    if ending is None:
+        return {}
+    stems = {name.removesuffix(ending): path for name, path in files.items() if name.endswith(ending)}
+    return {
+        path: stems[stem]
+        for name, path in files.items()
+        if not name.endswith(ending) and (stem := str(Path(name).with_suffix(""))) in stems
+    }
 
 
 def _landing_roots(landing: Path, tasks: Mapping[str, Task], landed: Landed) -> Iterator[_Root]:
@@ -178,6 +212,10 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
         raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, tasks)}")
     if source.format not in FORMATS:
         raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, FORMATS)}")
+    if (source.columns or source.outcome) and FORMATS[source.format].unit == "file":
+        raise SettingsError(f"{place} columns and outcome are for formats of records; {source.format} reads whole files")
+    if source.outcome:
+        parse_outcome(source.outcome)
     try:
         is_missing = not source.path.is_dir()
     except PermissionError:

@@ -5,7 +5,6 @@ and the index of all rollouts. Conversations stay with their records; the index 
 """
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,16 +16,15 @@ import polars as pl
 from negtraj_dagster.conversations import CONVERSATION_SCHEMA, PIECE_SCHEMA, RECORD_SCHEMA
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.printable import visible_name
-from negtraj_dagster.rollouts.arrays import Slice, array_slices
-from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.arrays import Slice
+from negtraj_dagster.rollouts.documents import iter_documents, read_document
+from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
-from negtraj_dagster.rollouts.packed import LandedBytes, PackedError, packed_array, packed_lines
 from negtraj_dagster.rollouts.recorded import with_recorded_question
-from negtraj_dagster.rollouts.records import holds_array, line_slices, parse_record, text_of_array
 from negtraj_dagster.rollouts.tombstones import read_tombstones
 from negtraj_dagster.rollouts.walk import why_unlisted
-from negtraj_dagster.schema import canonical_json, digest, digest_json
+from negtraj_dagster.schema import Rollout, canonical_json, digest, digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache
@@ -39,8 +37,21 @@ BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
-BUFFER_BYTES = 1 << 20
-"""Read at a time; the first so many tell an array from lines."""
+ROW_FIELDS = (
+    "question_id",
+    "source",
+    "teacher",
+    "reward",
+    "pred",
+    "gold",
+    "subject",
+    "session",
+    "licence",
+    "origin_url",
+    "score",
+    "parent",
+)
+"""What of a rollout stands in its index row under its own name."""
 
 
 @dataclass
@@ -169,82 +180,61 @@ class _Reader:
 
 
 def _iter_slices(file: LandedFile) -> Iterator[Slice]:
-    """A file's records; lines come one at a time, so that memory does not grow with the file.
+    """A file's documents; lines come one at a time, so that memory does not grow with the file.
 
     Raises:
         RolloutFormatError: the file cannot be read any more, or is not the one that was found.
     """
     try:
-        with LandedBytes(file.path) as source:
-            yield from _slices_in(source, file.size_bytes)
-            sha256 = source.sha256()
+        sha256s = yield from iter_documents(file.path, FORMATS[file.format], file.sidecar)
     except OSError as error:
         raise RolloutFormatError(f"{visible_name(str(file.path))}: {why_unlisted(error)}; run again") from error
-    if sha256 != file.sha256:
+    if sha256s != (file.sha256, file.sidecar_sha256):
         raise RolloutFormatError(
             f"{visible_name(str(file.path))}: changed while it was read; land files by rename, and run again"
         )
 
 
-def file_slices(path: Path) -> Iterator[Slice]:
-    """The records of a file that has not landed yet, as a run would find them.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    with LandedBytes(path) as source:
-        yield from _slices_in(source, path.stat().st_size)
-
-
-def _slices_in(source: LandedBytes, size_bytes: int) -> Iterator[Slice]:
-    handle = io.BufferedReader(source, BUFFER_BYTES)
-    try:
-        yield from _slices_of(handle, is_packed=source.is_packed)
-    except PackedError as error:
-        yield Slice("file", None, str(error), size_bytes)
-    handle.detach()  # or it closes the source when it goes
-
-
-def _slices_of(handle: "io.BufferedReader[LandedBytes]", *, is_packed: bool) -> Iterator[Slice]:
-    if not holds_array(handle.peek(BUFFER_BYTES)):
-        yield from line_slices(packed_lines(handle) if is_packed else handle)
-        return
-    raw = packed_array(handle) if is_packed else handle.read()
-    text = text_of_array(raw)
-    del raw  # the array's text is as large
-    yield from array_slices(text)
-
-
 def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     for key, (file, part) in new.items():
         assert part.raw is not None
-        record = parse_record(part.raw, part.place)
-        try:
-            if record.value is None:
-                raise RolloutFormatError(record.fault)
-            rollout = FORMATS[file.format](file.task, record.value)
-            if file.has_recorded_questions:
-                rollout = with_recorded_question(rollout)
-        except RolloutFormatError as error:
-            yield {"record_key": key, "fault": str(error)}, {}
-            continue
-        base_key = rollout.base_key()
-        yield (
-            {
-                "record_key": key,
-                "fault": "",
-                "base_key": base_key,
-                "rollout_key": digest("rollout", base_key, "0"),
-                **{name: getattr(rollout, name) for name in ("question_id", "source", "teacher", "reward", "pred", "gold")},
-                **{name: getattr(rollout, name) for name in ("subject", "session", "licence", "origin_url", "score", "parent")},
-                "question_group": rollout.group,
-            },
-            {
-                "base_key": base_key,
-                "conversation": canonical_json(list(rollout.turns)),
-                "tools": rollout.tools,
-                "tokenizer": rollout.tokenizer,
-                "prompt": canonical_json(list(rollout.prompt)) if rollout.prompt else None,
-                "extra": rollout.extra,
-            },
-        )
+        for number, rollout in enumerate(read_landed_document(file, part.raw, part.place)):
+            if isinstance(rollout, Rollout):
+                row, conversation = _row(rollout)
+                yield {"record_key": key, "part": number, "fault": "", **row}, conversation
+            else:
+                yield {"record_key": key, "part": number, "fault": str(rollout)}, {}
+
+
+def read_landed_document(file: LandedFile, raw: bytes, place: str) -> Reading:
+    """What one document of a landed file holds: its rollouts, and why there are none in a part of it, or in all."""
+    reading = read_document(FORMATS[file.format], file.task, raw, place, file.mapping)
+    return [_asked(rollout) for rollout in reading] if file.has_recorded_questions else reading
+
+
+def _asked(rollout: Rollout | RolloutFormatError) -> Rollout | RolloutFormatError:
+    if not isinstance(rollout, Rollout):
+        return rollout
+    try:
+        return with_recorded_question(rollout)
+    except RolloutFormatError as error:
+        return error
+
+
+def _row(rollout: Rollout) -> tuple[dict[str, Any], dict[str, str | None]]:
+    base_key = rollout.base_key()
+    row = {
+        "base_key": base_key,
+        "rollout_key": digest("rollout", base_key, "0"),
+        "question_group": rollout.group,
+        **{name: getattr(rollout, name) for name in ROW_FIELDS},
+    }
+    conversation = {
+        "base_key": base_key,
+        "conversation": canonical_json(list(rollout.turns)),
+        "tools": rollout.tools,
+        "tokenizer": rollout.tokenizer,
+        "prompt": canonical_json(list(rollout.prompt)) if rollout.prompt else None,
+        "extra": rollout.extra,
+    }
+    return row, conversation

@@ -15,7 +15,11 @@ from pathlib import Path
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.packed import PACKINGS
 
-SUFFIXES = tuple(f"{kind}{packing}" for kind in (".json", ".jsonl") for packing in ("", *PACKINGS))
+SUFFIXES = (
+    *(f"{kind}{packing}" for kind in (".json", ".jsonl") for packing in ("", *PACKINGS)),
+    ".parquet",
+    ".traj",
+)
 HIDDEN = "hidden: its name begins with a dot"
 ROLLOUTS_OTHERWISE = re.compile(r"\.(jsonl?|ndjson|jsonlines|parquet|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
 """Names of files that may well hold rollouts, in a spelling or packing that is not read."""

@@ -216,8 +216,9 @@ def _condition(
     store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
 ) -> dict[str, list[str]]:
     """condition_key -> the canonical conditioned conversations of its token rows."""
-    read = read_conversations(store, selected.raw, rows["base_key"])
-    conversations = {base_key: (json.loads(text), tools, tokenizer) for base_key, text, tools, tokenizer in read.rows()}
+    columns = ("base_key", "conversation", "tools", "tokenizer")
+    read = read_conversations(store, selected.raw, rows["base_key"]).select(columns).rows()
+    conversations = {base_key: (json.loads(text), tools, tokenizer) for base_key, text, tools, tokenizer in read}
     question_ids = set(rows["question_id"])
     questions = {question.question_id: question for question in selected.questions if question.question_id in question_ids}
     texts_by_key = {}

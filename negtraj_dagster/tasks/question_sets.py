@@ -28,13 +28,12 @@ QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "answer": pl.String,
     "facts": pl.List(pl.String()),
     "question_hash": pl.String,
-    "prompt": pl.String,
 }
 QUESTION_SCHEMA = pl.Schema(QUESTION_TYPES)
-"""`prompt` is left out of a table in which no question has one."""
+"""A table in which a question has a prompt has a column `prompt` besides."""
 
 
-def build_question_sets(store: Store, settings: Settings, raw: Published) -> Published:
+def build_question_sets(store: Store, settings: Settings, raw: Published | None = None) -> Published:
     """The questions of every task that has data here; the others are listed with what they need.
 
     A task whose questions cannot be read keeps no other from being built: it is listed as broken, and what is made of it
@@ -43,11 +42,11 @@ def build_question_sets(store: Store, settings: Settings, raw: Published) -> Pub
     Args:
         store: where they go.
         settings: say which tasks there are, and where their questions lie.
-        raw: the present `raw_rollouts`, whose prompts are the questions of some tasks.
+        raw: the present `raw_rollouts`, whose prompts are the questions of some tasks; None where there are no such tasks.
     """
     tasks = load_tasks(settings)
-    sources = {
-        name: RecordedQuestions.find(store, raw, task) if task.has_recorded_questions else _OfFiles(task, settings)
+    sources: dict[str, _Source] = {
+        name: RecordedQuestions.find(store, raw, task) if task.has_recorded_questions and raw else _OfFiles(task, settings)
         for name, task in sorted(tasks.items())
     }
     return _publish(store, tasks, sources, {name: _fingerprint(name, source) for name, source in sources.items()})
@@ -133,10 +132,11 @@ def _build(
             "asked": digest(*(f"{q.question_id} {q.question_hash}" for q in of_task if q.split not in EVALUATION_SPLITS)),
             **{f"n_{split}": sum(question.split == split for question in of_task) for split in splits},
         }
-    rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash, q.prompt) for q in questions]
+    rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash) for q in questions]
     table = pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row")
-    if table["prompt"].null_count() == table.height:
-        table = table.drop("prompt")
+    prompts = pl.Series("prompt", [q.prompt for q in questions], dtype=pl.String)
+    if prompts.null_count() < len(prompts):
+        table = table.with_columns(prompts)
     table.write_parquet(folder / "questions.parquet")
     return Built(
         content={"tasks": tasks, **({"broken": broken} if broken else {})},

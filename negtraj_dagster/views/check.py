@@ -1,17 +1,16 @@
 """Reads one file as a run would and tells what came of it, without writing anything: `negtraj check`."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from negtraj_dagster.errors import NegtrajError, RolloutFormatError, SettingsError
 from negtraj_dagster.printable import visible
-from negtraj_dagster.rollouts.formats import FORMATS
-from negtraj_dagster.rollouts.read import file_slices
+from negtraj_dagster.rollouts.arrays import Slice
+from negtraj_dagster.rollouts.documents import iter_documents, read_document
+from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
 from negtraj_dagster.rollouts.records import parse_record
 from negtraj_dagster.rollouts.walk import SUFFIXES, why_unlisted
 from negtraj_dagster.schema import Rollout
@@ -20,12 +19,9 @@ from negtraj_dagster.tasks import Task, load_tasks
 
 DIGITS = re.compile(r"\d+")
 N_SHOWN_IDS = 3
-MAX_OBJECT_BYTES = 100_000_000
+UNITS = (("record",), ("object",), ("file",))
 SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("an inspect log", ("eval", "samples")),
-    ("a SWE-agent trajectory", ("trajectory", "history")),
-    ("an ATIF trajectory", ("schema_version", "steps")),
-    ("OpenAI chat messages", ("messages",)),
     ("ShareGPT conversations", ("conversations",)),
 )
 """Public layouts by the keys of their records, for a file that no format reads; the first that fits is told."""
@@ -36,23 +32,40 @@ class FormatReading:
     """What one format makes of the file.
 
     Attributes:
+        n_documents: how many records, or files that are read as one, it has.
+        n_read: how many rollouts are in them.
         faults: the first record's place and fault of each kind, and how often the kind comes.
     """
 
     name: str
+    n_documents: int = 0
     n_read: int = 0
     rewards: Counter[bool | None] = field(default_factory=Counter)
+    n_scored: int = 0
+    n_with_prompt: int = 0
     question_ids: set[str] = field(default_factory=set)
     faults: dict[str, tuple[str, str, int]] = field(default_factory=dict)
 
-    def take(self, rollout: Rollout) -> None:
-        """A record that it read."""
-        self.n_read += 1
-        self.rewards[rollout.reward] += 1
-        self.question_ids.add(rollout.question_id)
+    @property
+    def n_refused(self) -> int:
+        """How many records, or parts of a file, are refused."""
+        return sum(count for _, _, count in self.faults.values())
 
-    def refuse(self, place: str, fault: str) -> None:
-        """A record that it refused. Faults that differ by numbers alone are of one kind."""
+    def take(self, place: str, reading: Reading) -> None:
+        """What came of one document."""
+        self.n_documents += 1
+        for rollout in reading:
+            if isinstance(rollout, Rollout):
+                self.n_read += 1
+                self.rewards[rollout.reward] += 1
+                self.n_scored += rollout.score is not None
+                self.n_with_prompt += bool(rollout.prompt)
+                self.question_ids.add(rollout.question_id)
+            else:
+                self._refuse(place, str(rollout))
+
+    def _refuse(self, place: str, fault: str) -> None:
+        """Faults that differ by numbers alone are of one kind."""
         kind = DIGITS.sub("0", fault)
         first_place, first_fault, n_before = self.faults.get(kind, (place, fault, 0))
         self.faults[kind] = (first_place, first_fault, n_before + 1)
@@ -69,20 +82,19 @@ class CheckedFile:
     """
 
     path: Path
-    n_records: int
     readings: tuple[FormatReading, ...]
     looks_like: str | None
     known_ids: Mapping[str, int]
 
     @property
     def best(self) -> FormatReading:
-        """The format that reads most."""
+        """The format that reads most with least refused."""
         return self.readings[0]
 
     @property
     def is_whole(self) -> bool:
         """Whether one format reads every record."""
-        return 0 < self.n_records == self.best.n_read
+        return self.best.n_read > 0 and not self.best.faults
 
 
 def check_file(path: Path, settings: Settings, *, task: str | None = None) -> CheckedFile:
@@ -99,54 +111,38 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
     if not path.name.endswith(SUFFIXES):
         raise SettingsError(f"{path}: only {', '.join(SUFFIXES)} files are read; convert or rename it")
     readings = {name: FormatReading(name) for name in FORMATS}
-    n_records, shapes = 0, Counter[str]()
+    shapes = Counter[str]()
     try:
-        for place, value, fault in _records(path):
-            n_records += 1
-            shapes[_shape_of(value) or ""] += 1
-            for name, reading in readings.items():
-                _read(reading, name, place, value, fault)
+        for units in UNITS:
+            formats = [each for each in FORMATS.values() if each.unit in units]
+            for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
+                shapes[_shape_of(part.raw) or ""] += 1
+                for each in formats:
+                    readings[each.name].take(part.place, _read(each, part))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
-    ranked = tuple(sorted(readings.values(), key=lambda reading: (-reading.n_read, reading.name)))
+    ranked = tuple(sorted(readings.values(), key=lambda reading: (reading.n_refused - reading.n_read, reading.name)))
     looks_like = None
     if not ranked[0].n_read:
-        looks_like = next((name for name, _ in shapes.most_common() if name), None) or _shape_of_object(path)
-    return CheckedFile(path, n_records, ranked, looks_like, _known_ids(ranked[0].question_ids, settings, task))
+        looks_like = next((name for name, _ in shapes.most_common() if name), None)
+    return CheckedFile(path, ranked, looks_like, _known_ids(ranked[0].question_ids, settings, task))
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any] | None, str]]:
-    for part in file_slices(path):
-        if part.raw is None:
-            yield part.place, None, part.fault
-        else:
-            record = parse_record(part.raw, part.place)
-            yield record.place, record.value, record.fault
+def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
+    """The file that says the outcome, where one of the formats has such."""
+    found = (path.with_suffix(each.sidecar) for each in formats if each.sidecar is not None)
+    return next((each for each in found if each.is_file()), None)
 
 
-def _read(reading: FormatReading, name: str, place: str, value: dict[str, Any] | None, fault: str) -> None:
-    if value is None:
-        reading.refuse(place, fault)
-        return
-    try:
-        reading.take(FORMATS[name]("task", value))
-    except RolloutFormatError as error:
-        reading.refuse(place, str(error))
+def _read(format_: Format, part: Slice) -> Reading:
+    if part.raw is None:
+        return [RolloutFormatError(part.fault)]
+    return read_document(format_, "task", part.raw, part.place)
 
 
-def _shape_of(value: Mapping[str, Any] | None) -> str | None:
+def _shape_of(raw: bytes | None) -> str | None:
+    value = parse_record(raw, "").value if raw is not None else None
     return next((name for name, keys in SHAPES if value is not None and set(keys) <= value.keys()), None)
-
-
-def _shape_of_object(path: Path) -> str | None:
-    """The layout of a file that is one object over many lines, as trajectories are often written."""
-    if path.stat().st_size > MAX_OBJECT_BYTES:
-        return None
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        return None
-    return _shape_of(value) if isinstance(value, dict) else None
 
 
 def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> dict[str, int]:
@@ -171,9 +167,10 @@ def _ids_of(task: Task, settings: Settings) -> set[str] | None:
 def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
     """What to print: what the file is, what passes, the first fault of each kind, whose questions it answers, what to do."""
     best = checked.best
-    yield f"{checked.path}: {checked.n_records:,} records"
+    yield f"{checked.path}: {best.n_documents:,} {'record' if best.n_documents == 1 else 'records'}"
     for reading in checked.readings:
-        yield f"  {reading.n_read:,} of them are read as {reading.name}"
+        if reading.n_read or reading is best:
+            yield f"  {reading.n_read:,} rollouts are read as {reading.name}, {reading.n_refused:,} refused"
     if not best.n_read:
         yield f"No format reads it{f'; it looks like {checked.looks_like}' if checked.looks_like else ''}."
     if best.faults:

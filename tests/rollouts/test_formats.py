@@ -4,6 +4,8 @@ import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.formats.nat import read_record as read_nat_record
+from negtraj_dagster.rollouts.formats.negtraj import read_record as read_negtraj_record
 from negtraj_dagster.schema import Rollout
 
 NAT_RECORD: dict[str, Any] = {
@@ -18,7 +20,7 @@ NAT_RECORD: dict[str, Any] = {
 
 
 def test_a_nat_record_keeps_turns_outcome_and_temperature() -> None:
-    rollout = FORMATS["nat"]("strategyqa", NAT_RECORD)
+    rollout = read_nat_record("strategyqa", NAT_RECORD)
     assert [turn["role"] for turn in rollout.turns] == ["assistant", "user"]
     assert (rollout.question_id, rollout.source, rollout.reward, rollout.pred) == ("b8", "0.5", True, "Yes")
     assert rollout.gold == "true"
@@ -32,11 +34,11 @@ def test_nats_legacy_spellings_read_the_same() -> None:
         ],
         **{key: NAT_RECORD[key] for key in ("id", "info", "source")},
     }
-    assert FORMATS["nat"]("strategyqa", legacy) == FORMATS["nat"]("strategyqa", NAT_RECORD)
+    assert read_nat_record("strategyqa", legacy) == read_nat_record("strategyqa", NAT_RECORD)
 
 
 def test_an_unfinished_nat_record_without_turns_is_kept_for_the_filters() -> None:
-    rollout = FORMATS["nat"]("strategyqa", {"conversations": [], "id": "b8", "info": {"reward": False, "gt": True}})
+    rollout = read_nat_record("strategyqa", {"conversations": [], "id": "b8", "info": {"reward": False, "gt": True}})
     assert (rollout.turns, rollout.reward, rollout.pred) == ((), False, None)
 
 
@@ -57,48 +59,48 @@ def test_an_unfinished_nat_record_without_turns_is_kept_for_the_filters() -> Non
 )
 def test_a_malformed_nat_record_says_what_was_expected(change: dict[str, object], message: str) -> None:
     with pytest.raises(RolloutFormatError, match=message):
-        FORMATS["nat"]("strategyqa", {**NAT_RECORD, **change})
+        read_nat_record("strategyqa", {**NAT_RECORD, **change})
 
 
 def test_an_evaluation_episode_is_refused_at_the_door() -> None:
     record = {"question_id": "q", "messages": [], "is_evaluation": True}
     with pytest.raises(RolloutFormatError, match="must not enter training"):
-        FORMATS["negtraj"]("wordtraps", record)
+        read_negtraj_record("wordtraps", record)
 
 
 def test_an_unknown_key_in_our_own_format_is_refused() -> None:
     with pytest.raises(RolloutFormatError, match=r"unknown keys \['rewrad'\]"):
-        FORMATS["negtraj"]("wordtraps", {"question_id": "q", "messages": [], "rewrad": True})
+        read_negtraj_record("wordtraps", {"question_id": "q", "messages": [], "rewrad": True})
 
 
 def test_a_record_that_holds_its_prompt_is_refused_with_the_remedy() -> None:
     messages = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": "Action: finish[1]"}]
     with pytest.raises(RolloutFormatError, match="leave the first prompt out"):
-        FORMATS["negtraj"]("wordtraps", {"question_id": "q", "messages": messages})
+        read_negtraj_record("wordtraps", {"question_id": "q", "messages": messages})
 
 
 def test_the_outcome_is_no_part_of_a_rollouts_identity() -> None:
     flipped = {**NAT_RECORD, "info": {"reward": False, "gt": False, "pred": "No"}}
-    assert FORMATS["nat"]("strategyqa", flipped).base_key() == FORMATS["nat"]("strategyqa", NAT_RECORD).base_key()
+    assert read_nat_record("strategyqa", flipped).base_key() == read_nat_record("strategyqa", NAT_RECORD).base_key()
 
 
 @pytest.mark.parametrize("first", ["user", "system"])
 def test_a_nat_record_that_holds_its_prompt_is_refused_with_the_remedy(first: str) -> None:
     turns = [{"role": first, "content": "How many?"}, *NAT_RECORD["conversations"]]
     with pytest.raises(RolloutFormatError, match="leave the first prompt out"):
-        FORMATS["nat"]("strategyqa", {**NAT_RECORD, "conversations": turns})
+        read_nat_record("strategyqa", {**NAT_RECORD, "conversations": turns})
 
 
 def test_reasoning_in_a_nat_turn_is_taken_apart_as_in_our_own_format() -> None:
     turn = {"role": "assistant", "content": "<think>\nhm\n</think>\n\nAction: finish[Yes]"}
-    nat = FORMATS["nat"]("t", {"id": "q", "conversations": [turn]})
+    nat = read_nat_record("t", {"id": "q", "conversations": [turn]})
     assert nat.turns == ({"role": "assistant", "content": "Action: finish[Yes]", "reasoning": "hm"},)
-    assert nat.turns == FORMATS["negtraj"]("t", {"question_id": "q", "messages": [turn]}).turns
+    assert nat.turns == read_negtraj_record("t", {"question_id": "q", "messages": [turn]}).turns
 
 
 def test_think_tags_of_others_in_a_nat_file_are_their_text() -> None:
     turns = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "<think>b</think>c"}]
-    assert FORMATS["nat"]("t", {"id": "q", "conversations": turns}).turns[1]["content"] == "<think>b</think>c"
+    assert read_nat_record("t", {"id": "q", "conversations": turns}).turns[1]["content"] == "<think>b</think>c"
 
 
 def records(key: str, value: object) -> list[Rollout]:
@@ -109,7 +111,7 @@ def records(key: str, value: object) -> list[Rollout]:
         nat[nat_key] = value
     else:
         nat["info"] = {nat_key: value}
-    return [FORMATS["negtraj"]("t", {"question_id": "q", "messages": [], key: value}), FORMATS["nat"]("t", nat)]
+    return [read_negtraj_record("t", {"question_id": "q", "messages": [], key: value}), read_nat_record("t", nat)]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +183,7 @@ def test_no_refusal_quotes_a_value(record: dict[str, object], name: str) -> None
 def refusal_of(name: str, record: dict[str, Any]) -> str:
     """Why a format refuses a record; empty where it does not."""
     try:
-        FORMATS[name]("t", record)
+        FORMATS[name].read("t", record)
     except RolloutFormatError as error:
         return str(error)
     return ""
@@ -201,10 +203,10 @@ def refusal_of(name: str, record: dict[str, Any]) -> str:
 def test_a_nat_record_that_says_two_things_is_refused(change: dict[str, object], message: str) -> None:
     record = {name: value for name, value in NAT_RECORD.items() if name != "info"} if "reward" in change else NAT_RECORD
     with pytest.raises(RolloutFormatError, match=message):
-        FORMATS["nat"]("strategyqa", {**record, **change})
+        read_nat_record("strategyqa", {**record, **change})
 
 
 def test_a_nat_turn_may_write_its_loss_as_a_number() -> None:
     turns = [{"role": "assistant", "content": "a", "loss": 0}, {"role": "assistant", "content": "b", "loss": 1.0}]
-    read = FORMATS["nat"]("t", {"id": "q", "conversations": turns}).turns
+    read = read_nat_record("t", {"id": "q", "conversations": turns}).turns
     assert [turn.get("loss") for turn in read] == [False, None]

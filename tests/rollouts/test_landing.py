@@ -50,7 +50,7 @@ def test_a_link_to_a_folder_does_not_rename_what_is_read_without_it(store: Store
 
 
 @pytest.mark.parametrize(
-    "name", ["a.JSONL", "a.Json", "a.jsonl.bz2", "a.ndjson", "a.json.xz", "a.parquet", "a.arrow", "\udcffa.jsonl.xz"]
+    "name", ["a.JSONL", "a.Json", "a.jsonl.bz2", "a.ndjson", "a.json.xz", "a.Parquet", "a.arrow", "\udcffa.jsonl.xz"]
 )
 def test_a_file_that_may_hold_rollouts_in_another_spelling_or_packing_needs_a_look(
     name: str, store: Store, settings: Settings

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.formats.negtraj import read_record as read_negtraj_record
 from negtraj_dagster.schema import Rollout, Turn
 
 SEARCH = {"name": "search", "arguments": '{"q": "é", "n":1.50}'}
@@ -15,7 +15,7 @@ WEIGHT = {"field": "content", "start": 0, "end": 1, "weight": 1}
 
 
 def read(*messages: object, **record: object) -> Rollout:
-    return FORMATS["negtraj"]("wordtraps", {"question_id": "q", "messages": list(messages), **record})
+    return read_negtraj_record("wordtraps", {"question_id": "q", "messages": list(messages), **record})
 
 
 def agent(content: str | None = "abc", **keys: object) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_packed_file_gives_what_it_gives_unpacked(
 def test_what_stands_before_the_damage_is_read_and_the_rest_is_counted(
     store: Store, settings: Settings, packing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("negtraj_dagster.rollouts.read.BUFFER_BYTES", 512)
+    monkeypatch.setattr("negtraj_dagster.rollouts.documents.BUFFER_BYTES", 512)
     ending, pack = PACKINGS[packing]
     body = "".join(line(f"q{n}", f"Action: finish[{hash_text(n)}]") for n in range(4000)).encode()
     raw = pack(body)

@@ -40,7 +40,7 @@ def test_a_file_that_passes_ends_well_and_writes_nothing(
     assert cli.main(["check", str(path)]) == exit_codes.SUCCESS
     printed = capsys.readouterr().out
     assert f"{path}: 3 records" in printed
-    assert "3 of them are read as negtraj" in printed
+    assert "3 rollouts are read as negtraj, 0 refused" in printed
     assert "Outcomes: 1 right, 1 wrong, 1 not recorded." in printed
     assert "no task here knows these ids ('q1', 'q2', 'q3', …)" in printed
     assert 'format = "negtraj"' in printed
@@ -52,7 +52,7 @@ def test_each_kind_of_fault_is_told_once_by_its_first_place(tmp_path: Path, home
     path = write(tmp_path, line("q") * 2 + "\n".join(bad))
     checked = check_file(path, settings)
     assert not checked.is_whole
-    assert (checked.best.name, checked.best.n_read, checked.n_records) == ("negtraj", 2, 11)
+    assert (checked.best.name, checked.best.n_read, checked.best.n_documents) == ("negtraj", 2, 11)
     (missing,) = [kind for kind in checked.best.faults.values() if "messages" in kind[1]]
     assert (missing[0], missing[2]) == ("line 3", 7)
     assert sum(kind[2] for kind in checked.best.faults.values()) == 9
@@ -75,21 +75,21 @@ def test_the_task_whose_questions_are_answered_is_found(tmp_path: Path, home: Pa
     assert "copy it to landing/wordtraps/negtraj/" in printed
 
 
-@pytest.mark.parametrize(
-    ("record", "shape"),
-    [
-        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "OpenAI chat messages"),
-        ({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}, "ShareGPT conversations"),
-        ({"schema_version": "ATIF-v1.5", "steps": []}, "an ATIF trajectory"),
-    ],
-    ids=["openai", "sharegpt", "atif"],
-)
 @pytest.mark.parametrize("indent", [None, 2], ids=["one line", "many lines"])
-def test_a_public_layout_is_told_by_its_name(
-    tmp_path: Path, home: Path, record: dict[str, object], shape: str, indent: int | None, capsys: pytest.CaptureFixture[str]
+def test_a_layout_that_no_format_reads_is_told_by_its_name(
+    tmp_path: Path, home: Path, indent: int | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    record = {"eval": {}, "samples": []}
     assert cli.main(["check", str(write(tmp_path, json.dumps(record, indent=indent)))]) == exit_codes.FAILED
-    assert f"No format reads it; it looks like {shape}." in capsys.readouterr().out
+    assert "No format reads it; it looks like an inspect log." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("indent", [None, 2], ids=["one line", "many lines"])
+def test_the_format_of_a_file_is_found(tmp_path: Path, home: Path, indent: int | None, settings: Settings) -> None:
+    record = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "reward": 1}
+    checked = check_file(write(tmp_path, json.dumps(record, indent=indent)), settings)
+    assert (checked.best.name, checked.best.n_read, checked.best.n_with_prompt, checked.is_whole) == ("openai", 1, 1, True)
+    assert checked.best.rewards == {True: 1}
 
 
 @pytest.mark.parametrize(
@@ -111,5 +111,5 @@ def test_an_unknown_task_is_refused(tmp_path: Path, home: Path, capsys: pytest.C
 
 def test_the_real_nat_file_is_read_but_for_its_empty_records(nat_dir: Path, settings: Settings) -> None:
     checked = check_file(nat_dir / "strategyqa" / "strategyqa_gpt-3.5_positive.json", settings)
-    assert (checked.best.name, checked.best.n_read, checked.n_records) == ("nat", 1070, 1070)
+    assert (checked.best.name, checked.best.n_read, checked.best.n_documents) == ("nat", 1070, 1070)
     assert checked.best.rewards[True] == 1070

@@ -1,16 +1,19 @@
-"""Registry of rollout file formats: name -> a function from one parsed record to a rollout.
+"""Registry of rollout file formats.
 
-To add one: a module beside this with a `read_record`, a line in FORMATS, and tests on real records.
+To add one: a module beside this with a reader, a line in FORMATS, a section in docs/rollout_formats.md, tests on real records.
 """
 
-from collections.abc import Callable
-from typing import Any
+from negtraj_dagster.rollouts.formats import nat, negtraj, openai
+from negtraj_dagster.rollouts.formats.base import Format, Reading
 
-from negtraj_dagster.rollouts.formats import nat, negtraj
-from negtraj_dagster.schema import Rollout
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for each in (
+        Format("nat", 2, nat.read_records),
+        Format("negtraj", 3, negtraj.read_records),
+        Format("openai", 1, openai.read_record, unit="object"),
+    )
+}
+FORMAT_VERSIONS: dict[str, int] = {name: each.version for name, each in FORMATS.items()}
 
-RecordReader = Callable[[str, dict[str, Any]], Rollout]
-"""(task, record) -> rollout; raises RolloutFormatError with what was expected and what was found."""
-
-FORMATS: dict[str, RecordReader] = {"nat": nat.read_record, "negtraj": negtraj.read_record}
-FORMAT_VERSIONS: dict[str, int] = {"nat": 2, "negtraj": 3}
+__all__ = ["FORMATS", "FORMAT_VERSIONS", "Format", "Reading"]

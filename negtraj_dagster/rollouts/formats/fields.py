@@ -112,6 +112,19 @@ def optional_reward(record: dict[str, Any], key: str) -> bool | None:
     return optional(record, key, bool, remedy=REWARD_REMEDY)
 
 
+def read_score(value: object, place: str) -> float | None:
+    """A numeric score; true and false are 1 and 0.
+
+    Raises:
+        RolloutFormatError: no number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, (bool, int, float)):
+        return float(value)
+    raise refusal(place, value, "a number", "write a number, or leave the key out")
+
+
 def key_names(keys: Iterable[str]) -> str:
     """Some keys of a record, sorted, as messages name them."""
     names = sorted(keys)

@@ -8,6 +8,7 @@ from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.reasoning import split_reasoning
+from negtraj_dagster.rollouts.formats.base import Reading
 from negtraj_dagster.rollouts.formats.fields import (
     check,
     described,
@@ -28,6 +29,11 @@ SPEAKERS: dict[str, Role] = {
     "human": "user",
     "system": "system",
 }
+
+
+def read_records(task: str, record: dict[str, Any]) -> Reading:
+    """One record as a list of the one rollout that it is; see `read_record`."""
+    return [read_record(task, record)]
 
 
 def read_record(task: str, record: dict[str, Any]) -> Rollout:

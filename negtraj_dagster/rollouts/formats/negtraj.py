@@ -2,18 +2,21 @@
 
     {"question_id": "q1", "messages": [{"role": "assistant", "content": "…"}, …], "source": "gpt", "reward": true, "pred": "42"}
 
-The first prompt is not in `messages`; it is joined from the question set. Only question_id and messages are required.
+The first prompt is not in `messages`: it is joined from the question set, or stands in `prompt`. Only question_id and messages
+are required, and with a prompt the messages alone.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.base import Reading, as_context
 from negtraj_dagster.rollouts.formats.fields import (
     optional,
     optional_answer,
     optional_reward,
     optional_text,
+    read_score,
     refuse_unknown_keys,
     require,
     require_text,
@@ -37,7 +40,16 @@ KEYS = {
     "is_evaluation",
     "tools",
     "tokenizer",
+    "prompt",
+    "score",
+    "parent",
+    "group",
 }
+
+
+def read_records(task: str, record: dict[str, Any]) -> Reading:
+    """One record as a list of the one rollout that it is; see `read_record`."""
+    return [read_record(task, record)]
 
 
 def read_record(task: str, record: dict[str, Any]) -> Rollout:
@@ -49,18 +61,19 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
     refuse_unknown_keys(record, KEYS)
     if optional(record, "is_evaluation", bool):
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
+    prompt = optional(record, "prompt", list, remedy="write the turns before the agent's first one") or []
     messages = require(record, "messages", list)
     turns = tuple(read_message(message, f"messages[{index}]") for index, message in enumerate(messages))
     if turns and turns[0]["role"] != "assistant":
         raise RolloutFormatError(
             f"messages[0] is a {turns[0]['role']} turn, expected the agent's: leave the first prompt out, it is joined from "
-            f"the question set by question_id"
+            f"the question set by question_id, or write it into the key prompt"
         )
     tokenizer = optional(record, "tokenizer", str, remedy="write the sha256 of its tokenizer.json or a model's name") or None
     _check_token_ids_have_a_tokenizer(turns, tokenizer)
     return Rollout(
         task=task,
-        question_id=require_text(record, "question_id"),
+        question_id=optional_text(record, "question_id") or "" if prompt else require_text(record, "question_id"),
         source=optional_text(record, "source") or "",
         turns=turns,
         reward=optional_reward(record, "reward"),
@@ -73,6 +86,10 @@ def read_record(task: str, record: dict[str, Any]) -> Rollout:
         origin_url=optional_text(record, "origin_url"),
         tools=read_tools(record.get("tools"), "tools"),
         tokenizer=tokenizer,
+        prompt=tuple(as_context(read_message(message, f"prompt[{index}]")) for index, message in enumerate(prompt)),
+        score=read_score(record.get("score"), "score"),
+        parent=optional_text(record, "parent"),
+        group=optional_text(record, "group"),
     )
 
 

@@ -277,7 +277,8 @@ def _conversations(store: Store, raw: Published) -> str:
         return ""
     stored_columns = {column for file in files for column in pq.read_schema(file).names}
     extra_columns = ", ".join(
-        f"texts.{name}" if name in stored_columns else f"cast(null as varchar) as {name}" for name in ("tools", "tokenizer")
+        f"texts.{name}" if name in stored_columns else f"cast(null as varchar) as {name}"
+        for name in ("tools", "tokenizer", "prompt", "extra")
     )
     turns = f"cast(from_json(texts.conversation, {_text(TURNS_JSON)}) as {VIEWS['conversations'].columns['conversation']})"
     return (

@@ -59,7 +59,11 @@ VIEWS: Mapping[str, View] = {
     ),
     "conversations": View(
         "What was said, one row a conversation: join by base_key. Select single rows or columns, texts are long.",
-        {"base_key": "VARCHAR", "conversation": f"{TURN}[]", "tools": "VARCHAR", "tokenizer": "VARCHAR"},
+        {
+            "base_key": "VARCHAR",
+            "conversation": f"{TURN}[]",
+            **dict.fromkeys(("tools", "tokenizer", "prompt", "extra"), "VARCHAR"),
+        },
     ),
     "quarantine": View(
         "Records that could not be read, with the place and the reason. They are no rollouts.",
@@ -132,6 +136,11 @@ WORDS: Mapping[str, str] = {
     "is_valid_answer": "whether the answer is of the kind that the task asks for",
     "label": "positive, negative, or unknown where nobody knows the outcome",
     "licence": "of the record, where it says so",
+    "score": "how good the outcome is, as a number of the recording system's own scale",
+    "parent": "the session or segment that it went on from",
+    "question_group": "what no split tears apart: an instance, a repository",
+    "prompt": "JSON text of the turns before the agent's first one, where the record brings them",
+    "extra": "JSON text of the record's keys that have no place of their own",
     "occurrence": "0, or the number of an equal conversation within one file",
     "origin_file": "the landed file the rollout stands in first",
     "origin_place": "where in origin_file: line or record",

@@ -1,0 +1,151 @@
+"""The documents of a file, as its format takes them: its records, its rows, or the file as a whole with what lies beside it."""
+
+import hashlib
+import io
+import json
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.arrays import Slice, array_slices
+from negtraj_dagster.rollouts.formats import Format, Reading
+from negtraj_dagster.rollouts.mapping import ColumnMap
+from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, LandedBytes, PackedError, packed_array, packed_lines
+from negtraj_dagster.rollouts.records import holds_array, iter_records, line_slices, parse_record, parse_text, text_of_array
+from negtraj_dagster.store import file_sha256
+
+BUFFER_BYTES = 1 << 20
+"""Read at a time; the first so many tell an array from lines."""
+TABLES = (".parquet",)
+TABLE_ROWS = 256
+"""Rows of a table that are decoded at a time."""
+SIDECAR = b"\n\0beside:\0"
+"""Stands between a file's bytes and those of the one beside it: no JSON text holds it."""
+
+
+@dataclass(frozen=True)
+class FileDocument:
+    """A file that is one document.
+
+    Attributes:
+        objects: of a JSON object, itself; of an array or of JSON lines, all of them.
+        faults: of its lines that hold none.
+        beside: the object of the file that belongs to it, if there is one.
+    """
+
+    objects: list[dict[str, Any]]
+    faults: list[RolloutFormatError] = field(default_factory=list)
+    beside: dict[str, Any] | None = None
+
+
+def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> Generator[Slice, None, tuple[str, str]]:
+    """A file's documents, and in the end the sha256 of what was read of the file and of the one beside it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    beside = b"" if sidecar is None else sidecar.read_bytes()
+    beside_sha256 = "" if sidecar is None else hashlib.sha256(beside).hexdigest()
+    if path.suffix in TABLES:
+        sha256 = file_sha256(path)
+        yield from _rows(path)
+        return (sha256, beside_sha256)
+    with LandedBytes(path) as source:
+        handle = io.BufferedReader(source, BUFFER_BYTES)
+        try:
+            if format_.unit == "file" or (
+                format_.unit == "object" and handle.peek(BUFFER_BYTES).lstrip()[:2] in (b"{\n", b"{\r")
+            ):
+                yield _whole(handle, beside)
+            else:
+                yield from _records(handle, is_packed=source.is_packed)
+        except PackedError as error:
+            yield Slice("file", None, str(error), path.stat().st_size)
+        handle.detach()  # or it closes the source when it goes
+        return (source.sha256(), beside_sha256)
+
+
+def _records(handle: "io.BufferedReader[LandedBytes]", *, is_packed: bool) -> Iterator[Slice]:
+    if not holds_array(handle.peek(BUFFER_BYTES)):
+        yield from line_slices(packed_lines(handle) if is_packed else handle)
+        return
+    raw = packed_array(handle) if is_packed else handle.read()
+    text = text_of_array(raw)
+    del raw  # the array's text is as large
+    yield from array_slices(text)
+
+
+def _whole(handle: "io.BufferedReader[LandedBytes]", beside: bytes) -> Slice:
+    raw = handle.read(MAX_LINE_BYTES + 1)
+    if len(raw) > MAX_LINE_BYTES:
+        fault = f"more than {MAX_LINE_BYTES:,} bytes, which this format reads as one document; split it by session or trace"
+        return Slice("file", None, fault, len(raw))
+    return Slice("file", raw + SIDECAR + beside if beside else raw)
+
+
+def _rows(path: Path) -> Iterator[Slice]:
+    """Rows of a Parquet file as JSON text."""
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=TABLE_ROWS, use_threads=False):
+                for row in batch.to_pylist():
+                    yield _row(row, f"row {number}")
+                    number += 1
+    except (pa.ArrowException, ValueError) as error:
+        yield Slice("file", None, f"no Parquet file that can be read ({error}); land it again", path.stat().st_size)
+
+
+def _row(row: dict[str, Any], place: str) -> Slice:
+    try:
+        return Slice(place, json.dumps(row, ensure_ascii=False, default=_as_text).encode())
+    except (ValueError, RecursionError, UnicodeError) as error:
+        return Slice(place, None, f"cannot be written as JSON ({type(error).__name__}); mend the row")
+
+
+def _as_text(value: object) -> str:
+    """Dates, decimals and the like as their text; bytes where they are text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_document(format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None = None) -> Reading:
+    """What one document holds: its rollouts, and why there are none in a part of it, or in all."""
+    try:
+        if format_.unit == "file":
+            document = _parse_file(raw)
+            return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
+        record = parse_record(raw, place)
+        if record.value is None:
+            return [RolloutFormatError(record.fault)]
+        return format_.read(task, mapping.apply(record.value) if mapping else record.value) or [_no_rollout()]
+    except RolloutFormatError as error:
+        return [error]
+
+
+def _no_rollout() -> RolloutFormatError:
+    return RolloutFormatError("holds no rollout, expected at least one; leave it out")
+
+
+def _parse_file(raw: bytes) -> FileDocument:
+    raw, _, beside = raw.partition(SIDECAR)
+    beside_object = parse_record(beside.strip(), "beside").value if beside else None
+    if beside and beside_object is None:
+        raise RolloutFormatError("the file beside it, which says its outcome, is no JSON object; mend or remove it")
+    try:
+        value = parse_text(raw.decode("utf-8-sig").strip())
+    except ValueError:  # JSON lines, or none at all
+        records = list(iter_records(raw))
+        faults = [RolloutFormatError(f"{each.place}: {each.fault}") for each in records if each.value is None]
+        objects = [each.value for each in records if each.value is not None]
+        if not objects:
+            raise (faults or [RolloutFormatError("an empty file, expected a session or a trace")])[0] from None
+        return FileDocument(objects, faults, beside_object)
+    objects = value if isinstance(value, list) else [value]
+    if wrong := next((each for each in objects if not isinstance(each, dict)), None):
+        raise RolloutFormatError(f"found {type(wrong).__name__}, expected an object, or a list of objects")
+    return FileDocument(objects, [], beside_object)

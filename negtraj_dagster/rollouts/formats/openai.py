@@ -1,0 +1,163 @@
+"""Chat completions messages (OpenAI's, as most tools write them): the whole conversation in `messages`, its prompt included.
+
+    {"messages": [{"role": "system", …}, {"role": "user", …}, {"role": "assistant", …}], "tools": […], "reward": true}
+
+Messages may be JSON text, as in tables. Keys without a place of their own are kept as they are, in `extra`.
+"""
+
+import difflib
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
+from negtraj_dagster.rollouts.formats.fields import (
+    check,
+    described,
+    optional,
+    optional_answer,
+    optional_reward,
+    optional_text,
+    read_score,
+    require,
+)
+from negtraj_dagster.rollouts.formats.messages import MESSAGE_KEYS, read_message
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.rollouts.records import key_name, parse_text
+from negtraj_dagster.schema import Rollout, Turn
+
+OUTCOMES = ("reward", "resolved")
+SCORES = ("score",)
+TEXTS = ("question_id", "source", "teacher", "subject", "session", "licence", "origin_url", "parent", "group")
+ALIASES = {"instance_id": "group", "model": "teacher", "session_id": "session", "run_id": "session", "license": "licence"}
+"""Names that public data sets give to the same things; ours stand before them."""
+KEYS = {"messages", "tools", "tokenizer", "pred", "gold", "is_evaluation", *OUTCOMES, *SCORES, *TEXTS, *ALIASES}
+ROLES = {"developer": "system", "function": "tool"}
+NEAR = 0.85
+"""From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""
+TEXT_PARTS = ("text", "input_text", "output_text")
+UNSUPPORTED = ("image_url", "image", "input_image", "input_audio", "audio", "file", "video")
+
+
+def read_record(task: str, record: dict[str, Any]) -> Reading:
+    """One record: one rollout.
+
+    Raises:
+        RolloutFormatError: no messages, one of another shape, images or sound, a misspelled key, or an evaluation episode.
+    """
+    extra = _extra(record)
+    if optional(record, "is_evaluation", bool):
+        raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
+    messages = json_list(require(record, "messages", object), "messages")
+    turns, unread = read_messages(messages, "messages")
+    prompt, said = split_prompt(turns, "messages")
+    texts = {name: optional_text(record, name) for name in (*TEXTS, *ALIASES)}
+    named = {name: texts[name] or _aliased(texts, name) for name in TEXTS}
+    outcomes = [outcome for name in OUTCOMES if (outcome := optional_reward(record, name)) is not None]
+    if len(set(outcomes)) > 1:
+        raise RolloutFormatError("reward and resolved differ, expected one outcome; keep the one that is meant")
+    rollout = Rollout(
+        task=task,
+        question_id=named["question_id"] or "",
+        source=named["source"] or "",
+        turns=said,
+        reward=outcomes[0] if outcomes else None,
+        pred=optional_answer(record, "pred"),
+        gold=optional_answer(record, "gold"),
+        teacher=named["teacher"] or "",
+        subject=named["subject"],
+        session=named["session"],
+        licence=named["licence"],
+        origin_url=named["origin_url"],
+        tools=read_tools(record.get("tools"), "tools"),
+        tokenizer=optional(record, "tokenizer", str) or None,
+        prompt=prompt,
+        score=read_score(record.get("score"), "score"),
+        parent=named["parent"],
+        group=named["group"],
+        extra=extra_json({**extra, "messages": unread}),
+    )
+    return [rollout]
+
+
+def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str, Any]]:
+    """Turns of chat completions messages, and what of each message has no place in a turn, by its number.
+
+    Raises:
+        RolloutFormatError: a message of another shape, or with images or sound.
+    """
+    turns, unread = [], {}
+    for index, message in enumerate(messages):
+        turn, rest = _read(check(message, f"{place}[{index}]", dict), f"{place}[{index}]")
+        turns.append(turn)
+        if rest:
+            unread[str(index)] = rest
+    return turns, unread
+
+
+def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
+    message = {key: value for key, value in message.items() if value is not None or key == "content"}
+    role = ROLES.get(str(message.get("role")), message.get("role"))
+    known = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
+    if "function_call" in message and "tool_calls" not in message:
+        message["tool_calls"] = [{"function": message.pop("function_call")}]
+    if (weight := message.pop("weight", None)) is not None:  # OpenAI's fine-tuning data: 0 or 1
+        message.setdefault("loss", weight)
+    if role != "tool":
+        message.pop("name", None)
+        message.pop("tool_call_id", None)
+    known |= {key: message[key] for key in MESSAGE_KEYS - known.keys() if key in message}
+    if role == "assistant" and known["content"] is None and not known.get("tool_calls"):
+        known["content"] = ""
+    rest = {key: value for key, value in message.items() if key not in MESSAGE_KEYS and value not in ("", [], {})}
+    return read_message(known, place), rest
+
+
+def read_content(value: object, place: str) -> str | None:
+    """A message's text; of several parts their texts, one after another.
+
+    Raises:
+        RolloutFormatError: a part is no text (an image, sound, a file).
+    """
+    if value is None or isinstance(value, str):
+        return value
+    parts = check(value, place, list, "write text, or a list of parts of text")
+    texts = []
+    for index, part in enumerate(parts):
+        at = f"{place}[{index}]"
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = check(part, at, dict).get("type", "text")
+        if kind not in TEXT_PARTS:
+            shown = f"of type {kind}" if kind in UNSUPPORTED else "of another type"
+            raise RolloutFormatError(f"{at}: found a part {shown}, expected text; images, sound and files are unsupported")
+        texts.append(require(part, "text", str, at=at))
+    return "".join(texts)
+
+
+def json_list(value: object, place: str) -> list[Any]:
+    """A list, or JSON text of one.
+
+    Raises:
+        RolloutFormatError: neither.
+    """
+    if isinstance(value, str):
+        try:
+            value = parse_text(value)
+        except ValueError as error:
+            raise RolloutFormatError(f"{place}: {error}, expected a list, or JSON text of one") from error
+    return check(value, place, list, "write a list of messages, or JSON text of one")
+
+
+def _extra(record: dict[str, Any]) -> dict[str, Any]:
+    unknown = {key: value for key, value in record.items() if key not in KEYS}
+    for key, value in unknown.items():
+        if value is not None and (near := difflib.get_close_matches(key, KEYS, n=1, cutoff=NEAR)):
+            raise RolloutFormatError(
+                f"unknown key {key_name(key)}, {described(value)}, which is nearly {near[0]!r}; mend or rename it"
+            )
+    return unknown
+
+
+def _aliased(texts: dict[str, str | None], name: str) -> str | None:
+    return next((texts[alias] for alias, meant in ALIASES.items() if meant == name and texts[alias]), None)
