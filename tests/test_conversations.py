@@ -26,12 +26,6 @@ def conversations(store: Store, settings: Settings) -> dict[str, dict[str, objec
 
 
 PLAIN = {"conversation": '[{"content":"a","role":"assistant"}]', **dict.fromkeys(("tools", "tokenizer", "prompt", "extra"))}
-    "conversation": '[{"content":"a","role":"assistant"}]',
-    "tools": None,
-    "tokenizer": None,
-    "prompt": None,
-    "extra": None,
-}
 
 
 def test_no_rollouts_are_an_empty_table_with_all_columns(store: Store, settings: Settings) -> None:
