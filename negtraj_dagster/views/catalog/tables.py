@@ -56,6 +56,7 @@ VIEWS: Mapping[str, View] = {
     "rollouts": View(
         "Every rollout that was read, one narrow row each, before any judgement. conversations has its text, by base_key.",
         _types(INDEX_SCHEMA),
+        {"score": "how good the outcome is, as a number of the recording system's own scale"},
     ),
     "conversations": View(
         "What was said, one row a conversation: join by base_key. Select single rows or columns, texts are long.",
@@ -136,7 +137,6 @@ WORDS: Mapping[str, str] = {
     "is_valid_answer": "whether the answer is of the kind that the task asks for",
     "label": "positive, negative, or unknown where nobody knows the outcome",
     "licence": "of the record, where it says so",
-    "score": "how good the outcome is, as a number of the recording system's own scale",
     "parent": "the session or segment that it went on from",
     "question_group": "what no split tears apart: an instance, a repository",
     "prompt": "JSON text of the turns before the agent's first one, where the record brings them",
