@@ -11,6 +11,7 @@ from negtraj_dagster.defs.resources import Workspace
 from negtraj_dagster.defs.rollouts import landing_is_read
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.reports.build import why_unjudged
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.strategies import STRATEGIES
@@ -80,7 +81,10 @@ def build_selection_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
         )
 
     def suite_is_ready(workspace: Workspace, selection: Published) -> dg.AssetCheckResult:
-        split, n_questions = recipe.evaluation.split, len(workspace.lineage().suite(recipe))
+        lineage = workspace.lineage()
+        if why := why_unjudged(lineage.tasks[recipe.task]):
+            return judged(passed=True, remedy="", numbers={"not_evaluated": why})
+        split, n_questions = recipe.evaluation.split, len(lineage.suite(recipe))
         remedy = (
             f"the task {recipe.task} has no question in the split {split!r}, so the checkpoint could not be evaluated: add "
             f"questions to it, or name another split (evaluation.split)"

@@ -50,7 +50,7 @@ def build_report(
         StoreError: the checkpoint was trained with other prompts or another template than it would be asked with.
     """
     asset = f"{recipe}/evaluation_report"
-    if why := _why_unjudged(task, questions):
+    if why := why_unjudged(task):
         made_of_nothing = {"code": EVALUATE_VERSION, "checkpoint": checkpoint.version, "unjudged": why}
         return store.build(asset, made_of_nothing, lambda _: Built(content={"status": "no_data", "reason": why}))
     card = checkpoint.details.get("card", {})
@@ -84,15 +84,13 @@ def build_report(
     return store.build(asset, made_of, write)
 
 
-def _why_unjudged(task: Task, questions: Sequence[Question]) -> str | None:
+def why_unjudged(task: Task) -> str | None:
     """Why nothing of this task's can be evaluated here; None where it can."""
     if not task.scores_answers:
         return (
             f"outcomes of {task.name} are recorded by the system that ran the agent: no answer can be judged here, so its "
             f"checkpoints are evaluated there"
         )
-    if task.has_recorded_questions and not questions:
-        return f"no recorded prompt of this split of {task.name} comes with a right answer (gold)"
     return None
 
 
