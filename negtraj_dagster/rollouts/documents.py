@@ -85,7 +85,7 @@ def _whole(handle: "io.BufferedReader[LandedBytes]", beside: bytes) -> Slice:
     if len(raw) > MAX_LINE_BYTES:
         fault = f"more than {MAX_LINE_BYTES:,} bytes, which this format reads as one document; split it by session or trace"
         return Slice("file", None, fault, len(raw))
-    return Slice("file", raw + SIDECAR + beside if beside else raw)
+    return Slice("file", raw.strip() + SIDECAR + beside if beside else raw.strip())
 
 
 def _rows(path: Path) -> Iterator[Slice]:

@@ -121,7 +121,7 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
                     readings[each.name].take(part.place, _read(each, part))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
-    ranked = tuple(sorted(readings.values(), key=lambda reading: (reading.n_refused - reading.n_read, reading.name)))
+    ranked = tuple(sorted(readings.values(), key=lambda reading: (not reading.n_read, reading.n_refused - reading.n_read)))
     looks_like = None
     if not ranked[0].n_read:
         looks_like = next((name for name, _ in shapes.most_common() if name), None)

@@ -3,7 +3,17 @@
 To add one: a module beside this with a reader, a line in FORMATS, a section in docs/rollout_formats.md, tests on real records.
 """
 
-from negtraj_dagster.rollouts.formats import nat, negtraj, openai
+from negtraj_dagster.rollouts.formats import (
+    atif,
+    claude_code,
+    codex,
+    nat,
+    negtraj,
+    openai,
+    session_trace,
+    spans,
+    swe_agent,
+)
 from negtraj_dagster.rollouts.formats.base import Format, Reading
 
 FORMATS: dict[str, Format] = {
@@ -12,6 +22,13 @@ FORMATS: dict[str, Format] = {
         Format("nat", 2, nat.read_records),
         Format("negtraj", 3, negtraj.read_records),
         Format("openai", 1, openai.read_record, unit="object"),
+        Format("atif", 1, atif.read_record, unit="object"),
+        Format("swe_agent", 1, swe_agent.read_file, unit="file", sidecar=swe_agent.SIDECAR),
+        Format("claude_code", 1, claude_code.read_file, unit="file", is_verified=False),
+        Format("codex", 1, codex.read_file, unit="file", is_verified=False),
+        Format("session_trace", 1, session_trace.read_file, unit="file", is_verified=False),
+        Format("otel_genai", 1, spans.read_otel, unit="file"),
+        Format("openinference", 1, spans.read_openinference, unit="file"),
     )
 }
 FORMAT_VERSIONS: dict[str, int] = {name: each.version for name, each in FORMATS.items()}

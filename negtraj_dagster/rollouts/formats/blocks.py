@@ -1,0 +1,69 @@
+"""A message of content blocks (text, thinking, tool calls and their results), as agents' sessions write it, becomes turns."""
+
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
+from negtraj_dagster.rollouts.formats.messages import read_message
+from negtraj_dagster.rollouts.formats.openai import read_content
+from negtraj_dagster.rollouts.formats.tool_calls import json_text
+from negtraj_dagster.schema import Turn
+
+TEXT = ("text", "input_text", "output_text")
+CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
+RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
+HIDDEN = ("redacted_thinking",)
+
+
+def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
+    """Turns of one message: the agent's is one; of others each result of a tool is one, and the text around them.
+
+    Raises:
+        RolloutFormatError: an image, sound or another block that is no text, or reasoning that is recorded encrypted.
+    """
+    said, thought, calls, turns = [], [], [], []
+    for index, value in enumerate(blocks):
+        at = f"{place}[{index}]"
+        block = check(value, at, dict)
+        kind = require(block, "type", str, at=at)
+        if kind in TEXT:
+            said.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
+        elif kind in ("thinking", "reasoning") and role == "assistant":
+            thought.append(str(block.get("thinking") or block.get("content") or block.get("text") or ""))
+        elif kind in CALLS and role == "assistant":
+            calls.append(_call(block, at))
+        elif kind in RESULTS:
+            turns.append(_result(block, at))
+        elif kind in HIDDEN:
+            raise RolloutFormatError(
+                f"{at}: found reasoning that is recorded encrypted, expected its text; it cannot be trained"
+            )
+        else:
+            raise RolloutFormatError(
+                f"{at}: found a block that is no text, thinking, tool call or result; images are unsupported"
+            )
+    message: dict[str, Any] = {"role": role, "content": "".join(said)}
+    if thought and any(thought):
+        message["reasoning"] = "\n".join(thought)
+    if calls:
+        message["tool_calls"] = calls
+    if role == "assistant" or message["content"]:
+        turns.append(read_message(message, place))
+    return turns
+
+
+def _call(block: dict[str, Any], at: str) -> dict[str, Any]:
+    arguments: object = next((block[key] for key in ("input", "arguments", "args") if block.get(key) is not None), {})
+    return {
+        "id": optional_text(block, "id", at=at) or optional_text(block, "toolCallId", at=at) or "",
+        "name": require(block, "toolName" if "toolName" in block else "name", str, at=at),
+        "arguments": arguments if isinstance(arguments, str) else json_text(arguments),
+    }
+
+
+def _result(block: dict[str, Any], at: str) -> Turn:
+    content = next((block[key] for key in ("content", "response", "result", "output") if block.get(key) is not None), "")
+    text = read_content(content, f"{at}.content") if isinstance(content, (str, list)) else json_text(content)
+    called = next((block[key] for key in ("tool_use_id", "toolCallId", "id") if block.get(key)), None)
+    message = {"role": "tool", "content": text or "", **({"tool_call_id": called} if called else {})}
+    return read_message(message, at)

@@ -1,0 +1,122 @@
+"""Trees and spans become rollouts, so that every prompt is exact and each output of the model is trained once.
+
+A system records calls (what the model was sent, what it answered) or a tree of messages. A call that was sent all that was said
+before goes on with its segment; a retry, a branch, a sub-agent or a compaction begins a segment of its own, with a parent. What
+an earlier segment trains stands in a later one as context.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from negtraj_dagster.schema import Turn, canonical_json
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a model: what it was sent, and what it answered."""
+
+    name: str
+    sent: Sequence[Turn]
+    answered: Sequence[Turn]
+
+
+@dataclass
+class Segment:
+    """Turns of one conversation, from its prompt to its last answer.
+
+    Attributes:
+        name: of the call, or message, that it begins with.
+        parent: the segment that it went on from, or was called by.
+        calls: names of those in it.
+    """
+
+    name: str
+    turns: list[Turn]
+    parent: str | None = None
+    calls: list[str] = field(default_factory=list)
+    spelled: list[str] = field(default_factory=list)
+
+
+def merge_calls(calls: Iterable[Call]) -> list[Segment]:
+    """Segments of the calls of one trace, in order.
+
+    A call goes on with the longest segment that what it was sent begins with, whole; else it begins a segment, whose parent is
+    the one with which it has most turns in common.
+    """
+    segments: list[Segment] = []
+    for call in calls:
+        spelled = [_spelling(turn) for turn in call.sent]
+        whole = [each for each in segments if each.spelled == spelled[: len(each.spelled)]]
+        if whole:
+            segment = max(whole, key=lambda each: len(each.spelled))
+            new = list(call.sent[len(segment.turns) :])
+            segment.turns += [as_untrained(turn) for turn in new]
+        else:
+            parent = max(segments, key=lambda each: _shared(each.spelled, spelled), default=None)
+            segment = Segment(call.name, [as_untrained(turn) for turn in call.sent], parent.name if parent else None)
+            segments.append(segment)
+        segment.turns += call.answered
+        segment.spelled = [*spelled, *map(_spelling, call.answered)]
+        segment.calls.append(call.name)
+    return segments
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a tree: `parent` names the one before it; None begins a conversation."""
+
+    name: str
+    parent: str | None
+    turns: Sequence[Turn]
+
+
+def branches(messages: Sequence[Message]) -> list[Segment]:
+    """Segments of a tree of messages, one for each last message, in the order in which these were written.
+
+    Turns that an earlier branch has are context in later ones.
+    """
+    by_name = {message.name: message for message in messages}
+    parents = {message.parent for message in messages}
+    segment_of: dict[str, str] = {}
+    segments = []
+    for leaf in (message for message in messages if message.name not in parents):
+        path = _path(leaf, by_name)
+        shared = [message for message in path if message.name in segment_of]
+        turns = [as_untrained(turn) for message in shared for turn in message.turns]
+        turns += [turn for message in path[len(shared) :] for turn in message.turns]
+        parent = segment_of[shared[-1].name] if shared else None
+        segments.append(Segment(leaf.name, turns, parent, [message.name for message in path]))
+        segment_of |= {message.name: leaf.name for message in path[len(shared) :]}
+    return segments
+
+
+def is_trained(turns: Iterable[Turn]) -> bool:
+    """Whether anything in the turns carries loss."""
+    return any(turn["role"] == "assistant" and turn.get("loss", True) is not False for turn in turns)
+
+
+def as_untrained(turn: Turn) -> Turn:
+    """The turn as context: an agent's turn says that it carries no loss."""
+    return {**turn, "loss": False} if turn["role"] == "assistant" else turn
+
+
+def _path(leaf: Message, by_name: Mapping[str, Message]) -> list[Message]:
+    path, seen, message = [leaf], {leaf.name}, leaf
+    while message.parent is not None and message.parent in by_name and message.parent not in seen:
+        message = by_name[message.parent]
+        seen.add(message.name)
+        path.append(message)
+    return path[::-1]
+
+
+def _spelling(turn: Turn) -> str:
+    return canonical_json({key: value for key, value in turn.items() if key not in ("loss", "token_ids")})
+
+
+def _shared(first: Sequence[str], second: Sequence[str]) -> int:
+    n_shared = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        n_shared += 1
+    return n_shared

@@ -1,0 +1,289 @@
+"""Traces of spans: OpenTelemetry's GenAI conventions and OpenInference. A model's call says what it was sent and answered.
+
+A file holds spans in any order and nesting (exporters' JSON, JSON lines, or a list), with attributes flat or as OTLP's list of
+keys and values. Outcomes come from `gen_ai.evaluation.result` events and from annotations.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
+from negtraj_dagster.rollouts.formats.blocks import read_blocks
+from negtraj_dagster.rollouts.formats.fields import check, require
+from negtraj_dagster.rollouts.formats.openai import json_list, read_messages
+from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
+from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
+from negtraj_dagster.schema import Rollout, Turn
+
+if TYPE_CHECKING:
+    from negtraj_dagster.rollouts.documents import FileDocument
+
+MODEL_CALLS = ("chat", "generate_content", "text_completion")
+EVALUATION = "gen_ai.evaluation.result"
+PASSED = {"pass": True, "passed": True, "correct": True, "fail": False, "failed": False, "incorrect": False}
+"""Labels of evaluations that say success or failure and nothing else."""
+SCORE_PREFIXES = (
+    ("annotations", "annotation"),
+    ("trace.annotations", "annotation"),
+    ("session.annotations", "annotation"),
+    ("evaluations", "evaluation"),
+)
+"""Where OpenInference has scores of a span, its trace or its session, and under which key each stands."""
+
+
+@dataclass
+class _Trace:
+    calls: list[Call] = field(default_factory=list)
+    model: str = ""
+    tools: str | None = None
+    session: str | None = None
+    scores: dict[str, tuple[float | None, str | None]] = field(default_factory=dict)
+    faults: list[RolloutFormatError] = field(default_factory=list)
+
+
+def read_otel(task: str, document: "FileDocument") -> Reading:
+    """OpenTelemetry GenAI spans."""
+    return _read(task, document, _otel_call, "gen_ai.operation.name")
+
+
+def read_openinference(task: str, document: "FileDocument") -> Reading:
+    """OpenInference spans."""
+    return _read(task, document, _openinference_call, "openinference.span.kind")
+
+
+def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Reading:
+    spans = [span for each in document.objects for span in _spans(each)]
+    traces: dict[str, _Trace] = {}
+    n_calls = 0
+    for number, span in enumerate(sorted(spans, key=_start)):
+        attributes = _attributes(span)
+        name = _trace_id(span) or "trace"
+        trace = traces.setdefault(name, _Trace())
+        trace.session = trace.session or _first(attributes, "session.id", "gen_ai.conversation.id")
+        _take_scores(trace, span, attributes)
+        try:
+            call = read_call(attributes, span, _span_id(span) or f"span {number}", trace)
+        except RolloutFormatError as error:
+            trace.faults.append(RolloutFormatError(f"trace {name:.40}, span {_span_id(span) or number}: {error}"))
+            call = None
+        if call is not None:
+            trace.calls.append(call)
+            n_calls += 1
+    faults = [fault for trace in traces.values() for fault in trace.faults]
+    if not n_calls and not faults:
+        raise RolloutFormatError(
+            f"{len(spans)} spans, and none is a call of a model with its messages ({mark}); record the contents"
+        )
+    rollouts: list[Rollout | RolloutFormatError] = []
+    for name, trace in traces.items():
+        rollouts += [_rollout(task, name, trace, segment) for segment in merge_calls(trace.calls)]
+    return [*rollouts, *faults]
+
+
+def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout | RolloutFormatError:
+    try:
+        prompt, said = split_prompt(segment.turns, f"trace {name:.40}")
+    except RolloutFormatError as error:
+        return error
+    verdicts = {PASSED[label.lower()] for _, label in trace.scores.values() if label and label.lower() in PASSED}
+    values = [value for value, _ in trace.scores.values() if value is not None]
+    return Rollout(
+        task=task,
+        question_id="",
+        source="",
+        turns=said,
+        reward=verdicts.pop() if len(verdicts) == 1 else None,
+        teacher=trace.model,
+        session=trace.session or name,
+        tools=trace.tools,
+        prompt=prompt,
+        score=values[0] if len(values) == 1 else None,
+        parent=f"{name}/{segment.parent}" if segment.parent else None,
+        group=trace.session or name,
+        extra=extra_json(
+            {
+                "trace": name,
+                "segment": segment.name,
+                "calls": segment.calls,
+                "scores": {k: list(v) for k, v in trace.scores.items()},
+            }
+        ),
+    )
+
+
+def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The spans of an exporter's object: OTLP's nesting, a list under `spans` or `data`, or the span itself."""
+    for key in ("resourceSpans", "scopeSpans", "spans", "data"):
+        if isinstance(value.get(key), list):
+            for each in value[key]:
+                yield from _spans(check(each, key, dict))
+            return
+    yield value
+
+
+def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = span.get("attributes", span)
+    if isinstance(attributes, list):  # OTLP: [{"key": …, "value": {"stringValue": …}}]
+        return {str(each.get("key")): _value(each.get("value")) for each in attributes if isinstance(each, dict)}
+    return dict(attributes) if isinstance(attributes, dict) else {}
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    kind, inner = next(iter(value.items()))
+    if kind == "intValue":
+        return int(inner)
+    if kind == "arrayValue":
+        return [_value(each) for each in inner.get("values", [])]
+    if kind == "kvlistValue":
+        return {str(each["key"]): _value(each.get("value")) for each in inner.get("values", [])}
+    return inner
+
+
+def _start(span: Mapping[str, Any]) -> str:
+    """Sorts spans by when they began; digits alone are nanoseconds, of equal length."""
+    start = next(
+        (span[key] for key in ("startTimeUnixNano", "start_time", "startTime", "start_time_unix_nano") if key in span), ""
+    )
+    if isinstance(start, list) and len(start) == 2:  # seconds and nanoseconds
+        return f"{int(start[0]):020d}.{int(start[1]):09d}"
+    return f"{start:020d}" if isinstance(start, int) else str(start)
+
+
+def _trace_id(span: Mapping[str, Any]) -> str | None:
+    return _id(span, "trace_id", "traceId")
+
+
+def _span_id(span: Mapping[str, Any]) -> str | None:
+    return _id(span, "span_id", "spanId")
+
+
+def _id(span: Mapping[str, Any], *names: str) -> str | None:
+    for holder in (span, span.get("context"), span.get("spanContext")):
+        if isinstance(holder, dict) and (found := next((holder[name] for name in names if holder.get(name)), None)):
+            return str(found)
+    return None
+
+
+def _first(attributes: Mapping[str, Any], *names: str) -> str | None:
+    return next((str(attributes[name]) for name in names if attributes.get(name)), None)
+
+
+def _otel_call(attributes: dict[str, Any], span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
+    del span
+    if "ai.prompt.messages" in attributes:
+        return _vercel_call(attributes, name, trace)
+    sent, answered = attributes.get("gen_ai.input.messages"), attributes.get("gen_ai.output.messages")
+    if attributes.get("gen_ai.operation.name") not in MODEL_CALLS or sent is None or answered is None:
+        return None
+    trace.model = trace.model or _first(attributes, "gen_ai.response.model", "gen_ai.request.model") or ""
+    trace.tools = trace.tools or read_tools(attributes.get("gen_ai.tool.definitions"), "gen_ai.tool.definitions")
+    turns = []
+    if (system := attributes.get("gen_ai.system_instructions")) is not None:
+        turns += read_blocks(json_list(system, "gen_ai.system_instructions"), "system", "gen_ai.system_instructions")
+    turns += _parts(sent, "gen_ai.input.messages")
+    answers = _parts(answered, "gen_ai.output.messages")
+    return Call(name, turns, answers[:1])  # one choice: the others were not gone on with
+
+
+def _vercel_call(attributes: dict[str, Any], name: str, trace: _Trace) -> Call | None:
+    """As Vercel's AI SDK writes a call beside the conventions' attributes."""
+    text, calls = attributes.get("ai.response.text"), attributes.get("ai.response.toolCalls")
+    if not text and not calls:
+        return None
+    trace.model = trace.model or _first(attributes, "gen_ai.response.model", "gen_ai.request.model", "ai.model.id") or ""
+    turns: list[Turn] = []
+    for index, value in enumerate(json_list(attributes["ai.prompt.messages"], "ai.prompt.messages")):
+        at = f"ai.prompt.messages[{index}]"
+        message = check(value, at, dict)
+        content, role = message.get("content"), require(message, "role", str, at=at)
+        turns += read_blocks(content if isinstance(content, list) else [{"type": "text", "text": content or ""}], role, at)
+    said = [{"type": "text", "text": text}] if text else []
+    called = [{**check(each, "ai.response.toolCalls", dict), "type": "tool-call"} for each in _calls(calls)]
+    return Call(name, turns, read_blocks([*said, *called], "assistant", "ai.response"))
+
+
+def _calls(calls: object) -> list[Any]:
+    return json_list(calls, "ai.response.toolCalls") if calls else []
+
+
+def _parts(messages: Any, place: str) -> list[Turn]:
+    turns: list[Turn] = []
+    for index, message in enumerate(json_list(messages, place)):
+        at = f"{place}[{index}]"
+        turns += read_blocks(require(check(message, at, dict), "parts", list, at=at), require(message, "role", str, at=at), at)
+    return turns
+
+
+def _openinference_call(attributes: dict[str, Any], span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
+    if (attributes.get("openinference.span.kind") or span.get("span_kind")) != "LLM":
+        return None
+    sent, answered = (_unflattened(attributes, f"llm.{side}_messages") for side in ("input", "output"))
+    if not sent or not answered:
+        return None
+    trace.model = trace.model or _first(attributes, "llm.model_name") or ""
+    if trace.tools is None and (tools := _unflattened(attributes, "llm.tools")):
+        schemas = [each.get("tool", {}).get("json_schema") for each in tools]
+        trace.tools = json_text([json.loads(each) if isinstance(each, str) else each for each in schemas if each])
+    return Call(name, _messages(sent, "llm.input_messages"), _messages(answered, "llm.output_messages")[:1])
+
+
+def _messages(values: list[dict[str, Any]], place: str) -> list[Turn]:
+    messages = []
+    for value in values:
+        message = dict(value.get("message", {}))
+        if contents := message.pop("contents", None):
+            message["content"] = [part.get("message_content", {}) for part in contents]
+        if calls := message.pop("tool_calls", None):
+            message["tool_calls"] = [call.get("tool_call", {}) for call in calls]
+        messages.append({key: message[key] for key in ("role", "content", "tool_calls", "tool_call_id") if key in message})
+    for message in messages:
+        message.setdefault("content", None if message.get("tool_calls") else "")
+    return read_messages(messages, place)[0]
+
+
+def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+    """What flat keys (`prefix.0.message.role`) or a nested value say, as a list of objects."""
+    if isinstance(nested := attributes.get(prefix), list):
+        return nested
+    found: dict[str, Any] = {}
+    for key, value in attributes.items():
+        if key.startswith(f"{prefix}."):
+            at = found
+            *path, last = key.removeprefix(f"{prefix}.").split(".")
+            for part in path:
+                at = at.setdefault(part, {})
+            at[last] = value
+    listed = _listed(found)
+    return listed if isinstance(listed, list) else []
+
+
+def _listed(value: Any) -> Any:
+    """Objects whose keys are all numbers as lists, at every depth."""
+    if not isinstance(value, dict):
+        return value
+    inner = {key: _listed(each) for key, each in value.items()}
+    if inner and all(key.isdigit() for key in inner):
+        return [inner[key] for key in sorted(inner, key=int)]
+    return inner
+
+
+def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    itself = {"name": _first(attributes, "event.name") or span.get("name"), "attributes": attributes}
+    for event in (*(span.get("events") or ()), itself):
+        if isinstance(event, dict) and event.get("name") == EVALUATION:
+            result = _attributes(event)
+            _score(trace, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
+    for prefix, key in SCORE_PREFIXES:
+        for each in _unflattened(attributes, prefix):
+            result = each.get(key, {})
+            _score(trace, *(result.get(part) for part in ("name", "score", "label")))
+
+
+def _score(trace: _Trace, name: object, value: object, label: object) -> None:
+    number = float(value) if isinstance(value, (int, float)) else None
+    trace.scores[str(name)] = (number, str(label) if label is not None else None)

@@ -1,0 +1,94 @@
+"""Spans of traces: calls become rollouts, whatever exporter wrote them, with the outcome that an evaluation gave."""
+
+import json
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.documents import read_document
+from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.schema import Rollout
+from tests.rollouts.formats.test_sessions import trained
+
+SENT = [{"role": "user", "parts": [{"type": "text", "content": "Weather?"}]}]
+CALLED = {"role": "assistant", "parts": [{"type": "tool_call", "id": "c", "name": "get", "arguments": {"at": "Paris"}}]}
+ANSWERED = {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": "rain"}]}
+SAID = {"role": "assistant", "parts": [{"type": "text", "content": "Rain."}]}
+
+
+def span(number: int, sent: list[Any], answered: list[Any], **more: Any) -> dict[str, Any]:
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.input.messages": json.dumps(sent),
+        "gen_ai.output.messages": json.dumps(answered),
+    }
+    context = {"trace_id": "t1", "span_id": f"s{number}"}
+    return {"context": context, "start_time": f"2026-01-01T00:00:0{number}Z", "attributes": attributes, **more}
+
+
+def read(name: str, value: object) -> list[Rollout]:
+    reading = read_document(FORMATS[name], "t", json.dumps(value).encode(), "file")
+    assert all(isinstance(each, Rollout) for each in reading), reading
+    return [each for each in reading if isinstance(each, Rollout)]
+
+
+def test_a_trace_with_a_tool_is_one_rollout_in_whatever_order_its_spans_stand() -> None:
+    event = {
+        "name": "gen_ai.evaluation.result",
+        "attributes": {
+            "gen_ai.evaluation.name": "right",
+            "gen_ai.evaluation.score.value": 0.75,
+            "gen_ai.evaluation.score.label": "pass",
+        },
+    }
+    spans = [span(2, [*SENT, CALLED, ANSWERED], [SAID], events=[event]), span(1, SENT, [CALLED])]
+    (rollout,) = read("otel_genai", spans)
+    assert rollout.prompt == ({"role": "user", "content": "Weather?"},)
+    assert [turn["role"] for turn in rollout.turns] == ["assistant", "tool", "assistant"]
+    assert (rollout.reward, rollout.score, rollout.teacher, rollout.session) == (True, 0.75, "m", "t1")
+
+
+def test_otlp_nesting_and_values_are_read_as_flat_ones() -> None:
+    flat = span(1, SENT, [SAID])
+    listed = [{"key": key, "value": {"stringValue": value}} for key, value in flat["attributes"].items()]
+    nested = {
+        "resourceSpans": [
+            {"scopeSpans": [{"spans": [{"traceId": "t1", "spanId": "s1", "startTimeUnixNano": "1", "attributes": listed}]}]}
+        ]
+    }
+    assert [each.turns for each in read("otel_genai", nested)] == [each.turns for each in read("otel_genai", [flat])]
+
+
+def test_a_retry_and_a_sub_agent_are_rollouts_of_their_own() -> None:
+    other = {"role": "user", "parts": [{"type": "text", "content": "Sub-task."}]}
+    spans = [span(1, SENT, [CALLED]), span(2, SENT, [SAID]), span(3, [other], [SAID])]
+    first, retry, sub_agent = read("otel_genai", spans)
+    assert [trained(each) for each in (first, retry, sub_agent)] == [[""], ["Rain."], ["Rain."]]
+    assert (first.parent, retry.parent, sub_agent.parent) == (None, "t1/s1", "t1/s1")
+
+
+def test_spans_without_contents_are_refused_with_what_to_record() -> None:
+    (fault,) = read_document(FORMATS["otel_genai"], "t", json.dumps([{"name": "chat", "attributes": {}}]).encode(), "file")
+    assert isinstance(fault, RolloutFormatError)
+    assert "record the contents" in str(fault)
+
+
+def test_flat_openinference_keys_are_messages_and_annotations_scores() -> None:
+    attributes = {
+        "openinference.span.kind": "LLM",
+        "llm.model_name": "m",
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.contents.0.message_content.type": "text",
+        "llm.input_messages.0.message.contents.0.message_content.text": "q",
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.tool_calls.0.tool_call.function.name": "f",
+        "llm.output_messages.0.message.tool_calls.0.tool_call.function.arguments": '{"a": 1}',
+        "llm.tools.0.tool.json_schema": '{"type": "function", "function": {"name": "f"}}',
+        "annotations.0.annotation.name": "right",
+        "annotations.0.annotation.score": 1,
+        "annotations.0.annotation.label": "correct",
+    }
+    (rollout,) = read("openinference", {"attributes": attributes, "context": {"trace_id": "t", "span_id": "s"}})
+    assert rollout.turns == ({"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": '{"a": 1}'}]},)
+    assert (rollout.prompt, rollout.reward, rollout.score) == (({"role": "user", "content": "q"},), True, 1.0)
+    assert rollout.tools == '[{"type": "function", "function": {"name": "f"}}]'
