@@ -124,6 +124,12 @@ class TaskSettings(Strict):
         return shares
 
 
+class RedactionSettings(Strict):
+    """Whether secrets are taken out of rollouts before they are kept; off only where it says so here."""
+
+    enabled: bool = True
+
+
 class Settings(Strict):
     """Everything a deployment sets, validated."""
 
@@ -138,6 +144,7 @@ class Settings(Strict):
     sql_dirs: tuple[Path, ...] = ()
     sql: SqlSettings = SqlSettings()
     labels: LabelSettings = LabelSettings()
+    redaction: RedactionSettings = RedactionSettings()
     max_quarantined_share: float = 0.05
     landing_dir: Path | None = None
     store_url: str | None = None

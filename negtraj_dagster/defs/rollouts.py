@@ -52,6 +52,8 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
             "n_label_conflicts": details["n_label_conflicts"],
             "n_refused_by_tombstones": details["n_refused_by_tombstones"],
             "n_unread_bytes": details["n_unread_bytes"],
+            "redaction": "on" if workspace.settings.redaction.enabled else "off: secrets stay in what is kept",
+            "redacted": table([{"rule": rule, "n": n} for rule, n in details.get("redacted", {}).items()]),
             "n_ignored_files": len(details["ignored"]),
             "n_unread_files": len(details["unread"]),
             "per_task": table(details["per_task"]),

@@ -17,6 +17,7 @@ from negtraj_dagster.rollouts.formats import Format, Reading
 from negtraj_dagster.rollouts.mapping import ColumnMap
 from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, LandedBytes, PackedError, packed_array, packed_lines
 from negtraj_dagster.rollouts.records import holds_array, iter_records, line_slices, parse_record, parse_text, text_of_array
+from negtraj_dagster.rollouts.redact import Redactor
 from negtraj_dagster.store import file_sha256
 
 BUFFER_BYTES = 1 << 20
@@ -113,18 +114,37 @@ def _as_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def read_document(format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None = None) -> Reading:
-    """What one document holds: its rollouts, and why there are none in a part of it, or in all."""
+def read_document(
+    format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None = None, redactor: Redactor | None = None
+) -> Reading:
+    """What one document holds: its rollouts, and why there are none in a part of it, or in all.
+
+    Args:
+        format_: reads it.
+        task: whose rollouts they are.
+        raw: its bytes.
+        place: where it stands in its file.
+        mapping: gives a record's keys the format's names.
+        redactor: takes secrets out before the format sees them; None leaves them in.
+    """
     try:
-        if format_.unit == "file":
-            document = _parse_file(raw)
-            return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
-        record = parse_record(raw, place)
-        if record.value is None:
-            return [RolloutFormatError(record.fault)]
-        return format_.read(task, mapping.apply(record.value) if mapping else record.value) or [_no_rollout()]
+        return _read(format_, task, raw, place, mapping, redactor)
     except RolloutFormatError as error:
-        return [error]
+        return [RolloutFormatError(redactor.redact_text(str(error))) if redactor else error]
+
+
+def _read(format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None, redactor: Redactor | None) -> Reading:
+    if format_.unit == "file":
+        document = _parse_file(raw)
+        if redactor is not None:
+            beside = None if document.beside is None else redactor.redact(document.beside)
+            document = FileDocument([redactor.redact(item) for item in document.objects], document.faults, beside)
+        return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
+    record = parse_record(raw, place)
+    if record.value is None:
+        raise RolloutFormatError(record.fault)
+    value = record.value if redactor is None else redactor.redact(record.value)
+    return format_.read(task, mapping.apply(value) if mapping else value) or [_no_rollout()]
 
 
 def _no_rollout() -> RolloutFormatError:
@@ -140,12 +160,12 @@ def _parse_file(raw: bytes) -> FileDocument:
         value = parse_text(raw.decode("utf-8-sig").strip())
     except ValueError:  # JSON lines, or none at all
         records = list(iter_records(raw))
-        faults = [RolloutFormatError(f"{each.place}: {each.fault}") for each in records if each.value is None]
-        objects = [each.value for each in records if each.value is not None]
+        faults = [RolloutFormatError(f"{item.place}: {item.fault}") for item in records if item.value is None]
+        objects = [item.value for item in records if item.value is not None]
         if not objects:
             raise (faults or [RolloutFormatError("an empty file, expected a session or a trace")])[0] from None
         return FileDocument(objects, faults, beside_object)
     objects = value if isinstance(value, list) else [value]
-    if wrong := next((each for each in objects if not isinstance(each, dict)), None):
+    if wrong := next((item for item in objects if not isinstance(item, dict)), None):
         raise RolloutFormatError(f"found {type(wrong).__name__}, expected an object, or a list of objects")
     return FileDocument(objects, [], beside_object)

@@ -1,5 +1,6 @@
 """The index of all rollouts: one narrow row each in order of arrival, quarantine and counts. Conversations stay apart."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -80,6 +81,7 @@ def write_index(
             "n_repeated_keys": n_read - rows.height - refused.height,
             "n_label_conflicts": n_conflicts,
             "n_refused_by_tombstones": refused.height,
+            "redacted": _count_redacted(places["redacted"]),
             "quarantine_reasons": dict(reasons.most_common(20)),
             "per_task": _per_task(index),
         },
@@ -92,6 +94,14 @@ def _identity(index: pl.DataFrame) -> pl.DataFrame:
     """What makes two indexes one; a column that came later counts only where a rollout has something in it."""
     empty = [name for name in LATER_COLUMNS if index[name].null_count() == index.height]
     return index.drop(*NOT_IDENTITY, *empty)
+
+
+def _count_redacted(counts: pl.Series) -> dict[str, int]:
+    """How many secrets each rule took out."""
+    total: Counter[str] = Counter()
+    for text, n_records in counts.drop_nulls().value_counts().rows():
+        total.update({rule: n * n_records for rule, n in json.loads(text).items()})
+    return dict(sorted(total.items()))
 
 
 def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:

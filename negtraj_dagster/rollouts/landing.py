@@ -8,13 +8,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
+from negtraj_dagster.rollouts.redact import REDACTION_VERSION
 from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
@@ -45,12 +46,14 @@ class LandedFile:
     mapping: ColumnMap | None = None
     sidecar: Path | None = None
     sidecar_sha256: str = ""
+    is_redacted: bool = True
 
     @property
     def table(self) -> str:
         """Where records of this kind are kept once read."""
         kind = f"-recorded-{RECORDED_VERSION}" if self.has_recorded_questions else ""
         kind += f"-mapped-{self.mapping.identity}" if self.mapping else ""
+        kind += f"-redacted-{REDACTION_VERSION}" if self.is_redacted else "-plain"
         return f"rollouts/{self.task}-{self.format}{kind}-{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
 
     @property
@@ -116,7 +119,8 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
         )
         _take_files(root, landed, hashes)
     hashes.save()
-    return Landed(sorted(landed.files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
+    files = [replace(file, is_redacted=settings.redaction.enabled) for file in landed.files]
+    return Landed(sorted(files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
 
 def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:

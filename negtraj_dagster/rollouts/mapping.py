@@ -35,11 +35,11 @@ class ColumnMap:
     def apply(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record under the format's names. What was renamed is left where it stood in an object."""
         renamed = dict(record)
-        found = {ours: _at(record, theirs) for ours, theirs in self.columns}
+        values = {ours: _at(record, theirs) for ours, theirs in self.columns}
         for ours, theirs in self.columns:
             if theirs in record and theirs != ours:
                 renamed.pop(theirs, None)
-        renamed |= {ours: value for ours, value in found.items() if value is not None}
+        renamed |= {ours: value for ours, value in values.items() if value is not None}
         if self.outcome is not None:
             renamed["reward"] = self._judge(record)
         return renamed

@@ -22,6 +22,7 @@ from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
 from negtraj_dagster.rollouts.recorded import with_recorded_question
+from negtraj_dagster.rollouts.redact import Redactor, home_redactor
 from negtraj_dagster.rollouts.tombstones import read_tombstones
 from negtraj_dagster.rollouts.walk import why_unlisted
 from negtraj_dagster.schema import Rollout, canonical_json, digest, digest_json
@@ -108,7 +109,8 @@ def read_new_files(store: Store, files: Sequence[LandedFile], work: ReadWork | N
                 file.piece_key: file for file in files if file.table == table and (again or file.piece_key not in read_pieces)
             }
             if new:
-                reader = _Reader(store, table, work)
+                is_redacted = next(iter(new.values())).is_redacted  # of all files of a table
+                reader = _Reader(store, table, work, home_redactor(store) if is_redacted else None)
                 for file in new.values():
                     reader.read(file)
                 reader.flush()
@@ -128,8 +130,8 @@ def piece_cache(store: Store, table: str) -> RowCache:
 class _Reader:
     """Reads files of one table in batches of new records. A file's piece follows its records, so it never names lost ones."""
 
-    def __init__(self, store: Store, table: str, work: ReadWork) -> None:
-        self._store, self._table, self._work = store, table, work
+    def __init__(self, store: Store, table: str, work: ReadWork, redactor: Redactor | None) -> None:
+        self._store, self._table, self._work, self._redactor = store, table, work, redactor
         self._cache = record_cache(store, table)
         self._known = set(self._cache.keys()["record_key"].to_list())
         self._pieces = piece_cache(store, table)
@@ -164,7 +166,7 @@ class _Reader:
         """Publish new records, and then which of them the files hold that are read to their end."""
         if self._new:
             rows, conversations = [], {}
-            for row, conversation in _read_records(self._new):
+            for row, conversation in _read_records(self._new, self._redactor):
                 rows.append(row)
                 if not row["fault"]:
                     conversations[row["base_key"]] = conversation
@@ -195,20 +197,26 @@ def _iter_slices(file: LandedFile) -> Iterator[Slice]:
         )
 
 
-def _read_records(new: dict[str, tuple[LandedFile, Slice]]) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
+def _read_records(
+    new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
+) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     for key, (file, part) in new.items():
         assert part.raw is not None
-        for number, rollout in enumerate(read_landed_document(file, part.raw, part.place)):
+        reading = read_landed_document(file, part.raw, part.place, redactor)
+        counts = redactor.take_counts() if redactor else {}
+        for number, rollout in enumerate(reading):
+            redacted = canonical_json(counts) if counts and number == 0 else None
+            document_columns = {"record_key": key, "part": number, "redacted": redacted}
             if isinstance(rollout, Rollout):
                 row, conversation = _row(rollout)
-                yield {"record_key": key, "part": number, "fault": "", **row}, conversation
+                yield {**document_columns, "fault": "", **row}, conversation
             else:
-                yield {"record_key": key, "part": number, "fault": str(rollout)}, {}
+                yield {**document_columns, "fault": str(rollout)}, {}
 
 
-def read_landed_document(file: LandedFile, raw: bytes, place: str) -> Reading:
+def read_landed_document(file: LandedFile, raw: bytes, place: str, redactor: Redactor | None) -> Reading:
     """What one document of a landed file holds: its rollouts, and why there are none in a part of it, or in all."""
-    reading = read_document(FORMATS[file.format], file.task, raw, place, file.mapping)
+    reading = read_document(FORMATS[file.format], file.task, raw, place, file.mapping, redactor)
     return [_asked(rollout) for rollout in reading] if file.has_recorded_questions else reading
 
 

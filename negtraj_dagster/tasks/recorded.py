@@ -48,8 +48,8 @@ class RecordedQuestions:
         """What the questions depend on; None where there are none."""
         if self.table.is_empty():
             return None
-        asked = frame_digest(self.table.select("question_id", "question_group", "gold"))
-        return {"asked": asked, "reading": [PROMPTS_VERSION, self.task.recorded_reading()]}
+        question_rows = frame_digest(self.table.select("question_id", "question_group", "gold"))
+        return {"asked": question_rows, "reading": [PROMPTS_VERSION, self.task.recorded_reading()]}
 
     def questions(self) -> list[Question]:
         """One of each prompt, with the split of its group and the answer that its rollouts were judged by."""
@@ -73,8 +73,10 @@ class RecordedQuestions:
         if missing.height:
             read = read_conversations(self.store, self.raw, missing["base_key"]).select("base_key", "prompt")
             texts = missing.join(read, on="base_key", how="left", maintain_order="left")
-            asked = [(question_id, what_is_asked(json.loads(prompt)), prompt) for question_id, _, prompt in texts.rows()]
-            cache.add(missing["question_id"], pl.DataFrame(asked, schema=PROMPT_SCHEMA, orient="row"))
+            question_rows = [
+                (question_id, what_is_asked(json.loads(prompt)), prompt) for question_id, _, prompt in texts.rows()
+            ]
+            cache.add(missing["question_id"], pl.DataFrame(question_rows, schema=PROMPT_SCHEMA, orient="row"))
         return cache.rows(self.table).unique("question_id")
 
 

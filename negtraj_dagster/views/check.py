@@ -114,11 +114,11 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
     shapes = Counter[str]()
     try:
         for units in UNITS:
-            formats = [each for each in FORMATS.values() if each.unit in units]
+            formats = [format_ for format_ in FORMATS.values() if format_.unit in units]
             for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
                 shapes[_shape_of(part.raw) or ""] += 1
-                for each in formats:
-                    readings[each.name].take(part.place, _read(each, part))
+                for format_ in formats:
+                    readings[format_.name].take(part.place, _read(format_, part))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=lambda reading: (not reading.n_read, reading.n_refused - reading.n_read)))
@@ -130,8 +130,8 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
 
 def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
     """The file that says the outcome, where one of the formats has such."""
-    found = (path.with_suffix(each.sidecar) for each in formats if each.sidecar is not None)
-    return next((each for each in found if each.is_file()), None)
+    found = (path.with_suffix(format_.sidecar) for format_ in formats if format_.sidecar is not None)
+    return next((format_ for format_ in found if format_.is_file()), None)
 
 
 def _read(format_: Format, part: Slice) -> Reading:
@@ -159,7 +159,7 @@ def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> 
 def _ids_of(task: Task, settings: Settings) -> set[str] | None:
     """The ids of a task's questions; None where it has no data here, or its files cannot be read."""
     try:
-        return None if task.fingerprint(settings) is None else {each.question_id for each in task.questions(settings)}
+        return None if task.fingerprint(settings) is None else {format_.question_id for format_ in task.questions(settings)}
     except (NegtrajError, OSError):
         return None
 

@@ -17,8 +17,8 @@ from negtraj_dagster.rollouts.formats import (
 from negtraj_dagster.rollouts.formats.base import Format, Reading
 
 FORMATS: dict[str, Format] = {
-    each.name: each
-    for each in (
+    format_.name: format_
+    for format_ in (
         Format("nat", 2, nat.read_records),
         Format("negtraj", 3, negtraj.read_records),
         Format("openai", 1, openai.read_record, unit="object"),
@@ -31,6 +31,6 @@ FORMATS: dict[str, Format] = {
         Format("openinference", 1, spans.read_openinference, unit="file"),
     )
 }
-FORMAT_VERSIONS: dict[str, int] = {name: each.version for name, each in FORMATS.items()}
+FORMAT_VERSIONS: dict[str, int] = {name: format_.version for name, format_ in FORMATS.items()}
 
 __all__ = ["FORMATS", "FORMAT_VERSIONS", "Format", "Reading"]

@@ -84,15 +84,15 @@ def _read(task: str, record: dict[str, Any], parent: str | None) -> Reading:
             unread[str(index)] = rest
     if not is_trained(turns):
         raise RolloutFormatError(f"steps: none of {len(steps)} is the agent's own, expected at least one")
-    prompt, said = split_prompt(turns, "steps")
+    prompt, agent_turns = split_prompt(turns, "steps")
     texts = {name: optional_text(record, name) for name in ("session_id", "trajectory_id", "question_id", "group", "source")}
-    has_ids = any("token_ids" in turn for turn in said)
+    has_ids = any("token_ids" in turn for turn in agent_turns)
     rest = {key: value for key, value in record.items() if key not in ROOT_KEYS | OUTCOME_KEYS}
     rollout = Rollout(
         task=task,
         question_id=texts["question_id"] or "",
         source=texts["source"] or optional_text(agent, "name") or "",
-        turns=said,
+        turns=agent_turns,
         reward=optional_reward(record, "reward"),
         pred=optional_answer(record, "pred"),
         gold=optional_answer(record, "gold"),
@@ -174,8 +174,8 @@ def _is_summary(step: dict[str, Any]) -> bool:
 
 
 def _model(agent: dict[str, Any], steps: list[Any]) -> str | None:
-    named = optional_text(agent, "model_name", at="agent")
-    return named or next((step["model_name"] for step in steps if isinstance(step.get("model_name"), str)), None)
+    model_name = optional_text(agent, "model_name", at="agent")
+    return model_name or next((step["model_name"] for step in steps if isinstance(step.get("model_name"), str)), None)
 
 
 def _continued(agent: dict[str, Any], record: dict[str, Any]) -> str | None:

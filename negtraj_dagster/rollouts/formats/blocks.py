@@ -21,15 +21,15 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     Raises:
         RolloutFormatError: an image, sound or another block that is no text, or reasoning that is recorded encrypted.
     """
-    said, thought, calls, turns = [], [], [], []
+    texts, thoughts, calls, turns = [], [], [], []
     for index, value in enumerate(blocks):
         at = f"{place}[{index}]"
         block = check(value, at, dict)
         kind = require(block, "type", str, at=at)
         if kind in TEXT:
-            said.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
+            texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
         elif kind in ("thinking", "reasoning") and role == "assistant":
-            thought.append(str(block.get("thinking") or block.get("content") or block.get("text") or ""))
+            thoughts.append(str(block.get("thinking") or block.get("content") or block.get("text") or ""))
         elif kind in CALLS and role == "assistant":
             calls.append(_call(block, at))
         elif kind in RESULTS:
@@ -42,9 +42,9 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
             raise RolloutFormatError(
                 f"{at}: found a block that is no text, thinking, tool call or result; images are unsupported"
             )
-    message: dict[str, Any] = {"role": role, "content": "".join(said)}
-    if thought and any(thought):
-        message["reasoning"] = "\n".join(thought)
+    message: dict[str, Any] = {"role": role, "content": "".join(texts)}
+    if thoughts and any(thoughts):
+        message["reasoning"] = "\n".join(thoughts)
     if calls:
         message["tool_calls"] = calls
     if role == "assistant" or message["content"]:

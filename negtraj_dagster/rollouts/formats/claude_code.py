@@ -54,14 +54,14 @@ def _rollout(
     task: str, segment: Segment, parent: str | None, session: str | None, model: str, *, is_side: bool
 ) -> Rollout | RolloutFormatError:
     try:
-        prompt, said = split_prompt(segment.turns, f"messages up to {segment.name:.40}")
+        prompt, agent_turns = split_prompt(segment.turns, f"messages up to {segment.name:.40}")
     except RolloutFormatError as error:
         return error
     return Rollout(
         task=task,
         question_id="",
         source="claude-code",
-        turns=said,
+        turns=agent_turns,
         reward=None,
         teacher=model,
         session=session,
@@ -75,9 +75,9 @@ def _rollout(
 def _links(objects: list[dict[str, Any]]) -> dict[str, str | None]:
     """Every line's parent: a line that holds no message only leads on."""
     return {
-        str(each["uuid"]): None if each.get("parentUuid") is None else str(each["parentUuid"])
-        for each in objects
-        if each.get("uuid")
+        str(line["uuid"]): None if line.get("parentUuid") is None else str(line["parentUuid"])
+        for line in objects
+        if line.get("uuid")
     }
 
 
@@ -112,9 +112,9 @@ def _messages(
 
 def _spoken_parent(entry: dict[str, Any], links: dict[str, str | None], name_of: dict[str, str], name: str) -> str | None:
     at = links.get(str(entry["uuid"]))
-    seen: set[str] = set()
-    while at is not None and at not in seen:
-        seen.add(at)
+    passed_names: set[str] = set()
+    while at is not None and at not in passed_names:
+        passed_names.add(at)
         if name_of.get(at, name) != name:
             return name_of[at]
         at = links.get(at)
@@ -125,8 +125,12 @@ def _turns(lines: list[dict[str, Any]]) -> list[Turn]:
     role = lines[0]["type"]
     content: list[Any] = []
     for line in lines:
-        said = require(check(line["message"], "message", dict), "content", object, at="message")
-        content += [{"type": "text", "text": said}] if isinstance(said, str) else check(said, "message.content", list)
+        content_value = require(check(line["message"], "message", dict), "content", object, at="message")
+        content += (
+            [{"type": "text", "text": content_value}]
+            if isinstance(content_value, str)
+            else check(content_value, "message.content", list)
+        )
     turns = read_blocks(content, role, "message.content")
     if role == "assistant" and lines[0]["message"].get("model") == SYNTHETIC:
         return [{**turn, "loss": False} for turn in turns]

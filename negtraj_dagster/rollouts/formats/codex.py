@@ -48,14 +48,14 @@ def read_file(task: str, document: "FileDocument") -> Reading:
 
 def _rollout(task: str, turns: list[Turn], names: list[str], number: int, model: str) -> Rollout | RolloutFormatError:
     try:
-        prompt, said = split_prompt(turns, names[number])
+        prompt, agent_turns = split_prompt(turns, names[number])
     except RolloutFormatError as error:
         return error
     return Rollout(
         task=task,
         question_id="",
         source="codex",
-        turns=said,
+        turns=agent_turns,
         reward=None,
         teacher=model,
         session=names[0],

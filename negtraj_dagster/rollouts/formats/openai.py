@@ -49,31 +49,31 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
     messages = json_list(require(record, "messages", object), "messages")
     turns, unread = read_messages(messages, "messages")
-    prompt, said = split_prompt(turns, "messages")
+    prompt, agent_turns = split_prompt(turns, "messages")
     texts = {name: optional_text(record, name) for name in (*TEXTS, *ALIASES)}
-    named = {name: texts[name] or _aliased(texts, name) for name in TEXTS}
+    text_fields = {name: texts[name] or _aliased(texts, name) for name in TEXTS}
     outcomes = [outcome for name in OUTCOMES if (outcome := optional_reward(record, name)) is not None]
     if len(set(outcomes)) > 1:
         raise RolloutFormatError("reward and resolved differ, expected one outcome; keep the one that is meant")
     rollout = Rollout(
         task=task,
-        question_id=named["question_id"] or "",
-        source=named["source"] or "",
-        turns=said,
+        question_id=text_fields["question_id"] or "",
+        source=text_fields["source"] or "",
+        turns=agent_turns,
         reward=outcomes[0] if outcomes else None,
         pred=optional_answer(record, "pred"),
         gold=optional_answer(record, "gold"),
-        teacher=named["teacher"] or "",
-        subject=named["subject"],
-        session=named["session"],
-        licence=named["licence"],
-        origin_url=named["origin_url"],
+        teacher=text_fields["teacher"] or "",
+        subject=text_fields["subject"],
+        session=text_fields["session"],
+        licence=text_fields["licence"],
+        origin_url=text_fields["origin_url"],
         tools=read_tools(record.get("tools"), "tools"),
         tokenizer=optional(record, "tokenizer", str) or None,
         prompt=prompt,
         score=read_score(record.get("score"), "score"),
-        parent=named["parent"],
-        group=named["group"],
+        parent=text_fields["parent"],
+        group=text_fields["group"],
         extra=extra_json({**extra, "messages": unread}),
     )
     return [rollout]
@@ -97,7 +97,7 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
 def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     role = ROLES.get(str(message.get("role")), message.get("role"))
-    known = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
+    kept_fields = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
     if "function_call" in message and "tool_calls" not in message:
         message["tool_calls"] = [{"function": message.pop("function_call")}]
     if (weight := message.pop("weight", None)) is not None:  # OpenAI's fine-tuning data: 0 or 1
@@ -105,11 +105,11 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     if role != "tool":
         message.pop("name", None)
         message.pop("tool_call_id", None)
-    known |= {key: message[key] for key in MESSAGE_KEYS - known.keys() if key in message}
-    if role == "assistant" and known["content"] is None and not known.get("tool_calls"):
-        known["content"] = ""
+    kept_fields |= {key: message[key] for key in MESSAGE_KEYS - kept_fields.keys() if key in message}
+    if role == "assistant" and kept_fields["content"] is None and not kept_fields.get("tool_calls"):
+        kept_fields["content"] = ""
     rest = {key: value for key, value in message.items() if key not in MESSAGE_KEYS and value not in ("", [], {})}
-    return read_message(known, place), rest
+    return read_message(kept_fields, place), rest
 
 
 def read_content(value: object, place: str) -> str | None:
@@ -129,8 +129,8 @@ def read_content(value: object, place: str) -> str | None:
             continue
         kind = check(part, at, dict).get("type", "text")
         if kind not in TEXT_PARTS:
-            shown = f"of type {kind}" if kind in UNSUPPORTED else "of another type"
-            raise RolloutFormatError(f"{at}: found a part {shown}, expected text; images, sound and files are unsupported")
+            kind_words = f"of type {kind}" if kind in UNSUPPORTED else "of another type"
+            raise RolloutFormatError(f"{at}: found a part {kind_words}, expected text; images, sound and files are unsupported")
         texts.append(require(part, "text", str, at=at))
     return "".join(texts)
 

@@ -46,13 +46,15 @@ def merge_calls(calls: Iterable[Call]) -> list[Segment]:
     segments: list[Segment] = []
     for call in calls:
         spelled = [_spelling(turn) for turn in call.sent]
-        whole = [each for each in segments if each.spelled == spelled[: len(each.spelled)]]
+        whole = [
+            segment_before for segment_before in segments if segment_before.spelled == spelled[: len(segment_before.spelled)]
+        ]
         if whole:
-            segment = max(whole, key=lambda each: len(each.spelled))
+            segment = max(whole, key=lambda segment_before: len(segment_before.spelled))
             new = list(call.sent[len(segment.turns) :])
             segment.turns += [as_untrained(turn) for turn in new]
         else:
-            parent = max(segments, key=lambda each: _shared(each.spelled, spelled), default=None)
+            parent = max(segments, key=lambda segment_before: _shared(segment_before.spelled, spelled), default=None)
             segment = Segment(call.name, [as_untrained(turn) for turn in call.sent], parent.name if parent else None)
             segments.append(segment)
         segment.turns += call.answered
@@ -101,10 +103,10 @@ def as_untrained(turn: Turn) -> Turn:
 
 
 def _path(leaf: Message, by_name: Mapping[str, Message]) -> list[Message]:
-    path, seen, message = [leaf], {leaf.name}, leaf
-    while message.parent is not None and message.parent in by_name and message.parent not in seen:
+    path, names_on_path, message = [leaf], {leaf.name}, leaf
+    while message.parent is not None and message.parent in by_name and message.parent not in names_on_path:
         message = by_name[message.parent]
-        seen.add(message.name)
+        names_on_path.add(message.name)
         path.append(message)
     return path[::-1]
 
@@ -115,8 +117,8 @@ def _spelling(turn: Turn) -> str:
 
 def _shared(first: Sequence[str], second: Sequence[str]) -> int:
     n_shared = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
+    for first_turn, second_turn in zip(first, second, strict=False):
+        if first_turn != second_turn:
             break
         n_shared += 1
     return n_shared

@@ -54,13 +54,13 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         if not is_trained(segment.turns):
             continue
         parent_name = segment.parent or before
-        prompt, said = split_prompt(segment.turns, segment.name)
+        prompt, agent_turns = split_prompt(segment.turns, segment.name)
         rollouts.append(
             Rollout(
                 task=task,
                 question_id="",
                 source=optional_text(header, "harness") or "pi",
-                turns=said,
+                turns=agent_turns,
                 reward=None,
                 teacher=model,
                 session=session,

@@ -55,7 +55,7 @@ def read_openinference(task: str, document: "FileDocument") -> Reading:
 
 
 def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Reading:
-    spans = [span for each in document.objects for span in _spans(each)]
+    spans = [span for item in document.objects for span in _spans(item)]
     traces: dict[str, _Trace] = {}
     n_calls = 0
     for number, span in enumerate(sorted(spans, key=_start)):
@@ -85,7 +85,7 @@ def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Rea
 
 def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout | RolloutFormatError:
     try:
-        prompt, said = split_prompt(segment.turns, f"trace {name:.40}")
+        prompt, text_parts = split_prompt(segment.turns, f"trace {name:.40}")
     except RolloutFormatError as error:
         return error
     verdicts = {PASSED[label.lower()] for _, label in trace.scores.values() if label and label.lower() in PASSED}
@@ -94,7 +94,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         task=task,
         question_id="",
         source="",
-        turns=said,
+        turns=text_parts,
         reward=verdicts.pop() if len(verdicts) == 1 else None,
         teacher=trace.model,
         session=trace.session or name,
@@ -118,8 +118,8 @@ def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The spans of an exporter's object: OTLP's nesting, a list under `spans` or `data`, or the span itself."""
     for key in ("resourceSpans", "scopeSpans", "spans", "data"):
         if isinstance(value.get(key), list):
-            for each in value[key]:
-                yield from _spans(check(each, key, dict))
+            for item in value[key]:
+                yield from _spans(check(item, key, dict))
             return
     yield value
 
@@ -127,7 +127,7 @@ def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
     attributes = span.get("attributes", span)
     if isinstance(attributes, list):  # OTLP: [{"key": …, "value": {"stringValue": …}}]
-        return {str(each.get("key")): _value(each.get("value")) for each in attributes if isinstance(each, dict)}
+        return {str(item.get("key")): _value(item.get("value")) for item in attributes if isinstance(item, dict)}
     return dict(attributes) if isinstance(attributes, dict) else {}
 
 
@@ -138,9 +138,9 @@ def _value(value: Any) -> Any:
     if kind == "intValue":
         return int(inner)
     if kind == "arrayValue":
-        return [_value(each) for each in inner.get("values", [])]
+        return [_value(item) for item in inner.get("values", [])]
     if kind == "kvlistValue":
-        return {str(each["key"]): _value(each.get("value")) for each in inner.get("values", [])}
+        return {str(item["key"]): _value(item.get("value")) for item in inner.get("values", [])}
     return inner
 
 
@@ -164,8 +164,8 @@ def _span_id(span: Mapping[str, Any]) -> str | None:
 
 def _id(span: Mapping[str, Any], *names: str) -> str | None:
     for holder in (span, span.get("context"), span.get("spanContext")):
-        if isinstance(holder, dict) and (found := next((holder[name] for name in names if holder.get(name)), None)):
-            return str(found)
+        if isinstance(holder, dict) and (identifier := next((holder[name] for name in names if holder.get(name)), None)):
+            return str(identifier)
     return None
 
 
@@ -202,9 +202,9 @@ def _vercel_call(attributes: dict[str, Any], name: str, trace: _Trace) -> Call |
         message = check(value, at, dict)
         content, role = message.get("content"), require(message, "role", str, at=at)
         turns += read_blocks(content if isinstance(content, list) else [{"type": "text", "text": content or ""}], role, at)
-    said = [{"type": "text", "text": text}] if text else []
-    called = [{**check(each, "ai.response.toolCalls", dict), "type": "tool-call"} for each in _calls(calls)]
-    return Call(name, turns, read_blocks([*said, *called], "assistant", "ai.response"))
+    text_parts = [{"type": "text", "text": text}] if text else []
+    called = [{**check(item, "ai.response.toolCalls", dict), "type": "tool-call"} for item in _calls(calls)]
+    return Call(name, turns, read_blocks([*text_parts, *called], "assistant", "ai.response"))
 
 
 def _calls(calls: object) -> list[Any]:
@@ -227,8 +227,8 @@ def _openinference_call(attributes: dict[str, Any], span: Mapping[str, Any], nam
         return None
     trace.model = trace.model or _first(attributes, "llm.model_name") or ""
     if trace.tools is None and (tools := _unflattened(attributes, "llm.tools")):
-        schemas = [each.get("tool", {}).get("json_schema") for each in tools]
-        trace.tools = json_text([json.loads(each) if isinstance(each, str) else each for each in schemas if each])
+        schemas = [item.get("tool", {}).get("json_schema") for item in tools]
+        trace.tools = json_text([json.loads(item) if isinstance(item, str) else item for item in schemas if item])
     return Call(name, _messages(sent, "llm.input_messages"), _messages(answered, "llm.output_messages")[:1])
 
 
@@ -250,23 +250,23 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
     """What flat keys (`prefix.0.message.role`) or a nested value say, as a list of objects."""
     if isinstance(nested := attributes.get(prefix), list):
         return nested
-    found: dict[str, Any] = {}
+    identifier: dict[str, Any] = {}
     for key, value in attributes.items():
         if key.startswith(f"{prefix}."):
-            at = found
+            at = identifier
             *path, last = key.removeprefix(f"{prefix}.").split(".")
             for part in path:
                 at = at.setdefault(part, {})
             at[last] = value
-    listed = _listed(found)
-    return listed if isinstance(listed, list) else []
+    messages_or_dict = _listed(identifier)
+    return messages_or_dict if isinstance(messages_or_dict, list) else []
 
 
 def _listed(value: Any) -> Any:
     """Objects whose keys are all numbers as lists, at every depth."""
     if not isinstance(value, dict):
         return value
-    inner = {key: _listed(each) for key, each in value.items()}
+    inner = {key: _listed(item) for key, item in value.items()}
     if inner and all(key.isdigit() for key in inner):
         return [inner[key] for key in sorted(inner, key=int)]
     return inner
@@ -279,8 +279,8 @@ def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str
             result = _attributes(event)
             _score(trace, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
     for prefix, key in SCORE_PREFIXES:
-        for each in _unflattened(attributes, prefix):
-            result = each.get(key, {})
+        for item in _unflattened(attributes, prefix):
+            result = item.get(key, {})
             _score(trace, *(result.get(part) for part in ("name", "score", "label")))
 
 

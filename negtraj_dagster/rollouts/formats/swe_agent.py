@@ -33,7 +33,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     history = require(record, "history", list)
     messages = [_message(message, f"history[{index}]") for index, message in enumerate(history)]
     turns, unread = read_messages(messages, "history")
-    prompt, said = split_prompt(turns, "history")
+    prompt, value = split_prompt(turns, "history")
     info = optional(record, "info", dict) or {}
     report = document.beside or {}
     return [
@@ -41,7 +41,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
             task=task,
             question_id="",
             source="swe-agent",
-            turns=said,
+            turns=value,
             reward=optional_reward(report, "resolved"),
             teacher=optional_text(report, "model_name_or_path") or "",
             group=optional_text(record, "environment"),
@@ -54,14 +54,14 @@ def read_file(task: str, document: "FileDocument") -> Reading:
 
 def _message(value: object, at: str) -> dict[str, Any]:
     message = check(value, at, dict)
-    kept = {key: content for key, content in message.items() if key not in SAID_TWICE}
+    message_fields = {key: content for key, content in message.items() if key not in SAID_TWICE}
     if isinstance(calls := message.get("tool_calls"), list):  # its `index` counts from 1 through the episode
-        kept["tool_calls"] = [
-            {key: said for key, said in call.items() if key != "index"} if isinstance(call, dict) else call for call in calls
+        message_fields["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "index"} if isinstance(call, dict) else call for call in calls
         ]
     called = message.get("tool_call_ids")
     if message.get("role") == "tool" and isinstance(called, list) and len(called) == 1:
-        kept["tool_call_id"] = called[0]
+        message_fields["tool_call_id"] = called[0]
     if message.get("is_demo") and message.get("role") == "assistant":
-        kept["loss"] = False
-    return kept
+        message_fields["loss"] = False
+    return message_fields

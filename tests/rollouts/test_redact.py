@@ -1,0 +1,260 @@
+"""Secrets never reach the store: every kind, in every field, in every format, and nothing of ordinary work is taken for one."""
+
+import json
+import random
+import socket
+import string
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from negtraj_dagster.rollouts.read import read_landed_files
+from negtraj_dagster.rollouts.redact import Redactor
+from negtraj_dagster.settings import RedactionSettings, RolloutSource, Settings
+from negtraj_dagster.store import Published, Store
+from tests.conftest import SAMPLE_DATA
+
+RNG = random.Random(7)
+LETTERS, HEX, UPPER = string.ascii_letters + string.digits, "0123456789abcdef", string.ascii_uppercase + string.digits
+
+
+def made(n: int, alphabet: str = LETTERS) -> str:
+    return "".join(RNG.choice(alphabet) for _ in range(n))
+
+
+SECRETS: dict[str, Callable[[], tuple[str, str]]] = {  # name -> (text as it stands, the secret in it)
+    "github pat": lambda: twice(f"ghp_{made(36)}"),
+    "github app": lambda: twice(f"ghs_{made(36)}"),
+    "github fine": lambda: twice(f"github_pat_{made(22)}_{made(59)}"),
+    "gitlab": lambda: twice(f"glpat-{made(20)}"),
+    "aws id": lambda: twice(f"AKIA{made(16, UPPER)}"),
+    "aws secret": lambda: named("aws_secret_access_key = {}", made(40)),
+    "openai": lambda: twice(f"sk-proj-{made(48)}"),
+    "openai old": lambda: twice(f"sk-{made(48)}"),
+    "anthropic": lambda: twice(f"sk-ant-api03-{made(80)}"),
+    "openrouter": lambda: twice(f"sk-or-v1-{made(64, HEX)}"),
+    "hugging face": lambda: twice(f"hf_{made(34)}"),
+    "slack bot": lambda: twice(f"xoxb-{made(12, string.digits)}-{made(12, string.digits)}-{made(24)}"),
+    "slack app": lambda: twice(f"xapp-1-{made(11, UPPER)}-{made(13, string.digits)}-{made(64, HEX)}"),
+    "slack hook": lambda: twice(f"https://hooks.slack.com/services/T{made(8, UPPER)}/B{made(8, UPPER)}/{made(24)}"),
+    "google": lambda: twice(f"AIza{made(35)}"),
+    "google client": lambda: twice(f"GOCSPX-{made(28)}"),
+    "google access": lambda: twice(f"ya29.{made(60)}"),
+    "stripe": lambda: twice(f"sk_live_{made(24)}"),
+    "stripe restricted": lambda: twice(f"rk_live_{made(24)}"),
+    "stripe hook": lambda: twice(f"whsec_{made(32)}"),
+    "npm": lambda: twice(f"npm_{made(36)}"),
+    "pypi": lambda: twice(f"pypi-AgEIcHlwaS5vcmc{made(60)}"),
+    "docker": lambda: twice(f"dckr_pat_{made(27)}"),
+    "sendgrid": lambda: twice(f"SG.{made(22)}.{made(43)}"),
+    "digitalocean": lambda: twice(f"dop_v1_{made(64, HEX)}"),
+    "mailgun": lambda: twice(f"key-{made(32, HEX)}"),
+    "shopify": lambda: twice(f"shpat_{made(32, HEX)}"),
+    "databricks": lambda: twice(f"dapi{made(32, HEX)}"),
+    "vault": lambda: twice(f"hvs.{made(60)}"),
+    "grafana": lambda: twice(f"glsa_{made(32)}_{made(8, HEX)}"),
+    "groq": lambda: twice(f"gsk_{made(52)}"),
+    "replicate": lambda: twice(f"r8_{made(37)}"),
+    "nvidia": lambda: twice(f"nvapi-{made(64)}"),
+    "langsmith": lambda: twice(f"lsv2_pt_{made(32, HEX)}_{made(10, HEX)}"),
+    "jwt": lambda: twice(f"eyJ{made(30)}.eyJ{made(60)}.{made(43)}"),
+    "bearer": lambda: named("Authorization: Bearer {}", made(40)),
+    "basic": lambda: named("Authorization: Basic {}", made(30) + "=="),
+    "header": lambda: named("x-api-key: {}", made(32)),
+    "url": lambda: named("postgres://bob:{}@db.internal/x", made(12)),
+    "private key": lambda: named("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----", made(400)),
+    "password": lambda: named('password = "{}"', made(10)),
+    "bare password": lambda: named("PASSWORD={}", made(9) + "7!"),
+    "yaml": lambda: named("db:\n  passwd: {}", made(10) + "3"),
+    "json": lambda: named('{{"api_key": "{}"}}', made(20)),
+    "escaped json": lambda: named('{{\\"client_secret\\": \\"{}\\"}}', made(20)),
+    "python": lambda: named("client = Client(token='{}')", made(20)),
+    "short": lambda: named('"password": "{}"', "q7!x"),
+}
+
+
+def twice(secret: str) -> tuple[str, str]:
+    return f"the value {secret} is used", secret
+
+
+def named(form: str, secret: str) -> tuple[str, str]:
+    return form.format(secret), secret
+
+
+def records_of(text: str) -> dict[str, list[dict[str, Any]]]:
+    """By format: records that hold the text in every field that can hold any."""
+    call = {"id": "c", "name": "run", "arguments": json.dumps({"command": text})}
+    messages = [
+        {"role": "assistant", "content": text, "reasoning": f"Hm. {text}", "tool_calls": [call]},
+        {"role": "tool", "content": text, "tool_call_id": "c"},
+        {"role": "assistant", "content": "Done."},
+    ]
+    kept = {"source": text, "teacher": text, "session": text, "subject": text, "licence": text, "origin_url": text}
+    answers = {
+        "pred": text,
+        "gold": {"right": text},
+        "tools": [{"type": "function", "function": {"name": "run", "description": text}}],
+    }
+    prompt = [{"role": "system", "content": text}, {"role": "user", "content": text}]
+    asked = [{"role": "user", "content": f"q {text}"}]
+    return {
+        "negtraj": [
+            {
+                "question_id": f"q {text}",
+                "messages": messages,
+                **kept,
+                **answers,
+                "prompt": prompt,
+                "parent": text,
+                "group": text,
+            },
+            {"question_id": "q", "messages": [], text: 1},
+            {"question_id": "q", "messages": [{"role": text, "content": "x"}]},
+        ],
+        "openai": [
+            {"messages": [*prompt, *messages], **kept, **answers, "patch": text, "meta": {text: [text, {"deep": text}]}},
+            {"messages": [*asked, {"role": "assistant", "content": [{"type": text}]}]},
+        ],
+        "nat": [
+            {
+                "id": f"q {text}",
+                "conversations": [{"role": "assistant", "content": text}, {"role": "user", "content": text}],
+                "info": {"reward": True, "pred": text, "gt": text},
+                "source": text,
+            }
+        ],
+    }
+
+
+def everything(folder: Path) -> str:
+    """All that is kept under a folder, tables as their text."""
+    texts = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".parquet":
+            texts.append(json.dumps(pl.read_parquet(path, glob=False).to_dicts(), default=str, ensure_ascii=False))
+        elif path.is_file():
+            texts.append(path.read_bytes().decode("utf-8", "replace"))
+    return "\n".join(texts)
+
+
+def read(settings: Settings, folder: Path, records: dict[str, list[dict[str, Any]]]) -> Published:
+    sources = {}
+    for name, rows in records.items():
+        path = folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sources[name] = RolloutSource(task="strategyqa", format=name, path=path)
+    return read_landed_files(Store(settings.home), settings.model_copy(update={"sources": sources}))
+
+
+def test_no_kind_of_secret_in_any_field_of_any_format_reaches_the_store(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_secrets = {name: make() for name, make in SECRETS.items()}
+    assert len(made_secrets) >= 40
+    records: dict[str, list[dict[str, Any]]] = {}
+    for text, _ in made_secrets.values():
+        for name, rows in records_of(text).items():
+            records.setdefault(name, []).extend(rows)
+    with monkeypatch.context() as patch:
+
+        def refuse(*_args: object, **_kwargs: object) -> None:
+            raise AssertionError("redaction asked the network")
+
+        patch.setattr(socket, "socket", refuse)
+        patch.setattr(socket, "create_connection", refuse)
+        raw = read(settings, tmp_path / "records", records)
+    kept = everything(settings.home)
+    leaked = [name for name, (_, secret) in made_secrets.items() if secret in kept or json.dumps(secret)[1:-1] in kept]
+    assert leaked == []
+    assert raw.content["n_rollouts"] == 3 * len(SECRETS)
+    assert raw.details["n_quarantined"] == 3 * len(SECRETS)
+    assert sum(raw.details["redacted"].values()) >= 6 * len(SECRETS)
+
+
+def test_equal_secrets_have_one_placeholder_in_a_home_and_another_elsewhere() -> None:
+    record = {"a": 'password = "hunter2hunter2"', "b": "echo hunter2hunter2"}
+    here, again, elsewhere = (Redactor(key).redact(dict(record)) for key in (b"1" * 32, b"1" * 32, b"2" * 32))
+    placeholder = here["b"].removeprefix("echo ")
+    assert placeholder.startswith("<secret:named_secret:")
+    assert here == again == {"a": f'password = "{placeholder}"', "b": f"echo {placeholder}"}
+    assert elsewhere["b"] != here["b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "commit 3f786850e387550fdab836ed7e6dc881de23001b",
+        "id 123e4567-e89b-12d3-a456-426614174000",
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
+        "token = tokenizer.next_token()",
+        "def login(user: str, password: str = None) -> Token:",
+        "password = os.environ['DB_PASSWORD']",
+        "client = Client(api_key=api_key, token=settings.token)",
+        '{"password": "your-password-here"}',
+        "max_tokens: 4096, n_tokens = 12000",
+        "the secret of good bread: patience",
+        'api_key = "<YOUR_API_KEY>"',
+        "https://example.com/a?page=2#token",
+        "key: value, keys = sorted(tokens)",
+        'input type="password" name="password" id="password"',
+    ],
+)
+def test_ordinary_work_is_left_as_it_is(text: str) -> None:
+    assert Redactor(b"k" * 32).redact({"content": text}) == {"content": text}
+
+
+def test_switched_off_it_leaves_text_and_switched_on_it_reads_again(tmp_path: Path, settings: Settings) -> None:
+    text, secret = twice(f"ghp_{made(36)}")
+    records = {"negtraj": [{"question_id": "q", "messages": [{"role": "assistant", "content": text}]}]}
+    off = settings.model_copy(update={"redaction": RedactionSettings(enabled=False)})
+    plain = read(off, tmp_path / "r", records)
+    assert secret in everything(settings.home / "segments")
+    redacted = read(settings, tmp_path / "r", records)
+    assert (plain.details["redacted"], redacted.details["redacted"]) == ({}, {"github_token": 1})
+    assert redacted.work["records_read"] == 1
+    assert redacted.version != plain.version
+
+
+def test_another_version_of_the_rules_reads_again_and_rollouts_without_secrets_stay(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = {"negtraj": [{"question_id": "q", "messages": [{"role": "assistant", "content": "Nothing to hide."}]}]}
+    first = read(settings, tmp_path / "r", records)
+    monkeypatch.setattr("negtraj_dagster.rollouts.landing.REDACTION_VERSION", 99)
+    second = read(settings, tmp_path / "r", records)
+    assert second.work["records_read"] == 1
+    assert first.version == second.version
+
+
+def test_the_key_is_made_once_and_is_nobody_elses(tmp_path: Path, settings: Settings) -> None:
+    records = {"negtraj": [{"question_id": "q", "messages": []}]}
+    read(settings, tmp_path / "r", records)
+    key = settings.home / "redaction.key"
+    before = key.read_text()
+    assert key.stat().st_mode & 0o077 == 0
+    assert len(bytes.fromhex(before.strip())) == 32
+    read(settings, tmp_path / "other", records)
+    assert key.read_text() == before
+
+
+def test_real_rollouts_are_left_as_they_are() -> None:
+    folder = SAMPLE_DATA / "formats"
+    if not folder.is_dir():
+        pytest.skip("no sample data")
+    found: Counter[str] = Counter()
+    n_bytes = 0
+    for path in [*sorted(folder.glob("*/*.json*")), *sorted((SAMPLE_DATA / "nat").glob("strategyqa/*.json*"))]:
+        text = path.read_text(encoding="utf-8")
+        n_bytes += len(text)
+        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
+        redactor = Redactor(b"k" * 32)
+        for row in rows if isinstance(rows, list) else [rows]:
+            redactor.redact(row)
+        found.update(redactor.take_counts())
+    print(f"{n_bytes / 1e6:.1f} MB of real rollouts: {dict(found)} taken for secrets")
+    assert sum(found.values()) == 0
