@@ -121,11 +121,17 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
                     readings[format_.name].take(part.place, _read(format_, part))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
-    ranked = tuple(sorted(readings.values(), key=lambda reading: (not reading.n_read, reading.n_refused - reading.n_read)))
+    ranked = tuple(sorted(readings.values(), key=_rank))
     looks_like = None
     if not ranked[0].n_read:
         looks_like = next((name for name, _ in shapes.most_common() if name), None)
     return CheckedFile(path, ranked, looks_like, _known_ids(ranked[0].question_ids, settings, task))
+
+
+def _rank(reading: FormatReading) -> tuple[bool, int, int]:
+    """Sorts the format that reads most, and of equal ones the one that finds most outcomes, to the front."""
+    n_outcomes = reading.rewards[True] + reading.rewards[False]
+    return not reading.n_read, reading.n_refused - reading.n_read, -n_outcomes
 
 
 def _beside(path: Path, formats: Sequence[Format]) -> Path | None:

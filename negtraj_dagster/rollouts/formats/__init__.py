@@ -4,12 +4,18 @@ To add one: a module beside this with a reader, a line in FORMATS, a section in 
 """
 
 from negtraj_dagster.rollouts.formats import (
+    adp,
+    agentinstruct,
     atif,
     claude_code,
     codex,
+    fireact,
+    llamafactory,
     nat,
+    nebius,
     negtraj,
     openai,
+    openhands,
     session_trace,
     spans,
     swe_agent,
@@ -29,6 +35,12 @@ FORMATS: dict[str, Format] = {
         Format("session_trace", 1, session_trace.read_file, unit="file", is_verified=False),
         Format("otel_genai", 1, spans.read_otel, unit="file"),
         Format("openinference", 1, spans.read_openinference, unit="file"),
+        Format("adp", 1, adp.read_record, unit="object"),
+        Format("nebius", 1, nebius.read_record, unit="object"),
+        Format("openhands", 1, openhands.read_file, unit="file"),
+        Format("agentinstruct", 1, agentinstruct.read_record, unit="object"),
+        Format("fireact", 1, fireact.read_file, unit="file"),
+        Format("llamafactory", 1, llamafactory.read_record, unit="object"),
     )
 }
 FORMAT_VERSIONS: dict[str, int] = {name: format_.version for name, format_ in FORMATS.items()}

@@ -1,0 +1,111 @@
+"""Conversations of speakers (`from`/`value` or `role`/`content`), as fine-tuning tools write them, become turns.
+
+What an agent says and the calls that follow it without a result between are one answer of the model, and one turn.
+"""
+
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.fields import check, optional_reward, read_score, refusal, require
+from negtraj_dagster.rollouts.formats.messages import read_message
+from negtraj_dagster.rollouts.formats.openai import read_content
+from negtraj_dagster.rollouts.formats.tool_calls import json_text
+from negtraj_dagster.rollouts.records import parse_text
+from negtraj_dagster.schema import Turn
+
+ROLE_OF = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "tool": "tool",
+    "tool_response": "tool",
+}
+CALLS = ("function_call", "tool_call")
+WEIGHTS = ("loss", "loss_weight", "loss_scale")
+KEYS = {"from", "value", "role", "content", *WEIGHTS}
+
+
+def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, Any]]:
+    """Turns, and what of each message has no place in a turn, by its number.
+
+    Raises:
+        RolloutFormatError: an unknown speaker, a call that is no JSON, or images or sound.
+    """
+    turns: list[Turn] = []
+    unread: dict[str, Any] = {}
+    for index, value in enumerate(values):
+        at = f"{place}[{index}]"
+        message = check(value, at, dict)
+        speaker_key, content_key = ("from", "value") if "from" in message else ("role", "content")
+        speaker = require(message, speaker_key, str, at=at)
+        if message.get("tool_calls"):
+            raise RolloutFormatError(
+                f"{at}.tool_calls: found calls, expected them as turns of their own; such messages are `openai`'s"
+            )
+        content = _content(message.get(content_key), f"{at}.{content_key}")
+        weight = next((message[key] for key in WEIGHTS if message.get(key) is not None), None)
+        if speaker in CALLS:
+            _add_calls(turns, content, weight, at)
+        elif speaker in ROLE_OF:
+            role = ROLE_OF[speaker]
+            loss = {} if weight is None or (role != "assistant" and not weight) else {"loss": weight}
+            turns.append(read_message({"role": role, "content": content, **loss}, at))
+        else:
+            raise refusal(f"{at}.{speaker_key}", speaker, f"one of {', '.join([*ROLE_OF, *CALLS])}")
+        if rest := {
+            key: field_value
+            for key, field_value in message.items()
+            if key not in KEYS and field_value not in (None, "", [], {})
+        }:
+            unread[str(index)] = rest
+    return turns, unread
+
+
+def _content(value: object, place: str) -> str:
+    if isinstance(value, list):  # {"type": "text", "value": …} in LLaMA-Factory's own spelling
+        value = [
+            {**part, "text": part["value"]} if isinstance(part, dict) and "value" in part and "text" not in part else part
+            for part in value
+        ]
+    text = read_content(value, place) or ""
+    if "<image>" in text or "<audio>" in text or "<video>" in text:
+        raise RolloutFormatError(f"{place}: found a mark of an image, sound or video, expected text; they are unsupported")
+    return text
+
+
+def _add_calls(turns: list[Turn], content: str, weight: object, at: str) -> None:
+    try:
+        value = parse_text(content)
+    except ValueError as error:
+        raise RolloutFormatError(f"{at}: {error}, expected JSON text of a call with name and arguments") from error
+    calls = [_call(call, at) for call in (value if isinstance(value, list) else [value])]
+    message: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
+    if turns and turns[-1]["role"] == "assistant":
+        turn_before: dict[str, Any] = dict(turns.pop())
+        message = {**turn_before, "tool_calls": [*turn_before.get("tool_calls", []), *calls]}
+    if weight is not None:
+        message["loss"] = weight
+    turns.append(read_message(message, at))
+
+
+def _call(value: object, at: str) -> dict[str, Any]:
+    call = check(value, at, dict)
+    arguments = call.get("arguments")
+    return {
+        "name": require(call, "name", str, at=at),
+        "arguments": arguments if isinstance(arguments, str) else json_text(arguments or {}),
+    }
+
+
+def outcome_of(record: dict[str, Any], key: str) -> tuple[bool | None, float | None]:
+    """Success and score of a reward that is a number: 0 and 1 are failure and success, between them a score alone.
+
+    Raises:
+        RolloutFormatError: neither a number nor true or false.
+    """
+    score = read_score(record.get(key), key)
+    return (optional_reward(record, key) if score in (0.0, 1.0) else None), score
