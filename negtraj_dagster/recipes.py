@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from negtraj_dagster import paths
 from negtraj_dagster.chat_templates import EmptyThink
 from negtraj_dagster.chat_templates.base import RESERVED
-from negtraj_dagster.chat_templates.choose import check_template_name
+from negtraj_dagster.chat_templates.choose import AUTO, check_template_name
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.schema import MissingTools, Reasoning, TokenIds, digest_json
 from negtraj_dagster.settings import Settings, Strict, did_you_mean, parse, read_toml
@@ -55,13 +55,14 @@ class StrategySettings(Strict):
 class ShardsSettings(Strict):
     """How conversations become tokens.
 
-    `chat_template` is a native template, `base_model` (the base model's own) or the path of a .jinja file;
+    `chat_template` is `auto` (the base model's own where it has one, else `chatml`), a native template, `base_model` (the base
+    model's own) or the path of a .jinja file;
     `template_settings` are further variables that a Jinja template sees, `today` ("2026-01-31") the day it may write.
     `max_unproved_share` bounds the rows that a failed proof rejected before training is blocked, `max_rejected_share` those of
     any class that were rejected for whatever reason.
     """
 
-    chat_template: str = "chatml"
+    chat_template: str = AUTO
     template_settings: Mapping[str, str | int | float | bool] = {}
     enable_thinking: bool | None = None
     today: str | None = None
@@ -184,7 +185,8 @@ def load_recipes(settings: Settings) -> dict[str, Recipe]:
         SettingsError: an unknown key or word (with the nearest known one), a wrong value, a missing parent, a cycle.
     """
     files: dict[str, Path] = {}
-    for folder in (paths.shipped("recipes"), *settings.recipe_dirs):
+    own = settings.home / "recipes"
+    for folder in (paths.shipped("recipes"), *([own] if own.is_dir() else []), *settings.recipe_dirs):
         if not folder.is_dir():
             raise SettingsError(f"NEGTRAJ_RECIPES names {folder}, which is no folder")
         files |= {path.stem: path for path in sorted(folder.glob("*.toml"))}

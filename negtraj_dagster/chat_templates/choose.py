@@ -10,6 +10,9 @@ from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.settings import did_you_mean
 
 BASE_MODEL = "base_model"
+AUTO = "auto"
+"""The base model's own template where it has one, else `chatml`."""
+FALLBACK = "chatml"
 SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -19,10 +22,10 @@ def check_template_name(name: str) -> None:
     Raises:
         SettingsError: with what may stand there.
     """
-    if name not in NATIVE and name != BASE_MODEL and not name.endswith(".jinja"):
-        template_names = [*NATIVE, BASE_MODEL]
+    if name not in NATIVE and name not in (AUTO, BASE_MODEL) and not name.endswith(".jinja"):
+        template_names = [*NATIVE, AUTO, BASE_MODEL]
         raise SettingsError(
-            f"shards.chat_template = {name!r}: no native template, nor {BASE_MODEL!r}, nor a path that ends in .jinja"
+            f"shards.chat_template = {name!r}: no native template, nor {AUTO!r}, {BASE_MODEL!r} or a path that ends in .jinja"
             f"{did_you_mean(name, template_names)}"
         )
 
@@ -33,7 +36,7 @@ def choose_template(
     """The template of this name, for this base model.
 
     Args:
-        name: a native template, `base_model`, or the path of a Jinja file.
+        name: `auto`, a native template, `base_model`, or the path of a Jinja file.
         base_folder: where the base model's tokenizer_config.json lies: its special tokens are what a Jinja template sees.
         settings: what else the template sees.
         empty_think: see `ChatTemplate`.
@@ -42,15 +45,21 @@ def choose_template(
         SettingsError: the file or the base model's chat template is missing.
     """
     check_template_name(name)
+    config = {} if name in NATIVE else _read_config(base_folder / "tokenizer_config.json")
+    if name == AUTO:
+        name = BASE_MODEL if _has_own_template(base_folder, config) else FALLBACK
     if name in NATIVE:
         return make_template(name, settings=settings, empty_think=empty_think)
-    config = _read_config(base_folder / "tokenizer_config.json")
     tokens = {key: text for key in SPECIAL_TOKENS if (text := _token_text(config.get(key))) is not None}
     if name == BASE_MODEL:
         title, source = _own_template(base_folder, config)
     else:
         title, source = Path(name).name, _read(Path(name).expanduser())
     return make_template(title, source, settings={**tokens, **settings}, empty_think=empty_think)
+
+
+def _has_own_template(folder: Path, config: Mapping[str, Any]) -> bool:
+    return (folder / "chat_template.jinja").is_file() or bool(config.get("chat_template"))
 
 
 def _own_template(folder: Path, config: Mapping[str, Any]) -> tuple[str, str]:

@@ -43,6 +43,9 @@ class FormatReading:
     rewards: Counter[bool | None] = field(default_factory=Counter)
     n_scored: int = 0
     n_with_prompt: int = 0
+    n_with_calls: int = 0
+    n_with_tools: int = 0
+    golds: set[str] = field(default_factory=set)
     question_ids: set[str] = field(default_factory=set)
     faults: dict[str, tuple[str, str, int]] = field(default_factory=dict)
 
@@ -60,7 +63,10 @@ class FormatReading:
                 self.rewards[rollout.reward] += 1
                 self.n_scored += rollout.score is not None
                 self.n_with_prompt += bool(rollout.prompt)
-                self.question_ids.add(rollout.question_id)
+                self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
+                self.n_with_tools += rollout.tools is not None
+                self.golds |= set() if rollout.gold is None else {rollout.gold}
+                self.question_ids |= {rollout.question_id} - {""}
             else:
                 self._refuse(place, str(rollout))
 
@@ -201,9 +207,14 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
 def _question_lines(checked: CheckedFile) -> Iterator[str]:
     n_ids = len(checked.best.question_ids)
     for name, n_known in checked.known_ids.items():
-        if n_known or len(checked.known_ids) == 1:
+        if n_known or (n_ids and len(checked.known_ids) == 1):
             yield f"Questions: {n_known:,} of {n_ids:,} ids are questions of {name}."
-    if not any(checked.known_ids.values()):
+    if not any(checked.known_ids.values()) and checked.best.n_with_prompt == checked.best.n_read:
+        yield (
+            'Questions: every rollout brings its prompt, so a task of `kind = "recorded"` needs no question file: '
+            f"`negtraj init-task NAME --from {checked.path}` writes it."
+        )
+    elif not any(checked.known_ids.values()):
         shown = ", ".join(repr(visible(identifier)) for identifier in sorted(checked.best.question_ids)[:N_SHOWN_IDS])
         yield (
             f"Questions: no task here knows these ids ({shown}, …): rollouts of unknown questions are dropped. Declare the "

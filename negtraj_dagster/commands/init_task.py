@@ -1,0 +1,162 @@
+"""`negtraj init-task`: the settings and recipes that a file of rollouts needs."""
+
+import argparse
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.exit_codes import SUCCESS
+from negtraj_dagster.recipes import load_recipes
+from negtraj_dagster.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from negtraj_dagster.views.check import CheckedFile, FormatReading
+
+TOY = "bytes"
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+STRATEGIES = {"vanilla": ("control", "successes only"), "nat": ("candidate", "successes and failures, told apart")}
+RULES = (
+    ("yes_no", re.compile(r"(?:yes|no|true|false)\Z", re.IGNORECASE)),
+    ("number", re.compile(r"[-+$]?[\d,]+(?:\.\d+)?\Z")),
+    ("choice", re.compile(r"\(?[A-Za-z]\)?\Z")),
+)
+"""Rules by what every right answer of the file looks like; other answers are compared letter by letter."""
+RECIPE = """description = "{task}: {what}."
+task = "{task}"
+line = "{task}"
+role = "{role}"
+base_model = "{base_model}"
+
+[strategy]
+name = "{strategy}"
+
+[selection]
+profile = "paper"
+
+[shards]
+max_tokens = 4096{shards}
+
+[training]
+steps = 100
+batch_size = 8
+
+[evaluation]
+split = "test"
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Its arguments."""
+    parser = commands.add_parser("init-task", help="write the task, the source and two recipes for a file of rollouts")
+    parser.add_argument("name", metavar="NAME", help="what the task is to be called")
+    parser.add_argument(
+        "--from", dest="file", type=Path, required=True, metavar="FILE", help="rollouts, as `negtraj check` reads"
+    )
+    parser.add_argument("--base-model", default=TOY, metavar="M", help="of the recipes (default: bytes, a toy to try with)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the files and say what comes next; nothing that is there is changed but negtraj.toml, at its end."""
+    from negtraj_dagster.views.check import check_file
+
+    settings = load_settings()
+    checked = check_file(options.file, settings)
+    files = dict(_files(options.name, options.base_model, checked, settings))
+    settings_file = _settings_file(settings)
+    source = _source(options.name, checked)
+    if present := next((path for path in files if path.exists()), None):
+        raise SettingsError(f"{present} is there already; choose another name, or remove it")
+    if options.name in settings.sources or options.name in settings.tasks:
+        raise SettingsError(f"[sources.{options.name}] or [tasks.{options.name}] is there already; choose another name")
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    with settings_file.open("a", encoding="utf-8") as file:
+        file.write(source)
+    load_recipes(load_settings())  # what was written must load
+    best = checked.best
+    print(f"{best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused. Written:")
+    print("\n".join(f"  {path}" for path in (*files, settings_file)))
+    print(f"\nLook at them, then:\n  negtraj plan --line {options.name}\n  negtraj run {options.name}")
+    return SUCCESS
+
+
+def _settings_file(settings: Settings) -> Path:
+    return Path(os.environ.get("NEGTRAJ_SETTINGS") or settings.home / "negtraj.toml").expanduser()
+
+
+def _files(name: str, base_model: str, checked: "CheckedFile", settings: Settings) -> Iterator[tuple[Path, str]]:
+    """Path and text of the task and of its recipes.
+
+    Raises:
+        SettingsError: the name is none, or no format reads the file.
+    """
+    best = checked.best
+    if not NAME.match(name):
+        raise SettingsError(f"{name!r}: a task's name has lower-case letters, digits and _ only, and begins with a letter")
+    if not best.n_read:
+        raise SettingsError(f"{checked.path}: no format reads it; `negtraj check {checked.path}` says why")
+    yield settings.home / "tasks" / f"{name}.toml", _task(best)
+    shards = "".join(f"\n{line}" for line in _shards(best, base_model))
+    for strategy, (role, what) in STRATEGIES.items():
+        recipe = RECIPE.format(task=name, what=what, role=role, base_model=base_model, strategy=strategy, shards=shards)
+        yield settings.home / "recipes" / f"{name}_{strategy}.toml", recipe
+
+
+def _shards(best: "FormatReading", base_model: str) -> Iterator[str]:
+    if best.n_with_calls > best.n_with_tools:
+        yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'
+    if best.n_with_calls and base_model == TOY:  # which has no template of its own
+        yield 'chat_template = "qwen3" # writes calls of tools; leave both lines out for a model with a template of its own'
+        yield 'reasoning = "per_turn_rows"'
+
+
+def _task(best: "FormatReading") -> str:
+    lines = []
+    if best.n_with_prompt == best.n_read:
+        lines.append('kind = "recorded" # every prompt of the rollouts is a question; held out are 5 % (gate) and 10 % (test)')
+    else:
+        lines += [
+            "# The rollouts bring no prompts: name the files that hold the questions, by the ids that the rollouts name.",
+            '# questions = {train = "train.jsonl", test = "test.jsonl"}',
+        ]
+    rule = _rule(best)
+    lines.append(f'score = "{rule}" # {_reason(rule)}')
+    if not best.rewards[True] + best.rewards[False] and best.n_scored:
+        lines.append("min_score = 0.5 # from this recorded score on, a rollout is a success")
+    lines.append(f'style = "{"native" if best.n_with_calls else "react"}"')
+    return "\n".join(lines) + "\n"
+
+
+def _rule(best: "FormatReading") -> str:
+    golds = [_plain(gold) for gold in best.golds]
+    if not golds:
+        return "recorded"
+    return next((rule for rule, pattern in RULES if all(pattern.match(gold.strip()) for gold in golds)), "exact")
+
+
+def _plain(gold: str) -> str:
+    try:
+        return str(json.loads(gold))
+    except ValueError:
+        return gold
+
+
+def _reason(rule: str) -> str:
+    if rule == "recorded":
+        return "no record says what is right, so only its own outcome counts, and nothing is evaluated here"
+    return "how an answer is compared with the right one; exact, yes_no, number, choice, f1 or recorded"
+
+
+def _source(name: str, checked: "CheckedFile") -> str:
+    path = checked.path.resolve()
+    pattern = re.sub(r"([*?\[])", r"[\1]", path.name)
+    return (
+        f"\n[sources.{name}]\ntask = {json.dumps(name)}\nformat = {json.dumps(checked.best.name)}\n"
+        f"path = {json.dumps(str(path.parent))}\npattern = {json.dumps(pattern)}\n"
+    )
