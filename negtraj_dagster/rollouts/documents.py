@@ -25,6 +25,7 @@ BUFFER_BYTES = 1 << 20
 TABLES = (".parquet",)
 TABLE_ROWS = 256
 """Rows of a table that are decoded at a time."""
+SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 SIDECAR = b"\n\0beside:\0"
 """Stands between a file's bytes and those of the one beside it: no JSON text holds it."""
 
@@ -131,6 +132,8 @@ def read_document(
         return _read(format_, task, raw, place, mapping, redactor)
     except RolloutFormatError as error:
         return [RolloutFormatError(redactor.redact_text(str(error))) if redactor else error]
+    except SHAPE_ERRORS as error:  # one record of a layout that its reader did not foresee stops no run
+        return [RolloutFormatError(f"is of another shape than {format_.name} has ({type(error).__name__}); leave it out")]
 
 
 def _read(format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None, redactor: Redactor | None) -> Reading:

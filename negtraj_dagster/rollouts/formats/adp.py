@@ -82,12 +82,16 @@ def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
         message["content"] = f"{description}\n\n{content}" if description else content
     elif kind == "code_action":
         arguments = json_text({"code": require(item, "content", str, at=at)})
-        message["tool_calls"] = [{"name": require(item, "language", str, at=at), "arguments": arguments}]
+        message["tool_calls"] = [{"name": require(item, "language", str, at=at), "arguments": arguments, **_call_id(item, at)}]
     else:
         call = {"name": require(item, "function", str, at=at), "arguments": json_text(item.get("kwargs") or {})}
-        call_id = optional_text(item, "tool_call_id", at=at)
-        message["tool_calls"] = [{**call, **({"id": call_id} if call_id else {})}]
+        message["tool_calls"] = [{**call, **_call_id(item, at)}]
     return read_message(message, at)
+
+
+def _call_id(item: dict[str, Any], at: str) -> dict[str, str]:
+    call_id = optional_text(item, "tool_call_id", at=at)
+    return {"id": call_id} if call_id else {}
 
 
 def _observation(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:

@@ -28,7 +28,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         RolloutFormatError: the file is no object of episodes.
     """
     episodes = document.objects[0] if len(document.objects) == 1 else {}
-    if not episodes or not all(isinstance(episode, dict) and "traj" in episode for episode in episodes.values()):
+    if not any(isinstance(episode, dict) and "traj" in episode for episode in episodes.values()):
         raise RolloutFormatError("expected one object of episodes by number, each with the key traj")
     rollouts: list[Rollout | RolloutFormatError] = []
     for number, episode in episodes.items():

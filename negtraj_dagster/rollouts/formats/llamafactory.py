@@ -3,6 +3,7 @@
 A pair (`chosen`, `rejected`, or ms-swift's `rejected_response`) is two rollouts of one prompt.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
@@ -31,45 +32,53 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     turns, unread = read_speakers(require(record, name, list), name)
     if system := optional_text(record, "system"):
         turns = [{"role": "system", "content": system}, *turns]
-    if "chosen" in record or "rejected" in record:
-        return [_side(task, record, turns, unread, side, reward) for side, reward in SIDES]
+    if record.get("chosen") is not None or record.get("rejected") is not None:
+        return [_side(task, record, turns, record.get(side), reward) for side, reward in SIDES]
+    if (rejected := optional(record, "rejected_response", str)) is not None:
+        last = _last_answer(turns)
+        rejected_turns: list[Turn] = [{"role": "assistant", "content": rejected}]
+        sides = ((turns[last:], True), (rejected_turns, False))
+        return [_rollout(task, record, turns[:last], answers, unread, reward) for answers, reward in sides]
     rewards = [reward for key in OUTCOMES if (reward := optional_reward(record, key)) is not None]
-    rollouts: list[Rollout | RolloutFormatError] = [_rollout(task, record, turns, unread, rewards[0] if rewards else None)]
-    if rejected := optional(record, "rejected_response", str):
-        turns_before = turns[: next(n for n in range(len(turns), -1, -1) if n == 0 or turns[n - 1]["role"] != "assistant")]
-        answer: Turn = {"role": "assistant", "content": rejected}
-        rollouts = [
-            _rollout(task, record, turns, unread, reward=True),
-            _rollout(task, record, [*turns_before, answer], {}, reward=False),
-        ]
-    return rollouts
+    prompt, answers = split_prompt(turns, name)
+    return [_rollout(task, record, prompt, answers, unread, rewards[0] if rewards else None)]
 
 
-def _side(
-    task: str, record: dict[str, Any], turns: list[Turn], unread: dict[str, Any], side: str, reward: bool
-) -> Rollout | RolloutFormatError:
+def _last_answer(turns: list[Turn]) -> int:
+    """Where the agent's last answer begins, with the calls and results in it: after the last turn that is not the agent's."""
+    asked = [index for index, turn in enumerate(turns) if turn["role"] in ("user", "system")]
+    last = asked[-1] + 1 if asked else 0
+    if not any(turn["role"] == "assistant" for turn in turns[last:]):
+        raise RolloutFormatError("messages: the last turn is not the agent's, expected the answer that is right")
+    return last
+
+
+def _side(task: str, record: dict[str, Any], turns: list[Turn], value: object, reward: bool) -> Rollout | RolloutFormatError:
+    side = "chosen" if reward else "rejected"
     try:
-        value = require(record, side, object)
-        answers, _ = read_speakers(value if isinstance(value, list) else [value], side)
-        return _rollout(task, record, [*turns, *answers], unread, reward)
+        answers, unread = read_speakers(value if isinstance(value, list) else [value], side)
+        prompt, agent_turns = split_prompt(answers, side)
+        return _rollout(task, record, [*turns, *prompt], agent_turns, unread, reward)
     except RolloutFormatError as error:
         return error
 
 
-def _rollout(task: str, record: dict[str, Any], turns: list[Turn], unread: dict[str, Any], reward: bool | None) -> Rollout:
-    if record.get("chosen") is not None or record.get("rejected") is not None:  # only the last answer is of the pair
-        last = max(n for n, turn in enumerate(turns) if turn["role"] == "assistant")
-        prompt, agent_turns = tuple(as_context(turn) for turn in turns[:last]), tuple(turns[last:])
-    else:
-        prompt, agent_turns = split_prompt(turns, "messages")
+def _rollout(
+    task: str,
+    record: dict[str, Any],
+    prompt: Sequence[Turn],
+    answers: Sequence[Turn],
+    unread: dict[str, Any],
+    reward: bool | None,
+) -> Rollout:
     rest = {key: value for key, value in record.items() if key not in KEYS}
     return Rollout(
         task=task,
         question_id=optional_text(record, "question_id") or optional_text(record, "id") or "",
         source=optional_text(record, "source") or "",
-        turns=agent_turns,
+        turns=tuple(answers),
         reward=reward,
         tools=read_tools(record.get("tools"), "tools"),
-        prompt=prompt,
+        prompt=tuple(as_context(turn) for turn in prompt),
         extra=extra_json({**rest, "messages": unread}),
     )

@@ -9,6 +9,7 @@ from negtraj_dagster.schema import Rollout
 
 ROLE_OF = {"system": "system", "user": "user", "ai": "assistant"}
 KEYS = {"instance_id", "model_name", "target", "trajectory"}
+TURN_KEYS = {"role", "text", "system_prompt", "mask"}
 
 
 def read_record(task: str, record: dict[str, Any]) -> Reading:
@@ -17,7 +18,7 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     Raises:
         RolloutFormatError: no trajectory, or a turn of another shape.
     """
-    turns = []
+    turns, unread = [], {}
     for index, value in enumerate(require(record, "trajectory", list)):
         at = f"trajectory[{index}]"
         turn = check(value, at, dict)
@@ -26,6 +27,8 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
             raise refusal(f"{at}.role", role, f"one of {', '.join(ROLE_OF)}")
         content = turn.get("text") or turn.get("system_prompt") or ""
         loss = {"loss": False} if role == "ai" and turn.get("mask") is False else {}
+        if rest := {key: field_value for key, field_value in turn.items() if key not in TURN_KEYS and field_value is not None}:
+            unread[str(index)] = rest
         turns.append(read_message({"role": ROLE_OF[role], "content": content, **loss}, at))
     prompt, agent_turns = split_prompt(turns, "trajectory")
     return [
@@ -38,6 +41,6 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
             teacher=optional_text(record, "model_name") or "",
             group=optional_text(record, "instance_id"),
             prompt=prompt,
-            extra=extra_json({key: value for key, value in record.items() if key not in KEYS}),
+            extra=extra_json({**{key: value for key, value in record.items() if key not in KEYS}, "trajectory": unread}),
         )
     ]

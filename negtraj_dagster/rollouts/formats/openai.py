@@ -35,6 +35,8 @@ ROLES = {"developer": "system", "function": "tool"}
 NEAR = 0.85
 """From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+WEIGHTS = ("weight", "loss_scale", "loss_weight")
+"""A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 UNSUPPORTED = ("image_url", "image", "input_image", "input_audio", "audio", "file", "video")
 
 
@@ -100,8 +102,9 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     kept_fields = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
     if "function_call" in message and "tool_calls" not in message:
         message["tool_calls"] = [{"function": message.pop("function_call")}]
-    if (weight := message.pop("weight", None)) is not None:  # OpenAI's fine-tuning data: 0 or 1
-        message.setdefault("loss", weight)
+    for key in WEIGHTS:
+        if (weight := message.pop(key, None)) is not None and message.get("loss") in (None, True):
+            message["loss"] = weight
     if role != "tool":
         message.pop("name", None)
         message.pop("tool_call_id", None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.fields import check, optional_text
+from negtraj_dagster.rollouts.formats.fields import check, optional, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
 from negtraj_dagster.schema import Rollout, Turn
@@ -30,13 +30,14 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         RolloutFormatError: neither.
     """
     records = document.objects
-    if not all("trajectory" in record for record in records):
+    if not any("trajectory" in record for record in records):
         if not all({"action", "observation", "status", "error"} & event.keys() or "source" in event for event in records):
             raise RolloutFormatError("neither records with a trajectory nor a list of events, expected OpenHands' events")
         records = [{"trajectory": records}]
     rollouts: list[Rollout | RolloutFormatError] = []
     for number, record in enumerate(records):
         try:
+            require(record, "trajectory", list)
             rollouts.append(_rollout(task, record))
         except RolloutFormatError as error:
             rollouts.append(RolloutFormatError(f"record {number}: {error}"))
@@ -46,11 +47,19 @@ def read_file(task: str, document: "FileDocument") -> Reading:
 def _rollout(task: str, record: dict[str, Any]) -> Rollout:
     turns: list[Turn] = []
     tools = None
-    for index, value in enumerate(check(record["trajectory"], "trajectory", list)):
+    answered: set[str] = set()
+    for index, value in enumerate(record["trajectory"]):
         at = f"trajectory[{index}]"
         event = check(value, at, dict)
+        if _said(event).get("image_urls"):
+            raise RolloutFormatError(f"{at}: found images, expected text; they are unsupported")
         if event.get("action") == "system":
             tools = tools or read_tools(_said(event).get("tools"), f"{at}.args.tools")
+        response = _response_id(event, at)
+        if response in answered:  # a further call of one answer, which its turn has already
+            continue
+        if response is not None:
+            answered.add(response)
         if (turn := _turn(event, at)) is not None:
             turns.append(turn)
     prompt, agent_turns = split_prompt(turns, "trajectory")
@@ -79,20 +88,46 @@ def _turn(event: dict[str, Any], at: str) -> Turn | None:
         if event.get("source") == "agent":
             return _call(event, str(action), at)
     elif observation is not None and observation not in NO_OBSERVATIONS:
-        call_id = (event.get("tool_call_metadata") or {}).get("tool_call_id")
+        call_id = (optional(event, "tool_call_metadata", dict, at=at) or {}).get("tool_call_id")
         message = {"role": "tool", "content": _text(event), **({"tool_call_id": call_id} if call_id else {})}
         return read_message(message, at)
     return None
 
 
 def _call(event: dict[str, Any], action: str, at: str) -> Turn:
-    metadata = event.get("tool_call_metadata") or {}
-    arguments = {key: value for key, value in _said(event).items() if key not in THOUGHTS and value not in (None, "")}
+    metadata = optional(event, "tool_call_metadata", dict, at=at) or {}
+    if (answer := _answer(metadata)) is not None:
+        calls = [{"id": call.get("id") or "", **call["function"]} for call in answer["tool_calls"]]
+        content = answer.get("content")
+        content_text = content if isinstance(content, str) else ""
+        return read_message({"role": "assistant", "content": content_text, "tool_calls": calls}, at)
+    thought = _said(event).get("thought")
+    arguments = {key: value for key, value in _said(event).items() if key not in THOUGHTS and value is not None}
     call = {"name": metadata.get("function_name") or action, "arguments": json_text(arguments)}
     if metadata.get("tool_call_id"):
         call["id"] = metadata["tool_call_id"]
-    thought = _said(event).get("thought")
-    return read_message({"role": "assistant", "content": thought if isinstance(thought, str) else "", "tool_calls": [call]}, at)
+    content_text = thought if isinstance(thought, str) else ""
+    message: dict[str, Any] = {"role": "assistant", "content": content_text, "tool_calls": [call]}
+    if metadata:  # a call that the model wrote otherwise: its arguments are the program's
+        message["loss"] = False
+    return read_message(message, at)
+
+
+def _answer(metadata: dict[str, Any]) -> dict[str, Any] | None:
+    """The model's answer as it wrote it, with all of its calls, where the event holds it."""
+    response = metadata.get("model_response")
+    choices = response.get("choices") if isinstance(response, dict) else None
+    message = choices[0].get("message") if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+    return message if isinstance(message, dict) and message.get("tool_calls") else None
+
+
+def _response_id(event: dict[str, Any], at: str) -> str | None:
+    """The answer that an action is of; None where the event is no action, or does not say."""
+    metadata = optional(event, "tool_call_metadata", dict, at=at) or {}
+    response = metadata.get("model_response")
+    if event.get("action") is None or not isinstance(response, dict) or not response.get("id"):
+        return None
+    return str(response["id"])
 
 
 def _said(event: dict[str, Any]) -> dict[str, Any]:

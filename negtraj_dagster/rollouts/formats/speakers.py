@@ -47,7 +47,7 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
                 f"{at}.tool_calls: found calls, expected them as turns of their own; such messages are `openai`'s"
             )
         content = _content(message.get(content_key), f"{at}.{content_key}")
-        weight = next((message[key] for key in WEIGHTS if message.get(key) is not None), None)
+        weight = _weight(message)
         if speaker in CALLS:
             _add_calls(turns, content, weight, at)
         elif speaker in ROLE_OF:
@@ -63,6 +63,14 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
         }:
             unread[str(index)] = rest
     return turns, unread
+
+
+def _weight(message: dict[str, Any]) -> object:
+    """What a message says of its loss: false wins, then a scale, then true."""
+    weights = [message[key] for key in WEIGHTS if message.get(key) is not None]
+    if any(weight is False for weight in weights):
+        return False
+    return next((weight for weight in weights if weight is not True), weights[0] if weights else None)
 
 
 def _content(value: object, place: str) -> str:
@@ -84,12 +92,17 @@ def _add_calls(turns: list[Turn], content: str, weight: object, at: str) -> None
         raise RolloutFormatError(f"{at}: {error}, expected JSON text of a call with name and arguments") from error
     calls = [_call(call, at) for call in (value if isinstance(value, list) else [value])]
     message: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
-    if turns and turns[-1]["role"] == "assistant":
-        turn_before: dict[str, Any] = dict(turns.pop())
-        message = {**turn_before, "tool_calls": [*turn_before.get("tool_calls", []), *calls]}
     if weight is not None:
         message["loss"] = weight
+    if turns and turns[-1]["role"] == "assistant" and _is_alike(turns[-1].get("loss"), weight):
+        turn_before: dict[str, Any] = dict(turns.pop())
+        message = {**turn_before, "tool_calls": [*turn_before.get("tool_calls", []), *calls]}
     turns.append(read_message(message, at))
+
+
+def _is_alike(first: object, second: object) -> bool:
+    """Whether two turns have one weight; without one it is 1."""
+    return float(1 if first is None else first) == float(1 if second is None else second)  # type: ignore[arg-type]
 
 
 def _call(value: object, at: str) -> dict[str, Any]:

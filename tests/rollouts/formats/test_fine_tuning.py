@@ -131,11 +131,13 @@ def test_actions_are_calls_and_observations_their_results() -> None:
 
 
 def test_events_are_an_episode_with_the_users_verdict_and_a_bad_one_leaves_the_others() -> None:
-    metadata = {"function_name": "execute_bash", "tool_call_id": "c"}
+    written = [{"id": "c", "type": "function", "function": {"name": "execute_bash", "arguments": '{"command": "ls"}'}}]
+    response = {"id": "r", "choices": [{"message": {"content": "Look.", "tool_calls": written}}]}
+    metadata = {"function_name": "execute_bash", "tool_call_id": "c", "model_response": response}
     events = [
         {"source": "environment", "action": "initialize"},
         {"source": "user", "action": "message", "args": {"content": "q"}},
-        {"source": "agent", "action": "run", "args": {"command": "ls", "thought": "Look."}, "tool_call_metadata": metadata},
+        {"source": "agent", "action": "run", "args": {"command": "ls", "hidden": False}, "tool_call_metadata": metadata},
         {"source": "agent", "observation": "run", "content": "a.py", "tool_call_metadata": metadata},
         {"source": "agent", "observation": "agent_state_changed", "content": ""},
         {"source": "agent", "action": "message", "args": {"content": "Done."}},
@@ -171,3 +173,60 @@ def test_both_spellings_of_a_react_episode_are_the_same_turns() -> None:
     assert one.turns == other.turns
     assert one.prompt == other.prompt == ({"role": "user", "content": "q?"},)
     assert (one.question_id, one.score, one.reward, one.pred, one.gold) == ("7", 0.4, False, "w", "w w")
+
+
+def test_a_call_whose_words_are_not_recorded_is_not_trained_and_calls_of_one_answer_are_one_turn() -> None:
+    calls = [{"id": name, "type": "function", "function": {"name": "f", "arguments": f'{{"a": "{name}"}}'}} for name in "ab"]
+    response = {"id": "r", "choices": [{"message": {"content": None, "tool_calls": calls}}]}
+    events: list[dict[str, Any]] = [{"source": "user", "action": "message", "args": {"content": "q"}}]
+    for name in "ab":
+        metadata = {"function_name": "f", "tool_call_id": name, "model_response": response}
+        events.append({"source": "agent", "action": "f", "args": {}, "tool_call_metadata": metadata})
+        events.append({"source": "agent", "observation": "f", "content": name, "tool_call_metadata": metadata})
+    named = {"function_name": "g", "tool_call_id": "c"}
+    events.append({"source": "agent", "action": "g", "args": {"empty": ""}, "tool_call_metadata": named})
+    (rollout,) = read("openhands", events)
+    assert [turn["role"] for turn in rollout.turns] == ["assistant", "tool", "tool", "assistant"]
+    assert [call["arguments"] for call in rollout.turns[0]["tool_calls"]] == ['{"a": "a"}', '{"a": "b"}']
+    assert (rollout.turns[3]["loss"], rollout.turns[3]["tool_calls"][0]["arguments"]) == (False, '{"empty": ""}')
+
+
+def test_earlier_answers_of_a_pair_are_context_and_each_side_trains_its_own() -> None:
+    history = [ASKED, says("gpt", "earlier"), says("human", "r")]
+    for record in (
+        {"conversations": history, "chosen": [says("gpt", "good")], "rejected": [says("gpt", "bad")]},
+        {"conversations": [*history, says("gpt", "good")], "rejected_response": "bad", "chosen": None},
+    ):
+        good, bad = read("llamafactory", record)
+        assert (trained(good), trained(bad)) == (["good"], ["bad"])
+        assert [turn["content"] for turn in good.prompt] == ["q", "earlier", "r"]
+    chosen = [says("gpt", "one"), says("human", "s"), says("gpt", "two")]
+    good, _ = read("llamafactory", {"conversations": [ASKED], "chosen": chosen, "rejected": [says("gpt", "bad")]})
+    assert trained(good) == ["one", "two"]
+    empty, bad_side = FORMATS["llamafactory"].read(
+        "t", {"conversations": history, "chosen": [], "rejected": [says("gpt", "bad")]}
+    )
+    assert isinstance(empty, RolloutFormatError)
+    assert isinstance(bad_side, Rollout)
+
+
+def test_weights_are_one_thing_in_every_spelling() -> None:
+    for name in ("llamafactory", "openai"):
+        for key in ("loss_scale", "loss_weight"):
+            messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "loss": True, key: 2.0}]
+            (rollout,) = read(name, {"messages": messages})
+            assert rollout.turns[0]["loss"] == 2.0
+    call = json.dumps({"name": "f", "arguments": {}})
+    turns = [ASKED, says("gpt", "said", loss=False), says("function_call", call)]
+    (rollout,) = read("llamafactory", {"conversations": turns})
+    assert [turn.get("loss", True) for turn in rollout.turns] == [False, True]
+
+
+def test_a_record_that_no_reader_foresaw_is_refused_and_stops_nothing() -> None:
+    event = {"source": "agent", "action": "run", "args": {}, "tool_call_metadata": "none"}
+    assert "tool_call_metadata: found str" in fault("openhands", [event])
+    assert "messages" in fault("llamafactory", {"messages": [{"role": "user", "content": "q"}], "rejected_response": "x"})
+    good = {"reward": True, "f1": 1.0, "traj": "### Instruction:\nq\n\n### Response:\nAction: finish[a]"}
+    rollout, error = read_document(FORMATS["fireact"], "t", json.dumps({"1": good, "2": {"reward": True}}).encode(), "file")
+    assert isinstance(rollout, Rollout)
+    assert "2: key 'traj' is missing" in str(error)
