@@ -1,0 +1,166 @@
+"""What reading landed rollouts costs, through the asset's own code, each file in a process pinned to one core: MB/s and memory.
+
+    python benches/reading.py [MEGABYTES] [FORMAT …]
+
+A line a format: bytes landed, rollouts and records in quarantine, seconds from nothing to a published `raw_rollouts`, MB/s, and
+the largest resident memory, also above that of reading a file of 1 MB. One line of every hundred is bad, in seven ways. With a
+second run of nothing new, and, for `openai`, the same without redaction.
+"""
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+WORDS = Path(__file__).read_text(encoding="utf-8").split()
+BAD = (
+    "{not json",
+    '{"messages": []}',
+    '["a", "list"]',
+    '{"messages": [{"role": "assistant"}]}',
+    '{"messages": [{"role": "user", "content": "never answered"}]}',
+    '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "x"}]}',
+    '{"messages": "none", "messages": "twice"}',
+)
+
+
+def text(rng: random.Random, n_words: int) -> str:
+    """Words of this very file."""
+    return " ".join(rng.choices(WORDS, k=n_words))
+
+
+def openai(rng: random.Random, number: int) -> dict[str, Any]:
+    """A chat with calls of tools."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": text(rng, 60)}, {"role": "user", "content": text(rng, 80)}]
+    for turn in range(4):
+        call = {"name": "run", "arguments": json.dumps({"command": text(rng, 12)})}
+        messages.append({"role": "assistant", "content": text(rng, 40), "tool_calls": [{"id": f"c{turn}", "function": call}]})
+        messages.append({"role": "tool", "tool_call_id": f"c{turn}", "content": text(rng, 120)})
+    messages.append({"role": "assistant", "content": text(rng, 60)})
+    return {"messages": messages, "instance_id": f"i{number}", "resolved": number % 3 == 0}
+
+
+def negtraj(rng: random.Random, number: int) -> dict[str, Any]:
+    """The same in the project's own format."""
+    record = openai(rng, number)
+    for message in record["messages"]:
+        for call in message.get("tool_calls", ()):
+            call |= call.pop("function")
+    return {"question_id": f"q{number}", "messages": record["messages"][2:], "reward": record["resolved"]}
+
+
+def nat(rng: random.Random, number: int) -> dict[str, Any]:
+    """A ReAct episode as NAT writes it."""
+    turns = [{"role": "user" if n % 2 else "assistant", "content": text(rng, 90)} for n in range(9)]
+    return {"id": f"q{number}", "conversations": turns, "info": {"reward": number % 3 == 0, "pred": "x"}}
+
+
+def atif(rng: random.Random, number: int) -> dict[str, Any]:
+    """A trajectory with calls and results."""
+    steps: list[dict[str, Any]] = [{"source": "user", "message": text(rng, 140)}]
+    for turn in range(4):
+        call = {"tool_call_id": f"c{turn}", "function_name": "run", "arguments": {"command": text(rng, 12)}}
+        results = [{"source_call_id": f"c{turn}", "content": text(rng, 120)}]
+        step = {"source": "agent", "message": text(rng, 40), "tool_calls": [call], "observation": {"results": results}}
+        steps.append(step)
+    numbered = [{"step_id": place, **step} for place, step in enumerate(steps, 1)]
+    return {"schema_version": "ATIF-v1.7", "session_id": f"s{number}", "agent": {"name": "a"}, "steps": numbered}
+
+
+def llamafactory(rng: random.Random, number: int) -> dict[str, Any]:
+    """A conversation of speakers."""
+    turns = [{"from": "gpt" if n % 2 else "human", "value": text(rng, 90)} for n in range(10)]
+    return {"id": f"q{number}", "conversations": turns, "label": number % 3 == 0}
+
+
+MAKERS: dict[str, Callable[[random.Random, int], dict[str, Any]]] = {
+    "negtraj": negtraj,
+    "nat": nat,
+    "openai": openai,
+    "atif": atif,
+    "llamafactory": llamafactory,
+}
+
+
+def write(path: Path, name: str, n_bytes: int) -> int:
+    """A file of records, one of a hundred bad; how many records it has."""
+    rng, n, size = random.Random(0), 0, 0
+    with path.open("w", encoding="utf-8") as file:
+        while size < n_bytes:
+            line = BAD[n // 100 % len(BAD)] if n % 100 == 0 else json.dumps(MAKERS[name](rng, n))
+            size += file.write(line + "\n")
+            n += 1
+    return n
+
+
+def read(home: Path, folder: Path, name: str, redacted: bool) -> None:
+    """In a process of its own: read once from nothing and once more, and print what it took."""
+    from negtraj_dagster.rollouts.read import read_landed_files
+    from negtraj_dagster.settings import RedactionSettings, RolloutSource, Settings
+    from negtraj_dagster.store import Store
+
+    source = RolloutSource(task="wordtraps", format=name, path=folder)
+    settings = Settings(home=home, sources={"bench": source}, redaction=RedactionSettings(enabled=redacted))
+    started = time.perf_counter()
+    raw = read_landed_files(Store(home), settings)
+    first = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    started = time.perf_counter()
+    read_landed_files(Store(home), settings)
+    counts = {"n_rollouts": raw.content["n_rollouts"], "n_quarantined": raw.details["n_quarantined"]}
+    print(json.dumps({"seconds": first, "again_seconds": time.perf_counter() - started, "peak_bytes": peak, **counts}))
+
+
+def measure(name: str, n_bytes: int, *, redacted: bool = True) -> dict[str, Any]:
+    """What reading a new file of this format costs."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "files").mkdir()
+        n_records = write(root / "files" / "a.jsonl", name, n_bytes)
+        size = (root / "files" / "a.jsonl").stat().st_size
+        line = [sys.executable, __file__, "--read", str(root / "home"), str(root / "files"), name, str(int(redacted))]
+        environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
+        done = subprocess.run(["taskset", "-c", "0", *line], capture_output=True, text=True, env=environment, check=True)
+        return {"records": n_records, "bytes": size, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def main(arguments: list[str]) -> None:
+    """Print a line a format."""
+    if arguments[:1] == ["--read"]:
+        home, folder, name, redacted = arguments[1:]
+        read(Path(home), Path(folder), name, redacted == "1")
+        return
+    megabytes = float(arguments[0]) if arguments else 50
+    for name in arguments[1:] or MAKERS:
+        base = measure(name, 1_000_000)
+        for redacted in (True, False) if name == "openai" else (True,):
+            found = measure(name, int(megabytes * 1e6), redacted=redacted)
+            print(
+                json.dumps(
+                    {
+                        "format": name,
+                        "redacted": redacted,
+                        "MB": round(found["bytes"] / 1e6, 1),
+                        "records": found["records"],
+                        "rollouts": found["n_rollouts"],
+                        "quarantined": found["n_quarantined"],
+                        "seconds": round(found["seconds"], 2),
+                        "MB_per_s": round(found["bytes"] / 1e6 / found["seconds"], 1),
+                        "again_seconds": round(found["again_seconds"], 3),
+                        "peak_MB": round(found["peak_bytes"] / 1e6),
+                        "peak_MB_above_1_MB": round((found["peak_bytes"] - base["peak_bytes"]) / 1e6),
+                    }
+                ),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
