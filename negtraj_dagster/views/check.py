@@ -11,7 +11,6 @@ from negtraj_dagster.printable import visible
 from negtraj_dagster.rollouts.arrays import Slice
 from negtraj_dagster.rollouts.documents import iter_documents, read_document
 from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
-from negtraj_dagster.rollouts.records import parse_record
 from negtraj_dagster.rollouts.walk import SUFFIXES, why_unlisted
 from negtraj_dagster.schema import Rollout
 from negtraj_dagster.settings import Settings, did_you_mean
@@ -20,11 +19,6 @@ from negtraj_dagster.tasks import Task, load_tasks
 DIGITS = re.compile(r"\d+")
 N_SHOWN_IDS = 3
 UNITS = (("record",), ("object",), ("file",))
-SHAPES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("an inspect log", ("eval", "samples")),
-    ("ShareGPT conversations", ("conversations",)),
-)
-"""Public layouts by the keys of their records, for a file that no format reads; the first that fits is told."""
 
 
 @dataclass
@@ -83,13 +77,11 @@ class CheckedFile:
 
     Attributes:
         readings: by each format, the one that reads most records first.
-        looks_like: a public layout, where no format reads a record.
         known_ids: by task that has questions here: how many of the file's question ids are its own.
     """
 
     path: Path
     readings: tuple[FormatReading, ...]
-    looks_like: str | None
     known_ids: Mapping[str, int]
 
     @property
@@ -117,21 +109,16 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
     if not path.name.endswith(SUFFIXES):
         raise SettingsError(f"{path}: only {', '.join(SUFFIXES)} files are read; convert or rename it")
     readings = {name: FormatReading(name) for name in FORMATS}
-    shapes = Counter[str]()
     try:
         for units in UNITS:
             formats = [format_ for format_ in FORMATS.values() if format_.unit in units]
             for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
-                shapes[_shape_of(part.raw) or ""] += 1
                 for format_ in formats:
                     readings[format_.name].take(part.place, _read(format_, part))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=_rank))
-    looks_like = None
-    if not ranked[0].n_read:
-        looks_like = next((name for name, _ in shapes.most_common() if name), None)
-    return CheckedFile(path, ranked, looks_like, _known_ids(ranked[0].question_ids, settings, task))
+    return CheckedFile(path, ranked, _known_ids(ranked[0].question_ids, settings, task))
 
 
 def _rank(reading: FormatReading) -> tuple[bool, int, int]:
@@ -150,11 +137,6 @@ def _read(format_: Format, part: Slice) -> Reading:
     if part.raw is None:
         return [RolloutFormatError(part.fault)]
     return read_document(format_, "task", part.raw, part.place)
-
-
-def _shape_of(raw: bytes | None) -> str | None:
-    value = parse_record(raw, "").value if raw is not None else None
-    return next((name for name, keys in SHAPES if value is not None and set(keys) <= value.keys()), None)
 
 
 def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> dict[str, int]:
@@ -184,8 +166,11 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         if reading.n_read or reading is best:
             yield f"  {reading.n_read:,} rollouts are read as {reading.name}, {reading.n_refused:,} refused"
     if not best.n_read:
-        yield f"No format reads it{f'; it looks like {checked.looks_like}' if checked.looks_like else ''}."
-    if best.faults:
+        yield "No format reads it. The first that each finds:"
+        for reading in checked.readings:
+            for place, fault, _ in list(reading.faults.values())[:1]:
+                yield f"  {reading.name}: {visible(place)}: {visible(fault)}"
+    elif best.faults:
         yield f"\nNot read as {best.name}, the first of each kind:"
         for place, fault, count in sorted(best.faults.values(), key=lambda kind: -kind[2]):
             yield f"  {count:,} x  {visible(place)}: {visible(fault)}"

@@ -75,13 +75,14 @@ def test_the_task_whose_questions_are_answered_is_found(tmp_path: Path, home: Pa
     assert "copy it to landing/wordtraps/negtraj/" in printed
 
 
-@pytest.mark.parametrize("indent", [None, 2], ids=["one line", "many lines"])
-def test_a_layout_that_no_format_reads_is_told_by_its_name(
-    tmp_path: Path, home: Path, indent: int | None, capsys: pytest.CaptureFixture[str]
+def test_what_no_format_reads_is_told_by_what_each_finds(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record = {"eval": {}, "samples": []}
-    assert cli.main(["check", str(write(tmp_path, json.dumps(record, indent=indent)))]) == exit_codes.FAILED
-    assert "No format reads it; it looks like an inspect log." in capsys.readouterr().out
+    assert cli.main(["check", str(write(tmp_path, json.dumps({"rows": []})))]) == exit_codes.FAILED
+    printed = capsys.readouterr().out
+    assert "No format reads it." in printed
+    assert "  openai: line 1: key 'messages' is missing; found ['rows']" in printed
+    assert "  codex: file: no line of type session_meta" in printed
 
 
 @pytest.mark.parametrize("indent", [None, 2], ids=["one line", "many lines"])

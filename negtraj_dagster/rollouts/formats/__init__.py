@@ -10,6 +10,8 @@ from negtraj_dagster.rollouts.formats import (
     claude_code,
     codex,
     fireact,
+    inspect_log,
+    langfuse,
     llamafactory,
     nat,
     nebius,
@@ -19,6 +21,7 @@ from negtraj_dagster.rollouts.formats import (
     session_trace,
     spans,
     swe_agent,
+    verifiers,
 )
 from negtraj_dagster.rollouts.formats.base import Format, Reading
 
@@ -41,6 +44,9 @@ FORMATS: dict[str, Format] = {
         Format("agentinstruct", 1, agentinstruct.read_record, unit="object"),
         Format("fireact", 1, fireact.read_file, unit="file"),
         Format("llamafactory", 1, llamafactory.read_record, unit="object"),
+        Format("inspect", 1, inspect_log.read_file, unit="file", is_verified=False),
+        Format("verifiers", 1, verifiers.read_record, unit="object", is_verified=False),
+        Format("langfuse", 1, langfuse.read_file, unit="file", is_verified=False),
     )
 }
 FORMAT_VERSIONS: dict[str, int] = {name: format_.version for name, format_ in FORMATS.items()}
