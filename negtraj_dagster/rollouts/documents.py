@@ -3,7 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,39 +116,78 @@ def _as_text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def read_document(
-    format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None = None, redactor: Redactor | None = None
-) -> Reading:
-    """What one document holds: its rollouts, and why there are none in a part of it, or in all.
+Parsed = dict[str, Any] | FileDocument | RolloutFormatError
+"""A document's value, or why it has none."""
+
+
+def parse_document(format_: Format, raw: bytes, place: str) -> Parsed:
+    """A document of its bytes: a record, or a file's objects."""
+    try:
+        if format_.unit == "file":
+            return _parse_file(raw)
+        record = parse_record(raw, place)
+        return RolloutFormatError(record.fault) if record.value is None else record.value
+    except RolloutFormatError as error:
+        return error
+
+
+def redact_documents(documents: Sequence[Parsed], redactor: Redactor) -> list[tuple[Parsed, dict[str, int]]]:
+    """The documents without their secrets, and how many values each rule found in each; many are scanned at once."""
+    records: list[dict[str, Any]] = []
+    for document in documents:
+        records += _objects_of(document)
+    redacted = iter(redactor.redact_all(records))
+    return [_redacted(document, redacted, redactor) for document in documents]
+
+
+def _objects_of(document: Parsed) -> list[dict[str, Any]]:
+    if isinstance(document, FileDocument):
+        return [*document.objects, *([] if document.beside is None else [document.beside])]
+    return [] if isinstance(document, RolloutFormatError) else [document]
+
+
+def _redacted(
+    document: Parsed, redacted: Iterator[tuple[dict[str, Any], Counter[str]]], redactor: Redactor
+) -> tuple[Parsed, dict[str, int]]:
+    counts: Counter[str] = Counter()
+    if isinstance(document, RolloutFormatError):
+        return RolloutFormatError(redactor.redact_text(str(document))), {}
+    values = []
+    for _ in _objects_of(document):
+        value, value_counts = next(redacted)
+        values.append(value)
+        counts.update(value_counts)
+    if not isinstance(document, FileDocument):
+        return values[0], dict(sorted(counts.items()))
+    beside = None if document.beside is None else values.pop()
+    faults = [RolloutFormatError(redactor.redact_text(str(fault))) for fault in document.faults]
+    return FileDocument(values, faults, beside), dict(sorted(counts.items()))
+
+
+def read_parsed(format_: Format, task: str, document: Parsed, mapping: ColumnMap | None = None) -> Reading:
+    """What a document holds: its rollouts, and why there are none in a part of it, or in all.
 
     Args:
         format_: reads it.
         task: whose rollouts they are.
-        raw: its bytes.
-        place: where it stands in its file.
+        document: as `parse_document` gives it.
         mapping: gives a record's keys the format's names.
-        redactor: takes secrets out before the format sees them; None leaves them in.
     """
+    if isinstance(document, RolloutFormatError):
+        return [document]
     try:
-        return _read(format_, task, raw, place, mapping, redactor)
+        if isinstance(document, FileDocument):
+            return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
+        return format_.read(task, mapping.apply(document) if mapping else document) or [_no_rollout()]
     except RolloutFormatError as error:
-        return [RolloutFormatError(redactor.redact_text(str(error))) if redactor else error]
+        return [error]
     except SHAPE_ERRORS as error:  # one record of a layout that its reader did not foresee stops no run
         return [RolloutFormatError(f"is of another shape than {format_.name} has ({type(error).__name__}); leave it out")]
 
 
-def _read(format_: Format, task: str, raw: bytes, place: str, mapping: ColumnMap | None, redactor: Redactor | None) -> Reading:
-    if format_.unit == "file":
-        document = _parse_file(raw)
-        if redactor is not None:
-            beside = None if document.beside is None else redactor.redact(document.beside)
-            document = FileDocument([redactor.redact(item) for item in document.objects], document.faults, beside)
-        return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
-    record = parse_record(raw, place)
-    if record.value is None:
-        raise RolloutFormatError(record.fault)
-    value = record.value if redactor is None else redactor.redact(record.value)
-    return format_.read(task, mapping.apply(value) if mapping else value) or [_no_rollout()]
+def read_document(format_: Format, task: str, raw: bytes, place: str) -> Reading:
+    """What a document holds, its secrets included: for looking at it."""
+    return read_parsed(format_, task, parse_document(format_, raw, place))
 
 
 def _no_rollout() -> RolloutFormatError:

@@ -10,12 +10,15 @@ import hmac
 import math
 import re
 import secrets
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from kingfisher_sdk.core import Finding
 from kingfisher_sdk.rules import Rules
 from kingfisher_sdk.scanner import Scanner
 
@@ -49,6 +52,8 @@ NOT_SECRET = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Values beside a telling name that are none themselves: placeholders, variables, words for what belongs there."""
+BETWEEN = b"\n\n"
+"""Stands between texts that are scanned at once."""
 OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
 
 
@@ -67,21 +72,18 @@ class Redactor:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-        self._counts: Counter[str] = Counter()
 
-    def take_counts(self) -> dict[str, int]:
-        """How many values each rule found since this was asked last."""
-        counts, self._counts = self._counts, Counter()
-        return dict(sorted(counts.items()))
+    def redact_all(self, records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Counter[str]]]:
+        """The records without their secrets, and how many values each rule found in each."""
+        secrets_of = find_all_secrets(["\n".join(_lines(record)) for record in records])
+        return [
+            (self._replacer(rule_of).value(record), Counter(rule_of.values())) if rule_of else (record, Counter())
+            for record, rule_of in zip(records, secrets_of, strict=True)
+        ]
 
     def redact(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The record without its secrets."""
-        rule_of = find_secrets("\n".join(_lines(record)))
-        if not rule_of:
-            return record
-        self._counts.update(rule_of.values())
-        redacted: dict[str, Any] = self._replacer(rule_of).value(record)
-        return redacted
+        """One record without its secrets."""
+        return self.redact_all([record])[0][0]
 
     def redact_text(self, text: str) -> str:
         """A text without its secrets, such as the reason for which a record is refused."""
@@ -112,17 +114,30 @@ def home_redactor(store: Store) -> Redactor:
 
 def find_secrets(text: str) -> dict[str, str]:
     """The secrets of a text, each with the rule that found it; our own rule where both know it."""
-    rule_of: dict[str, str] = {}
-    for finding in _scanner().scan(text.encode("utf-8", "replace")):
-        if not finding.visible or finding.secret not in text or "<secret:" in finding.secret:
-            continue
-        rule, secret = finding.rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_"), finding.secret
-        if rule.startswith("named_"):
-            if is_secret_value(secret, is_quoted=rule == "named_secret"):
-                rule_of.setdefault(secret, rule)
-        elif finding.rule_id.startswith("negtraj.") or len(secret) >= SHORT:
-            rule_of[secret] = rule if finding.rule_id.startswith("negtraj.") else rule_of.get(secret, rule)
-    return rule_of
+    return find_all_secrets([text])[0]
+
+
+def find_all_secrets(texts: Sequence[str]) -> list[dict[str, str]]:
+    """The secrets of each text. All are scanned at once: a finding belongs to the text in which it begins."""
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    starts = list(accumulate((len(raw) + len(BETWEEN) for raw in encoded), initial=0))
+    rules_of: list[dict[str, str]] = [{} for _ in texts]
+    for finding in _scanner().scan(BETWEEN.join(encoded)):
+        number = bisect_right(starts, finding.location["start_offset"]) - 1
+        if finding.visible and finding.secret in texts[number] and "<secret:" not in finding.secret:
+            _take(rules_of[number], finding)
+    return rules_of
+
+
+def _take(rule_of: dict[str, str], finding: Finding) -> None:
+    rule, secret = finding.rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_"), finding.secret
+    if rule.startswith("named_"):
+        if is_secret_value(secret, is_quoted=rule == "named_secret"):
+            rule_of.setdefault(secret, rule)
+    elif finding.rule_id.startswith("negtraj."):
+        rule_of[secret] = rule
+    elif len(secret) >= SHORT:
+        rule_of.setdefault(secret, rule)
 
 
 def is_secret_value(value: str, *, is_quoted: bool) -> bool:

@@ -252,9 +252,7 @@ def test_real_rollouts_are_left_as_they_are() -> None:
         text = path.read_text(encoding="utf-8")
         n_bytes += len(text)
         rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-        redactor = Redactor(b"k" * 32)
-        for row in rows if isinstance(rows, list) else [rows]:
-            redactor.redact(row)
-        found.update(redactor.take_counts())
+        for _, counts in Redactor(b"k" * 32).redact_all(rows if isinstance(rows, list) else [rows]):
+            found.update(counts)
     print(f"{n_bytes / 1e6:.1f} MB of real rollouts: {dict(found)} taken for secrets")
     assert sum(found.values()) == 0
