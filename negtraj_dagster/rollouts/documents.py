@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,30 +131,20 @@ def parse_document(format_: Format, raw: bytes, place: str) -> Parsed:
         return error
 
 
-def redact_documents(documents: Sequence[Parsed], redactor: Redactor) -> list[tuple[Parsed, dict[str, int]]]:
-    """The documents without their secrets, and how many values each rule found in each; many are scanned at once."""
-    records: list[dict[str, Any]] = []
-    for document in documents:
-        records += _objects_of(document)
-    redacted = iter(redactor.redact_all(records))
-    return [_redacted(document, redacted, redactor) for document in documents]
-
-
 def _objects_of(document: Parsed) -> list[dict[str, Any]]:
     if isinstance(document, FileDocument):
         return [*document.objects, *([] if document.beside is None else [document.beside])]
     return [] if isinstance(document, RolloutFormatError) else [document]
 
 
-def _redacted(
-    document: Parsed, redacted: Iterator[tuple[dict[str, Any], Counter[str]]], redactor: Redactor
-) -> tuple[Parsed, dict[str, int]]:
+def redact_document(document: Parsed, redactor: Redactor) -> tuple[Parsed, dict[str, int]]:
+    """The document without its secrets, and how many values each rule found."""
     counts: Counter[str] = Counter()
     if isinstance(document, RolloutFormatError):
         return RolloutFormatError(redactor.redact_text(str(document))), {}
     values = []
-    for _ in _objects_of(document):
-        value, value_counts = next(redacted)
+    for record in _objects_of(document):
+        value, value_counts = redactor.redact(record)
         values.append(value)
         counts.update(value_counts)
     if not isinstance(document, FileDocument):

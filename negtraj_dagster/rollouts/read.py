@@ -17,7 +17,7 @@ from negtraj_dagster.conversations import CONVERSATION_SCHEMA, PIECE_SCHEMA, REC
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.arrays import Slice
-from negtraj_dagster.rollouts.documents import iter_documents, parse_document, read_parsed, redact_documents
+from negtraj_dagster.rollouts.documents import iter_documents, parse_document, read_parsed, redact_document
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
@@ -38,8 +38,6 @@ BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
-SCANNED_RECORDS = 64
-"""Records that are searched for secrets at a time: a scan has a price of its own."""
 ROW_FIELDS = (
     "question_id",
     "source",
@@ -202,23 +200,20 @@ def _iter_slices(file: LandedFile) -> Iterator[Slice]:
 def _read_records(
     new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
-    items = list(new.items())
-    for start in range(0, len(items), SCANNED_RECORDS):
-        chunk = items[start : start + SCANNED_RECORDS]
-        parsed = [parse_document(FORMATS[file.format], part.raw or b"", part.place) for _, (file, part) in chunk]
-        documents = redact_documents(parsed, redactor) if redactor else [(document, {}) for document in parsed]
-        for (key, (file, _)), (document, counts) in zip(chunk, documents, strict=True):
-            reading = read_parsed(FORMATS[file.format], file.task, document, file.mapping)
-            if file.has_recorded_questions:
-                reading = [_asked(rollout) for rollout in reading]
-            for number, rollout in enumerate(reading):
-                redacted = canonical_json(counts) if counts and number == 0 else None
-                document_columns = {"record_key": key, "part": number, "redacted": redacted}
-                if isinstance(rollout, Rollout):
-                    row, conversation = _row(rollout)
-                    yield {**document_columns, "fault": "", **row}, conversation
-                else:
-                    yield {**document_columns, "fault": str(rollout)}, {}
+    for key, (file, part) in new.items():
+        document = parse_document(FORMATS[file.format], part.raw or b"", part.place)
+        document, counts = redact_document(document, redactor) if redactor else (document, dict[str, int]())
+        reading = read_parsed(FORMATS[file.format], file.task, document, file.mapping)
+        if file.has_recorded_questions:
+            reading = [_asked(rollout) for rollout in reading]
+        for number, rollout in enumerate(reading):
+            redacted = canonical_json(counts) if counts and number == 0 else None
+            document_columns = {"record_key": key, "part": number, "redacted": redacted}
+            if isinstance(rollout, Rollout):
+                row, conversation = _row(rollout)
+                yield {**document_columns, "fault": "", **row}, conversation
+            else:
+                yield {**document_columns, "fault": str(rollout)}, {}
 
 
 def _asked(rollout: Rollout | RolloutFormatError) -> Rollout | RolloutFormatError:

@@ -7,14 +7,14 @@ a secret by its entropy alone: hashes, ids and encoded files of ordinary work st
 
 import contextlib
 import hmac
+import json
 import math
+import os
 import re
 import secrets
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ from kingfisher_sdk.core import Finding
 from kingfisher_sdk.rules import Rules
 from kingfisher_sdk.scanner import Scanner
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store import Store
 
 REDACTION_VERSION = 1
 """Rises when a rule of ours or Kingfisher's release changes: files are read again then."""
 KEY_FILE = "redaction.key"
+KEY_BYTES = 32
+KEY = re.compile(r"[0-9a-f]{64}\s*\Z")
+PLACEHOLDER = re.compile(r"<secret:[a-z0-9_]+:[0-9a-f]{8}>")
+NAMED = "named_secret"
+JUDGED = ("named_secret", "named_value", "url_password", "option")
+"""Rules whose findings may be variables or placeholders."""
 TAG_CHARS = 8
 SHORT = 8
 """A shorter secret is replaced where its name tells what it is, and nowhere else."""
@@ -36,24 +43,26 @@ NAMES = (
     r"(?:pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|(?:access|secret|private|signing|encryption|account)[_-]?key|token"
     r"|credentials?|connection[_-]?string)"
 )
-NAME = re.compile(rf"(?:^|[_\-.\s]){NAMES}\Z|(?:Password|Passwd|Secret|ApiKey|Token)\Z", re.IGNORECASE)
+NAME = re.compile(
+    rf"(?:^|[_\-.\s]){NAMES}\Z|(?:passwords|secrets|api_?keys|Password|Passwd|Secret|ApiKey|Token)\Z", re.IGNORECASE
+)
 """Keys of objects whose values are secrets; `max_tokens` and `tokenizer` are none."""
+PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pin)\Z", re.IGNORECASE)
+MAY_NAME = re.compile(NAMES, re.IGNORECASE)
 BESIDE = re.compile(
     rf"""{NAMES}["'\\\]]*\s*(?::\s*str\s*=|=>|:=|:|=)\s*[rbuf]{{0,2}}\\*["']?(?P<value>[^"'\\\s,;]+)|://[^\s:/@]*:(?P<in_url>[^\s@]+)@""",
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, or in a URL."""
 NOT_SECRET = re.compile(
-    r"""(?:[*x.\-_•]+|<.*|\$.*|%.*|\{.*|\[.*|.*\{\w*\}.*|(?:os|process|env|self|config|settings|args|kwargs|request)\b.*"""
-    r"""|(?:none|null|true|false|undefined|str|string|int|bytes|optional|required|redacted|changeme|example|your[\w\- ]*"""
-    r"""|my[_\- ]?\w*|test\w{0,4}|dummy|foo\w*|bar|placeholder|password\w{0,3}|passwd|secret|token|api[_-]?key|value|key"""
-    r"""|user\w*|name)"""
+    r"""(?:[*x.\-_•]+|<.*|\$.*|%.*|\{.*|\[.*|.*\{\w*\}.*|(?:os|process|env|self|config|settings|args|kwargs|request)[.\[(].*"""
+    r"""|(?:none|null|true|false|undefined|str|string|int|bytes|optional|required|redacted|changeme|example|test|dummy|foo|bar"""
+    r"""|your[\w\- ]*|my[_\- ]?(?:pass\w*|secret|token|key)|placeholder|passwd|secret|token|api[_-]?key|value"""
+    r"""|key|user(?:name)?|name)"""
     r"""|(?:[A-Za-z]+[_\- ])*(?:password|secret|token|key|name|field|input|type|id|ids|header|hash|file|path|url)s?)\Z""",
     re.IGNORECASE | re.DOTALL,
 )
 """Values beside a telling name that are none themselves: placeholders, variables, words for what belongs there."""
-BETWEEN = b"\n\n"
-"""Stands between texts that are scanned at once."""
 OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
 
 
@@ -67,23 +76,23 @@ class Redactor:
     """Replaces secrets by placeholders: `<secret:github_token:3fa91c02>`.
 
     Args:
-        key: of this home. Equal secrets have equal placeholders under one key, and nobody without it can try guesses.
+        key: of this home. Equal secrets have equal placeholders under one key; a placeholder alone tells nobody without it
+            whether a guess is right.
     """
 
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def redact_all(self, records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Counter[str]]]:
-        """The records without their secrets, and how many values each rule found in each."""
-        secrets_of = find_all_secrets(["\n".join(_lines(record)) for record in records])
-        return [
-            (self._replacer(rule_of).value(record), Counter(rule_of.values())) if rule_of else (record, Counter())
-            for record, rule_of in zip(records, secrets_of, strict=True)
-        ]
+    def redact(self, record: dict[str, Any]) -> tuple[dict[str, Any], Counter[str]]:
+        """The record without its secrets, and how many values each rule found.
 
-    def redact(self, record: dict[str, Any]) -> dict[str, Any]:
-        """One record without its secrets."""
-        return self.redact_all([record])[0][0]
+        Each record is scanned by itself: what is found in it must not depend on its neighbours.
+        """
+        rule_of = {**find_secrets("\n".join(_lines(record))), **dict.fromkeys(_named_values(record), NAMED)}
+        if not rule_of:
+            return record, Counter()
+        redacted: dict[str, Any] = self._replacer(rule_of).value(record)
+        return redacted, Counter(rule_of.values())
 
     def redact_text(self, text: str) -> str:
         """A text without its secrets, such as the reason for which a record is refused."""
@@ -97,42 +106,63 @@ class Redactor:
 
 
 def home_redactor(store: Store) -> Redactor:
-    """With the key of this home, or of the store that several machines share; made once."""
+    """With the key of this home, or of the store that several machines share; made once.
+
+    Raises:
+        StoreError: the file of the key holds none.
+    """
 
     def keep(present: str | None) -> str:
-        return present or secrets.token_hex(32) + "\n"
+        return present or secrets.token_hex(KEY_BYTES) + "\n"
 
     key = store.read_text(KEY_FILE)
     if key is None:
-        store.update_text(KEY_FILE, keep)
+        mask = os.umask(0o077)  # nobody else's from its first moment on
+        try:
+            store.update_text(KEY_FILE, keep)
+        finally:
+            os.umask(mask)
         key = store.read_text(KEY_FILE)
-    assert key is not None
-    with contextlib.suppress(OSError):
-        (store.home / KEY_FILE).chmod(0o600)
+    if key is None or not KEY.match(key):
+        raise StoreError(
+            f"{store.place(KEY_FILE)}: holds no key, expected {2 * KEY_BYTES} digits of 0-9 and a-f; put it back from a copy, "
+            f"or delete it: placeholders of secrets are then others"
+        )
     return Redactor(bytes.fromhex(key.strip()))
 
 
 def find_secrets(text: str) -> dict[str, str]:
     """The secrets of a text, each with the rule that found it; our own rule where both know it."""
-    return find_all_secrets([text])[0]
+    text = PLACEHOLDER.sub("", text)
+    rule_of: dict[str, str] = {}
+    for finding in _scanner().scan(text.encode("utf-8", "replace")):
+        if finding.visible and finding.secret in text:
+            _take(rule_of, finding)
+    return rule_of
 
 
-def find_all_secrets(texts: Sequence[str]) -> list[dict[str, str]]:
-    """The secrets of each text. All are scanned at once: a finding belongs to the text in which it begins."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    starts = list(accumulate((len(raw) + len(BETWEEN) for raw in encoded), initial=0))
-    rules_of: list[dict[str, str]] = [{} for _ in texts]
-    for finding in _scanner().scan(BETWEEN.join(encoded)):
-        number = bisect_right(starts, finding.location["start_offset"]) - 1
-        if finding.visible and finding.secret in texts[number] and "<secret:" not in finding.secret:
-            _take(rules_of[number], finding)
-    return rules_of
+def _named_values(value: object, name: str = "") -> Iterator[str]:
+    """Texts and numbers that stand under a telling key, whatever is in them; JSON text of an object is looked into."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _named_values(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_values(inner, name)
+    elif isinstance(value, str):
+        if NAME.search(name) and is_secret_value(value, is_quoted=True):
+            yield value
+        elif value[:1] in ("{", "[") and MAY_NAME.search(value):
+            with contextlib.suppress(ValueError, RecursionError):
+                yield from _named_values(json.loads(value))
+    elif PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
+        yield json.dumps(value)
 
 
 def _take(rule_of: dict[str, str], finding: Finding) -> None:
     rule, secret = finding.rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_"), finding.secret
-    if rule.startswith("named_"):
-        if is_secret_value(secret, is_quoted=rule == "named_secret"):
+    if rule in JUDGED:
+        if is_secret_value(secret, is_quoted=rule != "named_value"):
             rule_of.setdefault(secret, rule)
     elif finding.rule_id.startswith("negtraj."):
         rule_of[secret] = rule
@@ -174,11 +204,12 @@ def _lines(value: object, name: str = "") -> Iterator[str]:
 
 
 class _Replacer:
-    """Puts placeholders in the place of secrets, the longest first, in every text of a value."""
+    """Puts placeholders in the place of secrets, the longest first, in every text of a value; placeholders stay as they are."""
 
     def __init__(self, placeholders: dict[str, str]) -> None:
-        self._long = sorted((pair for pair in placeholders.items() if len(pair[0]) >= SHORT), key=lambda pair: -len(pair[0]))
-        self._short = {secret: placeholder for secret, placeholder in placeholders.items() if len(secret) < SHORT}
+        spelled = {form: placeholder for secret, placeholder in placeholders.items() for form in _spellings(secret)}
+        self._long = sorted((pair for pair in spelled.items() if len(pair[0]) >= SHORT), key=lambda pair: -len(pair[0]))
+        self._short = {secret: placeholder for secret, placeholder in spelled.items() if len(secret) < SHORT}
 
     def value(self, value: Any, name: str = "") -> Any:
         """A value of JSON, its keys included."""
@@ -190,18 +221,27 @@ class _Replacer:
             return {self.text(key): self.value(inner, key) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.value(inner, name) for inner in value]
+        if PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
+            number = json.dumps(value)
+            return self._short.get(number) or dict(self._long).get(number, value)
         return value
 
     def text(self, text: str) -> str:
         """One text."""
+        kept = PLACEHOLDER.findall(text)
+        parts = [self._part(part) for part in PLACEHOLDER.split(text)]
+        return "".join(part + placeholder for part, placeholder in zip(parts, [*kept, ""], strict=True))
+
+    def _part(self, text: str) -> str:
         for secret, placeholder in self._long:
             if secret in text:
                 text = text.replace(secret, placeholder)
-        return (
-            BESIDE.sub(self._short_value, text)
-            if self._short and any(short_secret in text for short_secret in self._short)
-            else text
-        )
+        if not any(secret in text for secret in self._short):
+            return text
+        if text[:1] in ("{", "["):  # JSON text: a short secret in it is a whole value
+            for secret, placeholder in self._short.items():
+                text = text.replace(f'"{secret}"', f'"{placeholder}"')
+        return BESIDE.sub(self._short_value, text)
 
     def _short_value(self, match: re.Match[str]) -> str:
         group = "value" if match["value"] is not None else "in_url"
@@ -210,3 +250,9 @@ class _Replacer:
             return match[0]
         start, end = match.start(group) - match.start(), match.end(group) - match.start()
         return match[0][:start] + placeholder + match[0][end:]
+
+
+def _spellings(secret: str) -> set[str]:
+    """A secret as it stands, and as JSON text of it reads, once and twice inside of such text."""
+    once = json.dumps(secret, ensure_ascii=False)[1:-1]
+    return {secret, once, json.dumps(secret)[1:-1], json.dumps(once, ensure_ascii=False)[1:-1]}

@@ -12,7 +12,7 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store.files import replace_text
 from negtraj_dagster.store.remote import Remote, Version
 
-SHARED = ("current/", "registry/", "pins/", "arrivals.jsonl")
+SHARED = ("current/", "registry/", "pins/", "arrivals.jsonl", "redaction.key")
 """What machines with one `store_url` have in common; other texts, tombstones above all, are each home's own."""
 N_TRIES = 200
 PAUSE_S = 0.02

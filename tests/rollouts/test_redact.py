@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.rollouts.redact import Redactor
 from negtraj_dagster.settings import RedactionSettings, RolloutSource, Settings
@@ -73,6 +74,10 @@ SECRETS: dict[str, Callable[[], tuple[str, str]]] = {  # name -> (text as it sta
     "json": lambda: named('{{"api_key": "{}"}}', made(20)),
     "escaped json": lambda: named('{{\\"client_secret\\": \\"{}\\"}}', made(20)),
     "python": lambda: named("client = Client(token='{}')", made(20)),
+    "option": lambda: named("curl --token {} https://example.com", made(16) + "7"),
+    "url token": lambda: named("git clone https://{}@git.internal/x", made(30)),
+    "url with marks": lambda: named("amqp://bob:{}@mq.internal", "p$" + made(8) + "{7}"),
+    "cut key": lambda: named("-----BEGIN PRIVATE KEY-----\n{}", made(64)),
     "short": lambda: named('"password": "{}"', "q7!x"),
 }
 
@@ -178,7 +183,7 @@ def test_no_kind_of_secret_in_any_field_of_any_format_reaches_the_store(
 
 def test_equal_secrets_have_one_placeholder_in_a_home_and_another_elsewhere() -> None:
     record = {"a": 'password = "hunter2hunter2"', "b": "echo hunter2hunter2"}
-    here, again, elsewhere = (Redactor(key).redact(dict(record)) for key in (b"1" * 32, b"1" * 32, b"2" * 32))
+    here, again, elsewhere = (Redactor(key).redact(dict(record))[0] for key in (b"1" * 32, b"1" * 32, b"2" * 32))
     placeholder = here["b"].removeprefix("echo ")
     assert placeholder.startswith("<secret:named_secret:")
     assert here == again == {"a": f'password = "{placeholder}"', "b": f"echo {placeholder}"}
@@ -205,7 +210,7 @@ def test_equal_secrets_have_one_placeholder_in_a_home_and_another_elsewhere() ->
     ],
 )
 def test_ordinary_work_is_left_as_it_is(text: str) -> None:
-    assert Redactor(b"k" * 32).redact({"content": text}) == {"content": text}
+    assert Redactor(b"k" * 32).redact({"content": text})[0] == {"content": text}
 
 
 def test_switched_off_it_leaves_text_and_switched_on_it_reads_again(tmp_path: Path, settings: Settings) -> None:
@@ -252,7 +257,49 @@ def test_real_rollouts_are_left_as_they_are() -> None:
         text = path.read_text(encoding="utf-8")
         n_bytes += len(text)
         rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else json.loads(text)
-        for _, counts in Redactor(b"k" * 32).redact_all(rows if isinstance(rows, list) else [rows]):
-            found.update(counts)
+        for row in rows if isinstance(rows, list) else [rows]:
+            found.update(Redactor(b"k" * 32).redact(row)[1])
     print(f"{n_bytes / 1e6:.1f} MB of real rollouts: {dict(found)} taken for secrets")
     assert sum(found.values()) == 0
+
+
+@pytest.mark.parametrize(
+    "value", ['a"b9', "it's4me", "back\\slash9", "two\nlines9", "long" + "x1" * 400, "mySecretPw99x", "userXk92ppQ", "test1234"]
+)
+def test_a_value_under_a_telling_key_goes_whatever_is_in_it(value: str) -> None:
+    record = {"password": value, "arguments": json.dumps({"password": value}), "passwords": [value], "n_tokens": 12, "token": 7}
+    redacted, _ = Redactor(b"k" * 32).redact(record)
+    kept = json.dumps(redacted)
+    assert value not in kept
+    assert json.dumps(value)[1:-1] not in kept
+    assert json.dumps(json.dumps(value))[2:-2] not in kept
+    assert (redacted["n_tokens"], redacted["token"]) == (12, 7)
+
+
+def test_a_number_under_a_password_goes_too() -> None:
+    redacted, counts = Redactor(b"k" * 32).redact({"password": 84719238, "port": 8471})
+    assert str(redacted["password"]).startswith("<secret:")
+    assert (redacted["port"], counts) == (8471, {"named_secret": 1})
+
+
+def test_what_was_redacted_stays_as_it_is() -> None:
+    for make in SECRETS.values():
+        text, _ = make()
+        once, _ = Redactor(b"k" * 32).redact({"content": text, "password": text})
+        assert Redactor(b"k" * 32).redact(once)[0] == once
+
+
+def test_a_key_that_lost_its_end_hides_no_other_records_key() -> None:
+    cut = {"content": "-----BEGIN RSA PRIVATE KEY-----\nshort"}
+    text, secret = SECRETS["private key"]()
+    for record in (cut, {"content": text}):
+        redacted, _ = Redactor(b"k" * 32).redact(record)
+    assert secret not in json.dumps(redacted)
+
+
+@pytest.mark.parametrize("text", ["", "not hex"])
+def test_a_damaged_key_is_named_with_the_remedy(tmp_path: Path, settings: Settings, text: str) -> None:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    (settings.home / "redaction.key").write_text(text + "\n")
+    with pytest.raises(StoreError, match=r"redaction.key: holds no key, expected 64 digits"):
+        read(settings, tmp_path / "r", {"negtraj": [{"question_id": "q", "messages": []}]})
