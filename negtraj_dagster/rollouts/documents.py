@@ -106,9 +106,16 @@ def _rows(path: Path) -> Iterator[Slice]:
 
 def _row(row: dict[str, Any], place: str) -> Slice:
     try:
-        return Slice(place, json.dumps(row, ensure_ascii=False, default=_as_text).encode())
+        return Slice(place, json.dumps(_without_nulls(row), ensure_ascii=False, default=_as_text).encode())
     except (ValueError, RecursionError, UnicodeError) as error:
         return Slice(place, None, f"cannot be written as JSON ({type(error).__name__}); mend the row")
+
+
+def _without_nulls(value: Any) -> Any:
+    """A value without keys that say nothing: a table gives every object the keys of all others."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _as_text(value: object) -> str:

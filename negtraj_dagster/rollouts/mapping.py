@@ -12,6 +12,8 @@ from negtraj_dagster.schema import canonical_json, digest
 RULE = re.compile(r"\s*(?P<key>[^\s<>=!]+)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*\Z")
 ORDERS: Mapping[str, Callable[[float, float], bool]] = {">=": ge, "<=": le, ">": gt, "<": lt}
 EQUALITIES: Mapping[str, Callable[[object, object], bool]] = {"==": eq, "!=": ne}
+OUTCOMES = ("reward", "resolved", "target", "label", "kto_tag")
+"""Keys by which formats know an outcome: where a rule decides, they are kept under another name."""
 WORDS: Mapping[str, object] = {"true": True, "false": False}
 
 
@@ -41,6 +43,7 @@ class ColumnMap:
                 renamed.pop(theirs, None)
         renamed |= {ours: value for ours, value in values.items() if value is not None}
         if self.outcome is not None:
+            renamed = {f"recorded_{key}" if key in OUTCOMES else key: value for key, value in renamed.items()}
             renamed["reward"] = self._judge(record)
         return renamed
 
