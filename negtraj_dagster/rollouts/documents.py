@@ -1,8 +1,10 @@
 """The documents of a file, as its format takes them: its records, its rows, or the file as a whole with what lies beside it."""
 
+import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +25,9 @@ from negtraj_dagster.store import file_sha256
 
 BUFFER_BYTES = 1 << 20
 """Read at a time; the first so many tell an array from lines."""
-TABLES = (".parquet",)
+PARQUET, CSV = ".parquet", ".csv"
+MAX_CELL_CHARS = 100_000_000
+NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?\Z")
 TABLE_ROWS = 256
 """Rows of a table that are decoded at a time."""
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
@@ -54,9 +58,9 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
     """
     beside = b"" if sidecar is None else sidecar.read_bytes()
     beside_sha256 = "" if sidecar is None else hashlib.sha256(beside).hexdigest()
-    if path.suffix in TABLES:
+    if path.suffix in (PARQUET, CSV):
         sha256 = file_sha256(path)
-        yield from _rows(path)
+        yield from _rows(path) if path.suffix == PARQUET else _csv_rows(path)
         return (sha256, beside_sha256)
     with LandedBytes(path) as source:
         handle = io.BufferedReader(source, BUFFER_BYTES)
@@ -102,6 +106,31 @@ def _rows(path: Path) -> Iterator[Slice]:
                     number += 1
     except (pa.ArrowException, ValueError) as error:
         yield Slice("file", None, f"no Parquet file that can be read ({error}); land it again", path.stat().st_size)
+
+
+def _csv_rows(path: Path) -> Iterator[Slice]:
+    """Rows of a CSV file under the names of its first line; an empty cell is none."""
+    csv.field_size_limit(MAX_CELL_CHARS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for number, row in enumerate(reader):
+                if None in row or None in row.values():
+                    expected = len(reader.fieldnames or ())
+                    yield Slice(f"row {number}", None, f"other than {expected} cells, as the first line has; quote the text")
+                    continue
+                yield _row({name: _cell(text) for name, text in row.items()}, f"row {number}")
+    except (csv.Error, UnicodeDecodeError) as error:
+        yield Slice("file", None, f"no CSV file that can be read ({error}); land it again", path.stat().st_size)
+
+
+def _cell(text: str) -> object:
+    """What a cell says: true, false, a number as others write it, or text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if NUMBER.match(text):
+        return float(text) if "." in text else int(text)
+    return text or None
 
 
 def _row(row: dict[str, Any], place: str) -> Slice:

@@ -18,6 +18,7 @@ from negtraj_dagster.rollouts.packed import PACKINGS
 SUFFIXES = (
     *(f"{kind}{packing}" for kind in (".json", ".jsonl") for packing in ("", *PACKINGS)),
     ".parquet",
+    ".csv",
     ".traj",
 )
 HIDDEN = "hidden: its name begins with a dot"

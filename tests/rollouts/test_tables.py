@@ -1,5 +1,6 @@
 """Parquet tables as people publish them: nested messages or JSON text, columns of other names, read by settings alone."""
 
+import csv
 import datetime
 import json
 from pathlib import Path
@@ -81,6 +82,28 @@ def test_a_rule_on_a_column_is_the_outcome_and_another_rule_reads_again(tmp_path
     assert again.work["records_read"] == 0
     other = read(settings, tmp_path / "t", rows, columns=columns, outcome="meta.repo == r1")
     assert rollouts(other)["reward"].to_list() == [False, True, False, False]
+
+
+def test_a_csv_file_is_read_by_its_columns_and_a_torn_row_is_named(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    with (folder / "a.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["turns", "ok", "rating", "instance_id"])
+        for number in range(3):
+            messages = [{"role": "user", "content": f"q\n{number}"}, {"role": "assistant", "content": "a, b"}]
+            writer.writerow([json.dumps(messages, indent=1), number == 1, number / 2, f"00{number}"])
+        writer.writerow(["torn"])
+    columns = {"messages": "turns", "reward": "ok", "score": "rating"}
+    own = RolloutSource(task="repairs", format="openai", path=folder, columns=columns)
+    task = TaskSettings(kind="recorded", score="recorded")
+    settings = settings.model_copy(update={"sources": {"own": own}, "tasks": {"repairs": task}})
+    raw = read_landed_files(Store(settings.home), settings)
+    found = rollouts(raw)
+    assert found["reward"].to_list() == [False, True, False]
+    assert found["score"].to_list() == [0.0, 0.5, 1.0]
+    assert found["question_group"].to_list() == ["000", "001", "002"]
+    assert raw.details["quarantine_reasons"] == {"other than 4 cells, as the first line has; quote the text": 1}
 
 
 def test_a_damaged_table_is_named_and_stops_nothing(tmp_path: Path, settings: Settings) -> None:
