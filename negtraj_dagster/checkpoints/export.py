@@ -34,7 +34,8 @@ def export_model(
 
     Args:
         engine: a DeepSpeed engine around a TargetLoss.
-        out_dir: where the folders go.
+        out_dir: where the folders go: the trainer's scratch folder, which becomes `objects/<recipe>/checkpoint/<key>` when the
+            store publishes it.
         base_model_dir: source of configuration and tokenizer.
         zero_stage: the engine's.
         lora: as trained; None for full weights.

@@ -70,7 +70,7 @@ class Store:
         An object whose files are gone or cut is set aside with a warning and made again.
 
         Args:
-            asset: the asset's key as a path, `wordtraps_nat/checkpoint`.
+            asset: which asset, `wordtraps_nat/checkpoint`; an object's key is a hash, below.
             made_of: everything the object depends on, by name; its digest is the object's key.
             write: fills an empty folder; called only when no complete object has this key.
         """
