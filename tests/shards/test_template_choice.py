@@ -49,8 +49,8 @@ def thoughtful(number: int) -> dict[str, Any]:
 
 def shards(root: Path, **settings: Any) -> tuple[Published, list[str]]:
     """The shards of the recipe with these settings, and the text of every row in order."""
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
-    recipe = dep.RECIPE.format(name="tiny_nat", seed=0).replace("max_tokens = 2048", f"max_tokens = 2048\n{lines}")
+    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in {"chat_template": "chatml", **settings}.items())
+    recipe = dep.RECIPE.format(name="tiny_nat", seed=0).replace('chat_template = "chatml"', lines)
     (root / "recipes/tiny_nat.toml").write_text(recipe)
     os.environ.update(dep.environment(root))
     loaded = load_settings()
@@ -82,6 +82,14 @@ def test_the_base_models_own_template_gives_the_same_rows_as_the_native_one(root
     (_, native), (own, jinja) = shards(root), shards(root, chat_template="base_model")
     assert native == jinja
     assert own.details["n_rejected"] == 0
+
+
+def test_left_out_it_is_the_base_models_own_where_it_has_one(root: Path, tmp_path: Path) -> None:
+    own = choose_template("auto", root / "model", settings={})
+    assert own == choose_template("base_model", root / "model", settings={})
+    without = tmp_path / "without"
+    without.mkdir()
+    assert choose_template("auto", without, settings={}) == choose_template("chatml", without, settings={})
 
 
 def test_what_a_native_template_does_not_write_is_rejected_by_name(root: Path) -> None:
@@ -137,7 +145,7 @@ def test_where_every_row_is_rejected_the_run_stops_and_shows_one(root: Path) -> 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("chatlm", "no native template, nor 'base_model', nor a path that ends in .jinja; did you mean 'chatml'"),
+        ("chatlm", "no native template, nor 'auto', 'base_model' or a path that ends in .jinja; did you mean 'chatml'"),
         ("gone.jinja", "cannot be read"),
         ("several", "the base model has several chat templates .default, tool_use."),
         ("a list", "found list, expected an object"),

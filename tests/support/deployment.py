@@ -36,6 +36,7 @@ profile = "paper" # a label that flips late contradicts its answer, which the st
 [strategy]
 name = "nat"
 [shards]
+chat_template = "chatml"
 max_tokens = 2048
 [training]
 steps = 4
