@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import Settings, load_settings
@@ -29,7 +29,7 @@ RECIPE = """description = "{task}: {what}."
 task = "{task}"
 line = "{task}"
 role = "{role}"
-base_model = "{base_model}"
+base_model = {base_model}
 
 [strategy]
 name = "{strategy}"
@@ -73,12 +73,22 @@ def run(options: argparse.Namespace) -> int:
         raise SettingsError(f"{present} is there already; choose another name, or remove it")
     if options.name in settings.sources or options.name in settings.tasks:
         raise SettingsError(f"[sources.{options.name}] or [tasks.{options.name}] is there already; choose another name")
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    with settings_file.open("a", encoding="utf-8") as file:
-        file.write(source)
-    load_recipes(load_settings())  # what was written must load
+    before = settings_file.read_bytes() if settings_file.is_file() else None
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        with settings_file.open("a", encoding="utf-8") as file:
+            file.write(source)
+        load_recipes(load_settings())
+    except NegtrajError:  # what does not load would stand in the way of every command
+        for path in files:
+            path.unlink(missing_ok=True)
+        if before is None:
+            settings_file.unlink(missing_ok=True)
+        else:
+            settings_file.write_bytes(before)
+        raise
     best = checked.best
     print(f"{best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused. Written:")
     print("\n".join(f"  {path}" for path in (*files, settings_file)))
@@ -104,7 +114,9 @@ def _files(name: str, base_model: str, checked: "CheckedFile", settings: Setting
     yield settings.home / "tasks" / f"{name}.toml", _task(best)
     shards = "".join(f"\n{line}" for line in _shards(best, base_model))
     for strategy, (role, what) in STRATEGIES.items():
-        recipe = RECIPE.format(task=name, what=what, role=role, base_model=base_model, strategy=strategy, shards=shards)
+        recipe = RECIPE.format(
+            task=name, what=what, role=role, base_model=_quoted(base_model), strategy=strategy, shards=shards
+        )
         yield settings.home / "recipes" / f"{name}_{strategy}.toml", recipe
 
 
@@ -157,6 +169,11 @@ def _source(name: str, checked: "CheckedFile") -> str:
     path = checked.path.resolve()
     pattern = re.sub(r"([*?\[])", r"[\1]", path.name)
     return (
-        f"\n[sources.{name}]\ntask = {json.dumps(name)}\nformat = {json.dumps(checked.best.name)}\n"
-        f"path = {json.dumps(str(path.parent))}\npattern = {json.dumps(pattern)}\n"
+        f"\n[sources.{name}]\ntask = {_quoted(name)}\nformat = {_quoted(checked.best.name)}\n"
+        f"path = {_quoted(str(path.parent))}\npattern = {_quoted(pattern)}\n"
     )
+
+
+def _quoted(text: str) -> str:
+    """A text as TOML quotes it."""
+    return json.dumps(text, ensure_ascii=False)

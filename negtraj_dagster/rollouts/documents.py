@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import re
-from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,27 +166,16 @@ def parse_document(format_: Format, raw: bytes, place: str) -> Parsed:
         return error
 
 
-def _objects_of(document: Parsed) -> list[dict[str, Any]]:
-    if isinstance(document, FileDocument):
-        return [*document.objects, *([] if document.beside is None else [document.beside])]
-    return [] if isinstance(document, RolloutFormatError) else [document]
-
-
 def redact_document(document: Parsed, redactor: Redactor) -> tuple[Parsed, dict[str, int]]:
     """The document without its secrets, and how many values each rule found."""
-    counts: Counter[str] = Counter()
     if isinstance(document, RolloutFormatError):
         return RolloutFormatError(redactor.redact_text(str(document))), {}
-    values = []
-    for record in _objects_of(document):
-        value, value_counts = redactor.redact(record)
-        values.append(value)
-        counts.update(value_counts)
     if not isinstance(document, FileDocument):
-        return values[0], dict(sorted(counts.items()))
-    beside = None if document.beside is None else values.pop()
+        record, counts = redactor.redact(document)
+        return record, dict(sorted(counts.items()))
+    whole, counts = redactor.redact({"objects": document.objects, "beside": document.beside})  # a secret is one in every line
     faults = [RolloutFormatError(redactor.redact_text(str(fault))) for fault in document.faults]
-    return FileDocument(values, faults, beside), dict(sorted(counts.items()))
+    return FileDocument(whole["objects"], faults, whole["beside"]), dict(sorted(counts.items()))
 
 
 def read_parsed(format_: Format, task: str, document: Parsed, mapping: ColumnMap | None = None) -> Reading:

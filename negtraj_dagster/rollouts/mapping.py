@@ -53,6 +53,8 @@ class ColumnMap:
         value = _at(record, key)
         if value is None:
             return None
+        if isinstance(bound, bool) and isinstance(value, str):  # as tables of text have it
+            value = WORDS.get(value.lower(), value)
         if operator in EQUALITIES:
             return EQUALITIES[operator](value, bound)
         if not isinstance(value, (int, float)) or not isinstance(bound, (int, float)):

@@ -18,7 +18,7 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.arrays import Slice
 from negtraj_dagster.rollouts.documents import iter_documents, parse_document, read_parsed, redact_document
-from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
 from negtraj_dagster.rollouts.recorded import with_recorded_question
@@ -201,9 +201,7 @@ def _read_records(
     new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     for key, (file, part) in new.items():
-        document = parse_document(FORMATS[file.format], part.raw or b"", part.place)
-        document, counts = redact_document(document, redactor) if redactor else (document, dict[str, int]())
-        reading = read_parsed(FORMATS[file.format], file.task, document, file.mapping)
+        reading, counts = _read_document(file, part, redactor)
         if file.has_recorded_questions:
             reading = [_asked(rollout) for rollout in reading]
         for number, rollout in enumerate(reading):
@@ -214,6 +212,18 @@ def _read_records(
                 yield {**document_columns, "fault": "", **row}, conversation
             else:
                 yield {**document_columns, "fault": str(rollout)}, {}
+
+
+def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int]]:
+    """What a document holds, and how many secrets each rule took out of it."""
+    counts: dict[str, int] = {}
+    document = parse_document(FORMATS[file.format], part.raw or b"", part.place)
+    try:
+        if redactor is not None:
+            document, counts = redact_document(document, redactor)
+    except RecursionError:
+        return [RolloutFormatError("nested too deeply")], {}
+    return read_parsed(FORMATS[file.format], file.task, document, file.mapping), counts
 
 
 def _asked(rollout: Rollout | RolloutFormatError) -> Rollout | RolloutFormatError:

@@ -30,6 +30,7 @@ REDACTION_VERSION = 1
 KEY_FILE = "redaction.key"
 KEY_BYTES = 32
 KEY = re.compile(r"[0-9a-f]{64}\s*\Z")
+WORD = re.compile(r"[A-Za-z_.\-]+\Z")
 PLACEHOLDER = re.compile(r"<secret:[a-z0-9_]+:[0-9a-f]{8}>")
 NAMED = "named_secret"
 JUDGED = ("named_secret", "named_value", "url_password", "option")
@@ -50,7 +51,8 @@ NAME = re.compile(
 PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pin)\Z", re.IGNORECASE)
 MAY_NAME = re.compile(NAMES, re.IGNORECASE)
 BESIDE = re.compile(
-    rf"""{NAMES}["'\\\]]*\s*(?::\s*str\s*=|=>|:=|:|=)\s*[rbuf]{{0,2}}\\*["']?(?P<value>[^"'\\\s,;]+)|://[^\s:/@]*:(?P<in_url>[^\s@]+)@""",
+    rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}[rbuf]{{0,2}}\\{{0,4}}["']?"""
+    r"""(?P<value>[^"'\\\s,;]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@""",
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, or in a URL."""
@@ -208,8 +210,8 @@ class _Replacer:
 
     def __init__(self, placeholders: dict[str, str]) -> None:
         spelled = {form: placeholder for secret, placeholder in placeholders.items() for form in _spellings(secret)}
-        self._long = sorted((pair for pair in spelled.items() if len(pair[0]) >= SHORT), key=lambda pair: -len(pair[0]))
-        self._short = {secret: placeholder for secret, placeholder in spelled.items() if len(secret) < SHORT}
+        self._long = sorted((pair for pair in spelled.items() if _is_no_word(*pair)), key=lambda pair: -len(pair[0]))
+        self._short = {secret: placeholder for secret, placeholder in spelled.items() if not _is_no_word(secret, placeholder)}
 
     def value(self, value: Any, name: str = "") -> Any:
         """A value of JSON, its keys included."""
@@ -250,6 +252,12 @@ class _Replacer:
             return match[0]
         start, end = match.start(group) - match.start(), match.end(group) - match.start()
         return match[0][:start] + placeholder + match[0][end:]
+
+
+def _is_no_word(secret: str, placeholder: str) -> bool:
+    """Whether a secret is replaced wherever it stands: not where it is short, or a word that other text may well hold."""
+    is_word = WORD.match(secret) is not None and placeholder.split(":")[1] in JUDGED
+    return len(secret) >= SHORT and not is_word
 
 
 def _spellings(secret: str) -> set[str]:

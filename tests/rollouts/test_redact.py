@@ -303,3 +303,40 @@ def test_a_damaged_key_is_named_with_the_remedy(tmp_path: Path, settings: Settin
     (settings.home / "redaction.key").write_text(text + "\n")
     with pytest.raises(StoreError, match=r"redaction.key: holds no key, expected 64 digits"):
         read(settings, tmp_path / "r", {"negtraj": [{"question_id": "q", "messages": []}]})
+
+
+@pytest.mark.parametrize("word", ["resolved", "tool_calls", "assistant", "messages", "sunshine"])
+def test_a_word_that_is_a_secret_beside_its_name_is_a_word_elsewhere(word: str) -> None:
+    record = {word: True, "messages": [{"role": "assistant", "content": f'secret = "{word}"; a {word}ful {word}'}]}
+    redacted, _ = Redactor(b"k" * 32).redact(record)
+    assert redacted[word] is not None
+    assert redacted["messages"][0]["role"] == "assistant"
+    content = redacted["messages"][0]["content"]
+    assert content.startswith('secret = "<secret:named_secret:')
+    assert content.endswith(f"a {word}ful {word}")
+
+
+def test_a_deep_record_with_a_secret_is_refused_and_stops_nothing(tmp_path: Path, settings: Settings) -> None:
+    deep: Any = "password = hunter22x"
+    for _ in range(900):
+        deep = [deep]
+    records = {
+        "openai": [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "meta": deep}]
+    }
+    raw = read(settings, tmp_path / "r", records)
+    assert raw.content["n_rollouts"] + raw.details["n_quarantined"] == 1
+
+
+def test_a_secret_of_one_line_of_a_session_is_one_in_all_of_them(tmp_path: Path, settings: Settings) -> None:
+    lines: list[dict[str, Any]] = [
+        {"type": "session", "id": "s"},
+        {"type": "message", "message": {"role": "user", "content": "export DB_PASSWORD=hunter2-Zx9q"}},
+        {"type": "message", "message": {"role": "assistant", "content": "it is hunter2-Zx9q"}},
+    ]
+    read(settings, tmp_path / "r", {"session_trace": lines})
+    assert "hunter2-Zx9q" not in everything(settings.home)
+
+
+def test_a_text_made_to_be_slow_comes_to_an_end() -> None:
+    redacted, _ = Redactor(b"k" * 32).redact({"a": "hunt3r " + "://:" * 20_000, "password": "hunt3r"})
+    assert redacted["password"].startswith("<secret:")

@@ -40,7 +40,7 @@ class _Trace:
     model: str = ""
     tools: str | None = None
     session: str | None = None
-    scores: dict[str, tuple[float | None, str | None]] = field(default_factory=dict)
+    scores: list[tuple[str | None, str, float | None, str | None]] = field(default_factory=list)
     faults: list[RolloutFormatError] = field(default_factory=list)
 
 
@@ -88,8 +88,12 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         prompt, text_parts = split_prompt(segment.turns, f"trace {name:.40}")
     except RolloutFormatError as error:
         return error
-    verdicts = {PASSED[label.lower()] for _, label in trace.scores.values() if label and label.lower() in PASSED}
-    values = [value for value, _ in trace.scores.values() if value is not None]
+    others = {call.name for call in trace.calls} - set(segment.calls)
+    scores = [
+        score for score in trace.scores if score[0] not in others
+    ]  # what was said of another rollout's call is not of this
+    verdicts = {PASSED[label.lower()] for _, _, _, label in scores if label and label.lower() in PASSED}
+    values = {(name, value) for _, name, value, _ in scores if value is not None}
     return Rollout(
         task=task,
         question_id="",
@@ -100,7 +104,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         session=trace.session or name,
         tools=trace.tools,
         prompt=prompt,
-        score=values[0] if len(values) == 1 else None,
+        score=next(iter(values))[1] if len(values) == 1 else None,
         parent=f"{name}/{segment.parent}" if segment.parent else None,
         group=trace.session or name,
         extra=extra_json(
@@ -108,7 +112,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
                 "trace": name,
                 "segment": segment.name,
                 "calls": segment.calls,
-                "scores": {k: list(v) for k, v in trace.scores.items()},
+                "scores": [list(score) for score in scores],
             }
         ),
     )
@@ -274,16 +278,19 @@ def _listed(value: Any) -> Any:
 
 def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
     itself = {"name": _first(attributes, "event.name") or span.get("name"), "attributes": attributes}
+    of = _span_id(span)
     for event in (*(span.get("events") or ()), itself):
         if isinstance(event, dict) and event.get("name") == EVALUATION:
             result = _attributes(event)
-            _score(trace, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
+            judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
+            _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
     for prefix, key in SCORE_PREFIXES:
-        for item in _unflattened(attributes, prefix):
-            result = item.get(key, {})
-            _score(trace, *(result.get(part) for part in ("name", "score", "label")))
+        for annotation in _unflattened(attributes, prefix):
+            result = annotation.get(key, {})
+            judged = of if prefix in ("annotations", "evaluations") else None
+            _score(trace, judged, *(result.get(part) for part in ("name", "score", "label")))
 
 
-def _score(trace: _Trace, name: object, value: object, label: object) -> None:
+def _score(trace: _Trace, span: str | None, name: object, value: object, label: object) -> None:
     number = float(value) if isinstance(value, (int, float)) else None
-    trace.scores[str(name)] = (number, str(label) if label is not None else None)
+    trace.scores.append((span, str(name), number, str(label) if label is not None else None))

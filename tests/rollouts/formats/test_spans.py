@@ -92,3 +92,14 @@ def test_flat_openinference_keys_are_messages_and_annotations_scores() -> None:
     assert rollout.turns == ({"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": '{"a": 1}'}]},)
     assert (rollout.prompt, rollout.reward, rollout.score) == (({"role": "user", "content": "q"},), True, 1.0)
     assert rollout.tools == '[{"type": "function", "function": {"name": "f"}}]'
+
+
+def test_what_is_said_of_a_discarded_call_is_not_said_of_its_retry() -> None:
+    def verdict(label: str) -> list[dict[str, Any]]:
+        attributes = {"gen_ai.evaluation.name": "right", "gen_ai.evaluation.score.label": label}
+        return [{"name": "gen_ai.evaluation.result", "attributes": attributes}]
+
+    spans = [span(1, SENT, [CALLED], events=verdict("fail")), span(2, SENT, [SAID], events=verdict("pass"))]
+    assert [rollout.reward for rollout in read("otel_genai", spans)] == [False, True]
+    of_trace = {"context": {"trace_id": "t1", "span_id": "root"}, "name": "agent", "attributes": {}, "events": verdict("pass")}
+    assert [rollout.reward for rollout in read("otel_genai", [span(1, SENT, [SAID]), of_trace])] == [True]
