@@ -173,7 +173,7 @@ def load_settings() -> Settings:
             f"NEGTRAJ_HOME = {str(home)!r}: found a backslash, which DuckDB takes for the end of a folder's name; "
             f"choose a folder without one, or rename it"
         )
-    file = Path(os.environ.get("NEGTRAJ_SETTINGS") or home / "negtraj.toml").expanduser()
+    file = settings_file(home)
     values = read_toml(file) if file.is_file() else {}
     if os.environ.get("NEGTRAJ_SETTINGS") and not file.is_file():
         raise SettingsError(f"NEGTRAJ_SETTINGS names {file}, which does not exist; create it or unset the variable")
@@ -191,6 +191,11 @@ def load_settings() -> Settings:
         update={"tasks": _all_tasks(settings, file), "task_modules": _from(settings.task_modules, file)}
     )
     return settings.model_copy(update={"nat_dir": _existing(settings.nat_dir, "NEGTRAJ_NAT_DIR")})
+
+
+def settings_file(home: Path) -> Path:
+    """The deployment's settings file, whether there is one or not."""
+    return Path(os.environ.get("NEGTRAJ_SETTINGS") or home / "negtraj.toml").expanduser()
 
 
 def _all_tasks(settings: Settings, file: Path) -> dict[str, TaskSettings]:

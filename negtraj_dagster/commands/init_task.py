@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.recipes import load_recipes
-from negtraj_dagster.settings import Settings, load_settings
+from negtraj_dagster.settings import Settings, load_settings, settings_file
 
 if TYPE_CHECKING:
     from negtraj_dagster.views.check import CheckedFile, FormatReading
@@ -67,37 +66,33 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings()
     checked = check_file(options.file, settings)
     files = dict(_files(options.name, options.base_model, checked, settings))
-    settings_file = _settings_file(settings)
+    own_file = settings_file(settings.home)
     source = _source(options.name, checked)
     if present := next((path for path in files if path.exists()), None):
         raise SettingsError(f"{present} is there already; choose another name, or remove it")
     if options.name in settings.sources or options.name in settings.tasks:
         raise SettingsError(f"[sources.{options.name}] or [tasks.{options.name}] is there already; choose another name")
-    before = settings_file.read_bytes() if settings_file.is_file() else None
+    before = own_file.read_bytes() if own_file.is_file() else None
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        with settings_file.open("a", encoding="utf-8") as file:
+        with own_file.open("a", encoding="utf-8") as file:
             file.write(source)
         load_recipes(load_settings())
     except NegtrajError:  # what does not load would stand in the way of every command
         for path in files:
             path.unlink(missing_ok=True)
         if before is None:
-            settings_file.unlink(missing_ok=True)
+            own_file.unlink(missing_ok=True)
         else:
-            settings_file.write_bytes(before)
+            own_file.write_bytes(before)
         raise
     best = checked.best
     print(f"{best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused. Written:")
-    print("\n".join(f"  {path}" for path in (*files, settings_file)))
+    print("\n".join(f"  {path}" for path in (*files, own_file)))
     print(f"\nLook at them, then:\n  negtraj plan --line {options.name}\n  negtraj run {options.name}")
     return SUCCESS
-
-
-def _settings_file(settings: Settings) -> Path:
-    return Path(os.environ.get("NEGTRAJ_SETTINGS") or settings.home / "negtraj.toml").expanduser()
 
 
 def _files(name: str, base_model: str, checked: "CheckedFile", settings: Settings) -> Iterator[tuple[Path, str]]:

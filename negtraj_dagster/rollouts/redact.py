@@ -210,6 +210,7 @@ class _Replacer:
 
     def __init__(self, placeholders: dict[str, str]) -> None:
         spelled = {form: placeholder for secret, placeholder in placeholders.items() for form in _spellings(secret)}
+        self._all = spelled
         self._long = sorted((pair for pair in spelled.items() if _is_no_word(*pair)), key=lambda pair: -len(pair[0]))
         self._short = {secret: placeholder for secret, placeholder in spelled.items() if not _is_no_word(secret, placeholder)}
 
@@ -224,8 +225,7 @@ class _Replacer:
         if isinstance(value, list):
             return [self.value(inner, name) for inner in value]
         if PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
-            number = json.dumps(value)
-            return self._short.get(number) or dict(self._long).get(number, value)
+            return self._all.get(json.dumps(value), value)
         return value
 
     def text(self, text: str) -> str:

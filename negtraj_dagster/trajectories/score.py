@@ -15,6 +15,7 @@ from negtraj_dagster.schema import EVALUATION_SPLITS, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache, frame_digest
 from negtraj_dagster.tasks import Task
+from negtraj_dagster.tasks.recorded import UNKNOWN_ANSWER
 from negtraj_dagster.trajectories.judging.asking import ask_all, own_rows, row_request, row_stage, verify_all
 from negtraj_dagster.trajectories.judging.contract import check_registry
 from negtraj_dagster.trajectories.judging.judge import Job, Judge, Judged, applicable, filter_jobs, verdict_rows
@@ -136,7 +137,7 @@ def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Ma
     """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
     table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
     open_questions = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
-    answer = pl.when(pl.col("answer") != "null").then("answer")
+    answer = pl.when(pl.col("answer") != UNKNOWN_ANSWER).then("answer")
     open_questions = open_questions.select("task", "question_id", "question", "facts", "question_hash", answer)
     identities = {name: rule.identity() for name, rule in rules.items()}
     index = read_index(store, raw).with_columns(

@@ -129,8 +129,8 @@ def _rank(reading: FormatReading) -> tuple[bool, int, int]:
 
 def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
     """The file that says the outcome, where one of the formats has such."""
-    found = (path.with_suffix(format_.sidecar) for format_ in formats if format_.sidecar is not None)
-    return next((format_ for format_ in found if format_.is_file()), None)
+    paths = (path.with_suffix(format_.sidecar) for format_ in formats if format_.sidecar is not None)
+    return next((beside for beside in paths if beside.is_file()), None)
 
 
 def _read(format_: Format, part: Slice) -> Reading:
@@ -153,7 +153,7 @@ def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> 
 def _ids_of(task: Task, settings: Settings) -> set[str] | None:
     """The ids of a task's questions; None where it has no data here, or its files cannot be read."""
     try:
-        return None if task.fingerprint(settings) is None else {format_.question_id for format_ in task.questions(settings)}
+        return None if task.fingerprint(settings) is None else {question.question_id for question in task.questions(settings)}
     except (NegtrajError, OSError):
         return None
 

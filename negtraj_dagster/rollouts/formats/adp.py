@@ -8,7 +8,7 @@ from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.fields import check, optional_text, refusal, require
+from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_text, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.schema import Rollout, Turn
@@ -45,9 +45,7 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
             _turn(item, at, follows_call=bool(turns) and bool(turns[-1].get("tool_calls") or turns[-1]["role"] == "tool"))
         )
         if rest := {
-            key: field_value
-            for key, field_value in item.items()
-            if key not in ITEM_KEYS and field_value not in (None, "", [], {})
+            key: field_value for key, field_value in item.items() if key not in ITEM_KEYS and field_value not in NOTHING
         }:
             unread[str(index)] = rest
     if not turns:

@@ -9,6 +9,7 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import (
+    NOTHING,
     check,
     optional,
     optional_answer,
@@ -80,7 +81,7 @@ def _read(task: str, record: dict[str, Any], parent: str | None) -> Reading:
             break
         step_turns = _turns(step, at)
         turns += [as_untrained(turn) for turn in step_turns] if step.get("is_copied_context") else step_turns
-        if rest := {key: value for key, value in step.items() if key not in STEP_KEYS and value not in (None, "", [], {})}:
+        if rest := {key: value for key, value in step.items() if key not in STEP_KEYS and value not in NOTHING}:
             unread[str(index)] = rest
     if not is_trained(turns):
         raise RolloutFormatError(f"steps: none of {len(steps)} is the agent's own, expected at least one")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.fields import NOTHING
 from negtraj_dagster.schema import Rollout, Turn, canonical_json
 
 Reading = Sequence[Rollout | RolloutFormatError]
@@ -51,5 +52,5 @@ def as_context(turn: Turn) -> Turn:
 
 def extra_json(extra: dict[str, Any]) -> str | None:
     """JSON text of what has no place of its own; None for nothing."""
-    present = {key: value for key, value in extra.items() if value not in (None, "", [], {})}
+    present = {key: value for key, value in extra.items() if value not in NOTHING}
     return canonical_json(present) if present else None

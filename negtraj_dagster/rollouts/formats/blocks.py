@@ -5,11 +5,10 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
-from negtraj_dagster.rollouts.formats.openai import read_content
+from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, read_content
 from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.schema import Turn
 
-TEXT = ("text", "input_text", "output_text")
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
 HIDDEN = ("redacted_thinking",)
@@ -26,7 +25,7 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         at = f"{place}[{index}]"
         block = check(value, at, dict)
         kind = require(block, "type", str, at=at)
-        if kind in TEXT:
+        if kind in TEXT_PARTS:
             texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
         elif kind in ("thinking", "reasoning") and role == "assistant":
             thoughts.append(str(block.get("thinking") or block.get("content") or block.get("text") or ""))

@@ -50,13 +50,8 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     return parts
 
 
-def _rollout(
-    task: str, segment: Segment, parent: str | None, session: str | None, model: str, *, is_side: bool
-) -> Rollout | RolloutFormatError:
-    try:
-        prompt, agent_turns = split_prompt(segment.turns, f"messages up to {segment.name:.40}")
-    except RolloutFormatError as error:
-        return error
+def _rollout(task: str, segment: Segment, parent: str | None, session: str | None, model: str, *, is_side: bool) -> Rollout:
+    prompt, agent_turns = split_prompt(segment.turns, f"messages up to {segment.name:.40}")
     return Rollout(
         task=task,
         question_id="",

@@ -46,11 +46,8 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     return [_rollout(task, turns, names, number, model) for number, turns in enumerate(segments) if is_trained(turns)]
 
 
-def _rollout(task: str, turns: list[Turn], names: list[str], number: int, model: str) -> Rollout | RolloutFormatError:
-    try:
-        prompt, agent_turns = split_prompt(turns, names[number])
-    except RolloutFormatError as error:
-        return error
+def _rollout(task: str, turns: list[Turn], names: list[str], number: int, model: str) -> Rollout:
+    prompt, agent_turns = split_prompt(turns, names[number])
     return Rollout(
         task=task,
         question_id="",

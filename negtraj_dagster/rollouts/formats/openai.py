@@ -26,11 +26,10 @@ from negtraj_dagster.rollouts.records import key_name, parse_text
 from negtraj_dagster.schema import Rollout, Turn
 
 OUTCOMES = ("reward", "resolved")
-SCORES = ("score",)
 TEXTS = ("question_id", "source", "teacher", "subject", "session", "licence", "origin_url", "parent", "group")
 ALIASES = {"instance_id": "group", "model": "teacher", "session_id": "session", "run_id": "session", "license": "licence"}
 """Names that public data sets give to the same things; ours stand before them."""
-KEYS = {"messages", "tools", "tokenizer", "pred", "gold", "is_evaluation", *OUTCOMES, *SCORES, *TEXTS, *ALIASES}
+KEYS = {"messages", "tools", "tokenizer", "pred", "gold", "is_evaluation", "score", *OUTCOMES, *TEXTS, *ALIASES}
 ROLES = {"developer": "system", "function": "tool"}
 NEAR = 0.85
 """From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""

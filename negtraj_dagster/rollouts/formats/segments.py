@@ -5,7 +5,7 @@ before goes on with its segment; a retry, a branch, a sub-agent or a compaction 
 an earlier segment trains stands in a later one as context.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from negtraj_dagster.schema import Turn, canonical_json
@@ -90,6 +90,23 @@ def branches(messages: Sequence[Message]) -> list[Segment]:
         segments.append(Segment(leaf.name, turns, parent, [message.name for message in path]))
         segment_of |= {message.name: leaf.name for message in path[len(shared) :]}
     return segments
+
+
+def message_before(links: Mapping[str, str | None], name: str, messages: Container[str]) -> str | None:
+    """The nearest message before a line; lines that hold none (a change of the model, a label) only lead on.
+
+    Args:
+        links: every line's parent.
+        name: of the line.
+        messages: names of the lines that hold messages.
+    """
+    passed_names, at = {name}, links.get(name)
+    while at is not None and at not in passed_names:
+        if at in messages:
+            return at
+        passed_names.add(at)
+        at = links.get(at)
+    return None
 
 
 def is_trained(turns: Iterable[Turn]) -> bool:

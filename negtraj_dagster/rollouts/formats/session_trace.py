@@ -15,7 +15,7 @@ from negtraj_dagster.rollouts.formats.blocks import read_blocks
 from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import read_content, read_messages
-from negtraj_dagster.rollouts.formats.segments import Message, branches, is_trained
+from negtraj_dagster.rollouts.formats.segments import Message, branches, is_trained, message_before
 from negtraj_dagster.schema import Rollout, Turn
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         raise RolloutFormatError("the first line is no header, expected an object of type session with an id")
     session = optional_text(header, "id") or ""
     messages: list[Message] = []
+    names: set[str] = set()
     model, last, links = "", None, {}
     for index, line in enumerate(document.objects[1:], 2):
         at, name = f"line {index}", str(line.get("id") or f"line {index}")
@@ -44,10 +45,12 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         if line.get("type") == "message":
             message = check(line.get("message"), f"{at}.message", dict)
             model = model or optional_text(message, "model", at=at) or ""
-            messages.append(Message(name, _spoken(links, name, messages), _turns(message, f"{at}.message")))
+            messages.append(Message(name, message_before(links, name, names), _turns(message, f"{at}.message")))
+            names.add(name)
         elif line.get("type") == "compaction":
             summary = require(line, "summary", str, at=at)
             messages.append(Message(name, None, [{"role": "user", "content": summary}]))
+            names.add(name)
     rollouts: list[Rollout | RolloutFormatError] = []
     before = None
     for segment in branches(messages):
@@ -74,14 +77,6 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     return rollouts
 
 
-def _spoken(links: dict[str, str | None], name: str, messages: list[Message]) -> str | None:
-    """The nearest message before; lines that hold none (a change of the model, a label) only lead on."""
-    names, at = {message.name for message in messages}, links.get(name)
-    while at is not None and at not in names:
-        at = links.get(at)
-    return at
-
-
 def _turns(message: dict[str, Any], at: str) -> list[Turn]:
     role, content = require(message, "role", str, at=at), message.get("content")
     if role in RESULT_ROLES:
@@ -90,6 +85,5 @@ def _turns(message: dict[str, Any], at: str) -> list[Turn]:
         return [read_message({"role": "tool", "content": text, **({"tool_call_id": str(called)} if called else {})}, at)]
     if isinstance(content, list):
         return read_blocks(content, role, f"{at}.content")
-    return read_messages([{key: message[key] for key in ("role", "content", "tool_calls", "reasoning") if key in message}], at)[
-        0
-    ]
+    plain = {key: message[key] for key in ("role", "content", "tool_calls", "reasoning") if key in message}
+    return read_messages([plain], at)[0]

@@ -254,16 +254,16 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
     """What flat keys (`prefix.0.message.role`) or a nested value say, as a list of objects."""
     if isinstance(nested := attributes.get(prefix), list):
         return nested
-    identifier: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for key, value in attributes.items():
         if key.startswith(f"{prefix}."):
-            at = identifier
+            at = tree
             *path, last = key.removeprefix(f"{prefix}.").split(".")
             for part in path:
                 at = at.setdefault(part, {})
             at[last] = value
-    messages_or_dict = _listed(identifier)
-    return messages_or_dict if isinstance(messages_or_dict, list) else []
+    listed = _listed(tree)
+    return listed if isinstance(listed, list) else []
 
 
 def _listed(value: Any) -> Any:

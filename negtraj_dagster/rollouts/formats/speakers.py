@@ -6,7 +6,7 @@ What an agent says and the calls that follow it without a result between are one
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import check, optional_reward, read_score, refusal, require
+from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_reward, read_score, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import read_content
 from negtraj_dagster.rollouts.formats.tool_calls import json_text
@@ -56,11 +56,7 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
             turns.append(read_message({"role": role, "content": content, **loss}, at))
         else:
             raise refusal(f"{at}.{speaker_key}", speaker, f"one of {', '.join([*ROLE_OF, *CALLS])}")
-        if rest := {
-            key: field_value
-            for key, field_value in message.items()
-            if key not in KEYS and field_value not in (None, "", [], {})
-        }:
+        if rest := {key: field_value for key, field_value in message.items() if key not in KEYS and field_value not in NOTHING}:
             unread[str(index)] = rest
     return turns, unread
 
