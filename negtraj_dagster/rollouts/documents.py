@@ -199,11 +199,6 @@ def read_parsed(format_: Format, task: str, document: Parsed, mapping: ColumnMap
         return [RolloutFormatError(f"is of another shape than {format_.name} has ({type(error).__name__}); leave it out")]
 
 
-def read_document(format_: Format, task: str, raw: bytes, place: str) -> Reading:
-    """What a document holds, its secrets included: for looking at it."""
-    return read_parsed(format_, task, parse_document(format_, raw, place))
-
-
 def _no_rollout() -> RolloutFormatError:
     return RolloutFormatError("holds no rollout, expected at least one; leave it out")
 

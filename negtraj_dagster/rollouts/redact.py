@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-from kingfisher_sdk.core import Finding
-from kingfisher_sdk.rules import Rules
-from kingfisher_sdk.scanner import Scanner
+from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store import Store
+
+if TYPE_CHECKING:
+    from kingfisher_sdk.core import Finding
+    from kingfisher_sdk.scanner import Scanner
 
 REDACTION_VERSION = 1
 """Rises when a rule of ours or Kingfisher's release changes: files are read again then."""
@@ -69,8 +69,12 @@ OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
 
 
 @cache
-def _scanner() -> Scanner:
-    """Kingfisher with its own rules and ours; compiled once, then from its cache on disk."""
+def _scanner() -> "Scanner":
+    """Kingfisher with its own rules and ours; compiled once, then from its cache on disk. Loaded only where there is something
+    to read: every command and code location imports this module."""
+    from kingfisher_sdk.rules import Rules
+    from kingfisher_sdk.scanner import Scanner
+
     return Scanner(Rules([OWN_RULES]), base64=False)
 
 
@@ -161,7 +165,7 @@ def _named_values(value: object, name: str = "") -> Iterator[str]:
         yield json.dumps(value)
 
 
-def _take(rule_of: dict[str, str], finding: Finding) -> None:
+def _take(rule_of: dict[str, str], finding: "Finding") -> None:
     rule, secret = finding.rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_"), finding.secret
     if rule in JUDGED:
         if is_secret_value(secret, is_quoted=rule != "named_value"):

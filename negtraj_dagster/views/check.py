@@ -9,7 +9,7 @@ from pathlib import Path
 from negtraj_dagster.errors import NegtrajError, RolloutFormatError, SettingsError
 from negtraj_dagster.printable import visible
 from negtraj_dagster.rollouts.arrays import Slice
-from negtraj_dagster.rollouts.documents import iter_documents, read_document
+from negtraj_dagster.rollouts.documents import Parsed, iter_documents, parse_document, read_parsed
 from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
 from negtraj_dagster.rollouts.walk import SUFFIXES, why_unlisted
 from negtraj_dagster.schema import Rollout
@@ -113,8 +113,9 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None) -> Ch
         for units in UNITS:
             formats = [format_ for format_ in FORMATS.values() if format_.unit in units]
             for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
+                document = _parse(formats[0], part)  # which is the same for all of a unit
                 for format_ in formats:
-                    readings[format_.name].take(part.place, _read(format_, part))
+                    readings[format_.name].take(part.place, read_parsed(format_, "task", document))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=_rank))
@@ -133,10 +134,8 @@ def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
     return next((beside for beside in paths if beside.is_file()), None)
 
 
-def _read(format_: Format, part: Slice) -> Reading:
-    if part.raw is None:
-        return [RolloutFormatError(part.fault)]
-    return read_document(format_, "task", part.raw, part.place)
+def _parse(format_: Format, part: Slice) -> Parsed:
+    return RolloutFormatError(part.fault) if part.raw is None else parse_document(format_, part.raw, part.place)
 
 
 def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> dict[str, int]:

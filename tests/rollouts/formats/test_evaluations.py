@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.documents import read_document
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_fine_tuning import fault, read
 from tests.rollouts.formats.test_sessions import trained
+from tests.support.documents import read_document
 
 ASKED = {"role": "user", "content": "q"}
 ANSWERED = {"role": "assistant", "content": "a"}

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.documents import read_document
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_sessions import trained
+from tests.support.documents import read_document
 
 
 def read(name: str, value: object) -> list[Rollout]:

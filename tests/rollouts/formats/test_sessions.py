@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.documents import read_document
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
+from tests.support.documents import read_document
 
 
 def read(name: str, *lines: object) -> list[Rollout]:
@@ -167,3 +167,12 @@ def test_a_line_that_was_cut_is_named_and_the_session_is_read() -> None:
     rollout, fault = read_document(FORMATS["codex"], "t", raw, "file")
     assert isinstance(rollout, Rollout)
     assert str(fault).startswith("line 10: not JSON")
+
+
+def test_lines_that_lead_in_a_circle_come_to_an_end() -> None:
+    header = {"type": "session", "id": "s"}
+    circle = [{"type": "label", "id": "1", "parentId": "2"}, {"type": "label", "id": "2", "parentId": "1"}]
+    user = {"type": "message", "id": "3", "parentId": "2", "message": {"role": "user", "content": "q"}}
+    answer = {"type": "message", "id": "4", "parentId": "3", "message": {"role": "assistant", "content": "a"}}
+    (rollout,) = read("session_trace", header, *circle, user, answer)
+    assert trained(rollout) == ["a"]

@@ -4,10 +4,10 @@ import json
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.documents import read_document
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_sessions import trained
+from tests.support.documents import read_document
 
 SENT = [{"role": "user", "parts": [{"type": "text", "content": "Weather?"}]}]
 CALLED = {"role": "assistant", "parts": [{"type": "tool_call", "id": "c", "name": "get", "arguments": {"at": "Paris"}}]}
