@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, NotRequired, TypedDict
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -148,15 +149,24 @@ class Rollout:
     group: str | None = None
     extra: str | None = None
 
+    @cached_property
+    def turns_json(self) -> str:
+        """Canonical text of the turns."""
+        return canonical_json(list(self.turns))
+
+    @cached_property
+    def prompt_json(self) -> str | None:
+        """Canonical text of the prompt; None where there is none."""
+        return canonical_json(list(self.prompt)) if self.prompt else None
+
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
-        prompt = canonical_json(list(self.prompt)) if self.prompt else None
-        extras = {"tools": self.tools, "tokenizer": self.tokenizer, "prompt": prompt}
+        extras = {"tools": self.tools, "tokenizer": self.tokenizer, "prompt": self.prompt_json}
         present_extras = {name: text for name, text in extras.items() if text is not None}
         extra_parts = (
             [canonical_json(present_extras)] if present_extras else []
         )  # without them the key is as before they existed
-        return digest(self.task, self.question_id, self.source, canonical_json(list(self.turns)), *extra_parts)
+        return digest(self.task, self.question_id, self.source, self.turns_json, *extra_parts)
 
 
 QUESTION_COLUMNS: dict[str, str] = {
@@ -189,9 +199,12 @@ VERDICT_COLUMNS: dict[str, str] = {
 """One row per hit; the absence of a row means the rollout passed. Nothing is ever deleted by a verdict."""
 
 
+CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, UTF-8 kept, NaN refused."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return CANONICAL.encode(value)
 
 
 def digest(*parts: str | bytes) -> str:

@@ -245,10 +245,10 @@ def _row(rollout: Rollout) -> tuple[dict[str, Any], dict[str, str | None]]:
     }
     conversation = {
         "base_key": base_key,
-        "conversation": canonical_json(list(rollout.turns)),
+        "conversation": rollout.turns_json,
         "tools": rollout.tools,
         "tokenizer": rollout.tokenizer,
-        "prompt": canonical_json(list(rollout.prompt)) if rollout.prompt else None,
+        "prompt": rollout.prompt_json,
         "extra": rollout.extra,
     }
     return row, conversation

@@ -14,7 +14,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,9 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store import Store
 
 if TYPE_CHECKING:
-    from kingfisher_sdk.core import Finding
     from kingfisher_sdk.scanner import Scanner
 
-REDACTION_VERSION = 1
+REDACTION_VERSION = 2
 """Rises when a rule of ours or Kingfisher's release changes: files are read again then."""
 KEY_FILE = "redaction.key"
 KEY_BYTES = 32
@@ -33,31 +32,56 @@ KEY = re.compile(r"[0-9a-f]{64}\s*\Z")
 WORD = re.compile(r"[A-Za-z_.\-]+\Z")
 PLACEHOLDER = re.compile(r"<secret:[a-z0-9_]+:[0-9a-f]{8}>")
 NAMED = "named_secret"
-JUDGED = ("named_secret", "named_value", "url_password", "option")
+BARE = ("named_value", "named_value_pwd")
+"""Rules of values that stand without quotes: words and pieces of code stand so, too."""
+JUDGED = (
+    *BARE,
+    "named_secret",
+    "named_pair",
+    "named_tag",
+    "env_password",
+    "mysql_password",
+    "sshpass",
+    "url_password",
+    "option",
+)
 """Rules whose findings may be variables or placeholders."""
+WINDOW_CHARS, OVERLAP_CHARS = 65_536, 8_192
+MAX_KEY_CHARS = 20_000
+KEY_LINES = re.compile(r"[A-Za-z0-9+/=]{16,}")
 TAG_CHARS = 8
 SHORT = 8
 """A shorter secret is replaced where its name tells what it is, and nowhere else."""
 MIN_BITS = 2.5
 """Per character, of a value that stands after `=` or `:` without quotes: words have less."""
 NAMES = (
-    r"(?:pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|(?:access|secret|private|signing|encryption|account)[_-]?key|token"
+    r"(?:pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|(?:access|secret|private|signing|encryption|account|readonly|master|admin|auth)[_-]?key|token"
     r"|credentials?|connection[_-]?string)"
 )
 NAME = re.compile(
-    rf"(?:^|[_\-.\s]){NAMES}\Z|(?:passwords|secrets|api_?keys|Password|Passwd|Secret|ApiKey|Token)\Z", re.IGNORECASE
+    rf"(?:^|[_\-.\s]){NAMES}\Z|(?:(?:proxy-)?authorization|cookie|set-cookie|passwords|secrets|api_?keys|Password|Passwd|Secret|ApiKey|Token)\Z",
+    re.IGNORECASE,
 )
 """Keys of objects whose values are secrets; `max_tokens` and `tokenizer` are none."""
 PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pin)\Z", re.IGNORECASE)
-MAY_NAME = re.compile(NAMES, re.IGNORECASE)
+WORDS_OF_FORMATS = frozenset(
+    {"", "role", "content", "type", "id", "function", "arguments", "tool_calls", "text", "value", "from"}
+)
+"""Keys that every message has: no names of secrets, and not worth scanning."""
+NAME_WORDS = ("pass", "pwd", "secret", "key", "token", "credential", "connection", "pin")
+"""One of these is in every telling name."""
 BESIDE = re.compile(
-    rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}[rbuf]{{0,2}}\\{{0,4}}["']?"""
-    r"""(?P<value>[^"'\\\s,;]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@""",
+    rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}(?:[rbuf]{{0,2}}\\{{0,4}}["'`])?"""
+    rf"""(?P<value>[^"'`\\\s,;]{{1,400}})|<[\w:.\-]{{0,40}}{NAMES}>\s{{0,4}}(?P<in_tag>[^<>\s]{{1,400}})"""
+    rf"""|--{NAMES}[ =]{{1,2}}["']?(?P<option>[^\s"'`;|<>]{{1,200}})|\s-p\s{{0,4}}["']?(?P<p_option>[^\s"'`;|<>&]{{1,200}})"""
+    r"""|\b(?:value|default|plaintext)["'\\]{1,5}\s{0,4}:\s{0,4}["'\\]{1,5}(?:(?:bearer|basic|token|digest)\s{1,4})?"""
+    r"""(?P<pair_value>[^"'\\\n]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@""",
     re.IGNORECASE,
 )
-"""Where a short secret may stand: beside its name, or in a URL."""
+"""Where a short secret may stand: beside its name, in an option, or in a URL."""
 NOT_SECRET = re.compile(
-    r"""(?:[*x.\-_•]+|<.*|\$.*|%.*|\{.*|\[.*|.*\{\w*\}.*|(?:os|process|env|self|config|settings|args|kwargs|request)[.\[(].*"""
+    r"""(?:[*x.\-_•]+|<[\w .:/\-]*>?|\$[A-Za-z_]+\d?|\$\{.*|\$\(.*|\$\d|%\w+%|%[sdr]|%\(\w+\)[sdr]|\{.*|\[.*|.*\{\w*\}.*"""
+    r"""|(?:os|process|env|self|config|settings|args|kwargs|request)[.\[(].*"""
     r"""|(?:none|null|true|false|undefined|str|string|int|bytes|optional|required|redacted|changeme|example|test|dummy|foo|bar"""
     r"""|your[\w\- ]*|my[_\- ]?(?:pass\w*|secret|token|key)|placeholder|passwd|secret|token|api[_-]?key|value"""
     r"""|key|user(?:name)?|name)"""
@@ -65,6 +89,11 @@ NOT_SECRET = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Values beside a telling name that are none themselves: placeholders, variables, words for what belongs there."""
+SCHEME = re.compile(r"(?:bearer|basic|token|digest)\s+", re.IGNORECASE)
+NAMED_BY = ("name", "key", "header", "variable")
+"""Beside `value`, the key that says whose value it is, as lists of headers and of an environment's variables have it."""
+VALUE_KEYS = ("value", "default", "plaintext")
+"""Keys of an object that stands under a telling name."""
 OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
 
 
@@ -94,7 +123,10 @@ class Redactor:
 
         Each record is scanned by itself: what is found in it must not depend on its neighbours.
         """
-        rule_of = {**find_secrets("\n".join(_lines(record))), **dict.fromkeys(_named_values(record), NAMED)}
+        texts: list[str] = []
+        named_values: list[str] = []
+        _gather(record, "", texts, named_values)
+        rule_of = {**find_secrets("\n".join(texts)), **dict.fromkeys(named_values, NAMED)}
         if not rule_of:
             return record, Counter()
         redacted: dict[str, Any] = self._replacer(rule_of).value(record)
@@ -141,36 +173,82 @@ def find_secrets(text: str) -> dict[str, str]:
     """The secrets of a text, each with the rule that found it; our own rule where both know it."""
     text = PLACEHOLDER.sub("", text)
     rule_of: dict[str, str] = {}
-    for finding in _scanner().scan(text.encode("utf-8", "replace")):
-        if finding.visible and finding.secret in text:
-            _take(rule_of, finding)
+    findings: dict[tuple[str, str], None] = {}
+    for window in windows(text):
+        scanned = _scanner().scan(window.encode("utf-8", "replace"))
+        findings |= {(finding.rule_id, finding.secret): None for finding in scanned if finding.visible}
+    for rule_id, secret in findings:
+        if secret in text:
+            _take(rule_of, rule_id, secret)
     return rule_of
 
 
-def _named_values(value: object, name: str = "") -> Iterator[str]:
-    """Texts and numbers that stand under a telling key, whatever is in them; JSON text of an object is looked into."""
-    if isinstance(value, dict):
+def windows(text: str) -> Iterator[str]:
+    """A long text in parts that overlap, so that no secret is cut in all of them: Kingfisher's time grows with the square."""
+    for start in range(0, max(len(text) - OVERLAP_CHARS, 1), WINDOW_CHARS - OVERLAP_CHARS):
+        yield text[start : start + WINDOW_CHARS]
+
+
+def _gather(value: object, name: str, texts: list[str], named_values: list[str]) -> None:
+    """Every text of a value, for one scan of all, and the values that stand under a telling key, whatever is in them.
+
+    Args:
+        value: JSON; text that is JSON of an object itself is looked into.
+        name: the key it stands under.
+        texts: takes keys and texts; beside a telling name the pair as code would write it.
+        named_values: takes texts and numbers.
+    """
+    if type(value) is dict:
         for key, inner in value.items():
-            yield from _named_values(inner, key)
-    elif isinstance(value, list):
+            if key not in WORDS_OF_FORMATS:
+                texts.append(key)
+            _gather(inner, _name_of(key, value, name), texts, named_values)
+    elif type(value) is list:
         for inner in value:
-            yield from _named_values(inner, name)
-    elif isinstance(value, str):
-        if NAME.search(name) and is_secret_value(value, is_quoted=True):
-            yield value
-        elif value[:1] in ("{", "[") and MAY_NAME.search(value):
+            _gather(inner, name, texts, named_values)
+    elif type(value) is str:
+        if name not in WORDS_OF_FORMATS and _names_secret(name):
+            texts.append(value if '"' in value else f'{name} = "{value}"')
+            secret = value[match.end() :] if (match := SCHEME.match(value)) else value
+            if is_secret_value(secret, is_quoted=True):
+                named_values.append(secret)
+                return
+        else:
+            texts.append(value)
+        if value[:1] in ("{", "[") and _may_name_secret(value):
             with contextlib.suppress(ValueError, RecursionError):
-                yield from _named_values(json.loads(value))
-    elif PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
-        yield json.dumps(value)
+                _gather(json.loads(value), "", [], named_values)
+    elif name and type(value) in (int, float) and PASSWORD.search(name):
+        named_values.append(json.dumps(value))
 
 
-def _take(rule_of: dict[str, str], finding: "Finding") -> None:
-    rule, secret = finding.rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_"), finding.secret
+def _name_of(key: str, owner: dict[str, Any], name: str) -> str:
+    """Under which name a value of an object stands."""
+    if key in VALUE_KEYS:
+        given = next((owner[by] for by in NAMED_BY if type(owner.get(by)) is str), name)
+        return given if _names_secret(given) else key
+    return key
+
+
+def _may_name_secret(text: str) -> bool:
+    lowered = text.lower()
+    return any(word in lowered for word in NAME_WORDS)
+
+
+@lru_cache(maxsize=4096)
+def _names_secret(key: str) -> bool:
+    return NAME.search(key) is not None
+
+
+def _take(rule_of: dict[str, str], rule_id: str, secret: str) -> None:
+    rule = rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_")
     if rule in JUDGED:
-        if is_secret_value(secret, is_quoted=rule != "named_value"):
+        if is_secret_value(secret, is_quoted=rule not in BARE):
             rule_of.setdefault(secret, rule)
-    elif finding.rule_id.startswith("negtraj."):
+    elif rule in ("private_key", "private_key_cut"):
+        lines = KEY_LINES.findall(secret) if len(secret) <= MAX_KEY_CHARS else []  # which may be texts of their own
+        rule_of |= dict.fromkeys([secret, *lines], "private_key")
+    elif rule_id.startswith("negtraj."):
         rule_of[secret] = rule
     elif len(secret) >= SHORT:
         rule_of.setdefault(secret, rule)
@@ -196,19 +274,6 @@ def _bits_a_char(text: str) -> float:
     return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
 
 
-def _lines(value: object, name: str = "") -> Iterator[str]:
-    """Every text of a value, and beside a name the pair as code would write it, so that one scan sees all."""
-    if isinstance(value, str):
-        yield f'{name} = "{value}"' if name and NAME.search(name) and '"' not in value else value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _lines(inner, key)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _lines(inner, name)
-
-
 class _Replacer:
     """Puts placeholders in the place of secrets, the longest first, in every text of a value; placeholders stay as they are."""
 
@@ -221,11 +286,13 @@ class _Replacer:
     def value(self, value: Any, name: str = "") -> Any:
         """A value of JSON, its keys included."""
         if isinstance(value, str):
-            if value in self._short and NAME.search(name):
-                return self._short[value]
+            if self._short and NAME.search(name):
+                scheme = match[0] if (match := SCHEME.match(value)) else ""
+                if placeholder := self._short.get(value[len(scheme) :]):
+                    return scheme + placeholder
             return self.text(value)
         if isinstance(value, dict):
-            return {self.text(key): self.value(inner, key) for key, inner in value.items()}
+            return {self.text(key): self.value(inner, _name_of(key, value, name)) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.value(inner, name) for inner in value]
         if PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
@@ -250,7 +317,7 @@ class _Replacer:
         return BESIDE.sub(self._short_value, text)
 
     def _short_value(self, match: re.Match[str]) -> str:
-        group = "value" if match["value"] is not None else "in_url"
+        group = str(match.lastgroup)
         placeholder = self._short.get(match[group])
         if placeholder is None:
             return match[0]

@@ -2,8 +2,11 @@ import json
 import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from negtraj_dagster.rollouts.records import iter_records, parse_text
+from negtraj_dagster.rollouts import records
+from negtraj_dagster.rollouts.records import iter_records, parse_record, parse_text
 
 
 def read(text: str | bytes) -> list[tuple[str, object]]:
@@ -252,3 +255,37 @@ def test_json_text_inside_a_record_is_read_as_it_stands() -> None:
 def test_json_text_inside_a_record_is_refused_as_the_record_would_be(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_text(text)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+SPELLINGS = st.one_of(
+    st.tuples(JSON_VALUES, st.booleans()).map(lambda pair: json.dumps({"a": pair[0]}, ensure_ascii=pair[1])),
+    st.text(alphabet='{}[]",:0123456789.eE+-aInfNtrue\\u d\n\t', max_size=40).map(lambda text: '{"a":' + text + "}"),
+    st.from_regex(r'\{"a":-?(0|[1-9]\d{0,30})(\.\d{1,30})?([eE][+-]?\d{1,4})?\}', fullmatch=True),
+)
+
+
+@given(SPELLINGS)
+@example('{"a":1e999}')
+@example('{"a":-0}')
+@example('{"a":-0.0}')
+@example('{"a":1,"a":1}')
+@example('{"a":"\\ud83d\\ude00"}')
+@example('{"a":"\\ud83d"}')
+@example('{"a":' + "9" * 4301 + "}")
+@example('{"a":' + "9" * 309 + ".0}")
+def test_the_quick_parser_gives_what_the_slow_one_gives(text: str) -> None:
+    raw = text.encode("utf-8", "surrogatepass")
+    quick = parse_record(raw, "line 1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_parse_quickly", refuse)
+        slow = parse_record(raw, "line 1")
+    assert repr(quick) == repr(slow)
+
+
+def refuse(_raw: bytes) -> object:
+    raise ValueError

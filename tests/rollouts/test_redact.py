@@ -14,7 +14,7 @@ import pytest
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.read import read_landed_files
-from negtraj_dagster.rollouts.redact import Redactor
+from negtraj_dagster.rollouts.redact import OVERLAP_CHARS, WINDOW_CHARS, Redactor, windows
 from negtraj_dagster.settings import RedactionSettings, RolloutSource, Settings
 from negtraj_dagster.store import Published, Store
 from tests.conftest import SAMPLE_DATA
@@ -78,6 +78,19 @@ SECRETS: dict[str, Callable[[], tuple[str, str]]] = {  # name -> (text as it sta
     "url token": lambda: named("git clone https://{}@git.internal/x", made(30)),
     "url with marks": lambda: named("amqp://bob:{}@mq.internal", "p$" + made(8) + "{7}"),
     "cut key": lambda: named("-----BEGIN PRIVATE KEY-----\n{}", made(64)),
+    "numbered key": lambda: named("  1\t-----BEGIN RSA PRIVATE KEY-----\n  2\t{}\n  3\tMII", made(64)),
+    "listed key": lambda: named('["-----BEGIN RSA PRIVATE KEY-----", "{}", "-----END RSA PRIVATE KEY-----"]', made(64)),
+    "word of an environment": lambda: named("export DB_PASSWORD={}", "correcthorse"),
+    "tag": lambda: named("<server.password>{}</server.password>", made(9)),
+    "backtick": lambda: named("the password: `{}`", made(9)),
+    "with a dollar": lambda: named('{{"token": "{}"}}', "$" + made(8) + "!7"),
+    "with a bracket": lambda: named('{{"token": "{}"}}', "%" + made(8) + "<7"),
+    "mysql": lambda: named("mysql -h db -u root -p{} shop", made(9)),
+    "sshpass": lambda: named("sshpass -p {} ssh host", made(9)),
+    "header object": lambda: named('{{"Authorization": "Basic {}"}}', made(12)),
+    "header pair": lambda: named('{{"name": "Authorization", "value": "{}"}}', made(12)),
+    "variable pair": lambda: named('{{"name": "DB_PASSWORD", "value": "{}"}}', made(7)),
+    "value object": lambda: named('{{"password": {{"value": "{}"}}}}', made(7)),
     "short": lambda: named('"password": "{}"', "q7!x"),
 }
 
@@ -206,6 +219,13 @@ def test_equal_secrets_have_one_placeholder_in_a_home_and_another_elsewhere() ->
         'api_key = "<YOUR_API_KEY>"',
         "https://example.com/a?page=2#token",
         "key: value, keys = sorted(tokens)",
+        "PWD=/home/u1/work OLDPWD=/home/u2",
+        'token = make2("abcdefgh1")',
+        'curl -H "Authorization: Bearer $TOKEN" -u "$USER1:${PASSWORD}"',
+        '{"properties": {"password": {"type": "string"}, "token": {"default": "value"}}}',
+        '{"name": "token", "type": "string", "description": "the token to use"}',
+        "mysql -u root -p && mysqldump -p$PASS shop",
+        "PASSWORD=$1 PASSWORD=${PASSWORD:-x} PASSWORD=getpass()",
         'input type="password" name="password" id="password"',
     ],
 )
@@ -340,3 +360,23 @@ def test_a_secret_of_one_line_of_a_session_is_one_in_all_of_them(tmp_path: Path,
 def test_a_text_made_to_be_slow_comes_to_an_end() -> None:
     redacted, _ = Redactor(b"k" * 32).redact({"a": "hunt3r " + "://:" * 20_000, "password": "hunt3r"})
     assert redacted["password"].startswith("<secret:")
+
+
+def test_a_secret_on_the_border_of_two_windows_is_found() -> None:
+    secret = "ghp_" + made(36)
+    for place in (WINDOW_CHARS - 20, WINDOW_CHARS - OVERLAP_CHARS - 20, WINDOW_CHARS):
+        text = "x " * (place // 2) + secret + " y" * 40_000
+        redacted, _ = Redactor(b"k" * 32).redact({"a": text})
+        assert secret not in redacted["a"]
+        assert redacted["a"].count("<secret:github_token:") == 1
+
+
+@pytest.mark.parametrize(
+    "piece", ["password = ", "password='", "eyJaaaaaaaa.", "-----BEGIN RSA PRIVATE KEY-----\nMIIEabcdefghijklmnop\n"]
+)
+def test_a_long_text_is_scanned_in_windows_that_together_grow_with_its_length(piece: str) -> None:
+    def n_scanned(n_chars: int) -> int:
+        return sum(map(len, windows(piece * (n_chars // len(piece)))))
+
+    assert max(map(len, windows(piece * 40_000))) <= WINDOW_CHARS
+    assert n_scanned(1_000_000) < 11 * n_scanned(100_000)

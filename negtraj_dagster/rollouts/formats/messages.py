@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.reasoning import split_reasoning
+from negtraj_dagster.reasoning import CLOSE, split_reasoning
 from negtraj_dagster.rollouts.formats.fields import check, optional, refusal, refuse_unknown_keys, require
 from negtraj_dagster.rollouts.formats.tool_calls import read_tool_calls
 from negtraj_dagster.rollouts.formats.weights import read_loss, read_ranges, read_token_ids
@@ -19,6 +19,12 @@ ROLE_OF: dict[str, Role] = {
 }
 """Keys that only one role's turns have."""
 MESSAGE_KEYS = frozenset({"role", "content", "loss", "reasoning_content", *ROLE_OF})
+PLAIN_KEYS: dict[Any, set[str]] = {
+    "system": {"role", "content"},
+    "user": {"role", "content"},
+    "assistant": {"role", "content"},
+    "tool": {"role", "content", "tool_call_id"},
+}
 TEXT_REMEDY = "write text, or leave the key out"
 CONTENT_REMEDY = 'write what was said, "" for nothing; only an assistant turn with tool_calls may have null'
 
@@ -30,6 +36,8 @@ def read_message(value: object, place: str) -> Turn:
         RolloutFormatError: an unknown key or role, a value of another type or out of bounds, or a key of another role.
     """
     message = check(value, place, dict, "write an object with role and content")
+    if (plain := _plain_turn(message)) is not None:
+        return plain
     refuse_unknown_keys(message, MESSAGE_KEYS, place)
     role = _role(message, place)
     calls = read_tool_calls(message.get("tool_calls"), f"{place}.tool_calls")
@@ -49,6 +57,21 @@ def read_message(value: object, place: str) -> Turn:
     turn = {key: field_value for key, field_value in turn.items() if field_value not in (None, "", [])}
     _refuse_keys_of_other_roles(turn, role, place)
     return cast("Turn", {"role": role, "content": content, **turn})
+
+
+def _plain_turn(message: dict[str, Any]) -> Turn | None:
+    """The turn of a message that has nothing to look at but texts, as most have; None for any other."""
+    role, content = message.get("role"), message.get("content")
+    if type(content) is not str or role not in PLAIN_KEYS or not message.keys() <= PLAIN_KEYS[role]:
+        return None
+    turn: dict[str, Any] = {"role": role, "content": content}
+    if role == "assistant" and CLOSE in content:
+        return None
+    if call_id := message.get("tool_call_id"):
+        if type(call_id) is not str:
+            return None
+        turn["tool_call_id"] = call_id
+    return cast("Turn", turn)
 
 
 def _role(message: dict[str, Any], place: str) -> Role:

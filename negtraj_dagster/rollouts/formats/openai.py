@@ -34,6 +34,9 @@ ROLES = {"developer": "system", "function": "tool"}
 NEAR = 0.85
 """From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""
 TEXT_PARTS = ("text", "input_text", "output_text")
+PLAIN_ROLES = ("system", "user", "assistant")
+PLAIN_KEYS = {"role", "content", "tool_calls"}
+"""Of a message that is a turn as it stands, as most are."""
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 UNSUPPORTED = ("image_url", "image", "input_image", "input_audio", "audio", "file", "video")
@@ -96,6 +99,8 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
 
 
 def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
+    if message.keys() <= PLAIN_KEYS and type(message.get("content")) is str and message.get("role") in PLAIN_ROLES:
+        return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     role = ROLES.get(str(message.get("role")), message.get("role"))
     kept_fields = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
