@@ -18,6 +18,7 @@ RECORD_SCHEMA = pl.Schema(
         "record_key": pl.String,
         "part": pl.Int32,
         "redacted": pl.String,
+        "absent": pl.String,
         "fault": pl.String,
         "base_key": pl.String,
         "rollout_key": pl.String,
@@ -37,7 +38,8 @@ RECORD_SCHEMA = pl.Schema(
     }
 )
 """What a document (a record, or a file) was read to: a row for each `part`, or a `fault` and nothing else. Older rows have no
-`part`: they are their record's only one. `redacted` is JSON text of how many secrets each rule took out of the document.
+`part`: they are their record's only one. `redacted` is JSON text of how many secrets each rule took out of the document,
+`absent` of the columns and keys that its source names and it has not.
 `rollout_key` is that of its first occurrence."""
 
 PIECE_SCHEMA = pl.Schema(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from negtraj_dagster.commands.arguments import add_mapping_arguments, mapping_of
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
 from negtraj_dagster.recipes import load_recipes
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from negtraj_dagster.views.check import CheckedFile, FormatReading
 
 TOY = "bytes"
+BYTES_A_TOKEN = {True: 1.0, False: 3.0}
+"""Of the toy, and of tokenizers with a vocabulary of words: rather too few than too many."""
+MARKUP = 1.15
+"""What a template writes around the texts."""
+MOST = 0.97
+LEAST_TOKENS, MAX_TOKENS = 512, 8192
+"""The toy has that many positions."""
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 STRATEGIES = {"vanilla": ("control", "successes only"), "nat": ("candidate", "successes and failures, told apart")}
 RULES = (
@@ -37,7 +45,7 @@ name = "{strategy}"
 profile = "paper"
 
 [shards]
-max_tokens = 4096{shards}
+max_tokens = {max_tokens}{shards}
 
 [training]
 steps = 100
@@ -56,15 +64,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--from", dest="file", type=Path, required=True, metavar="FILE", help="rollouts, as `negtraj check` reads"
     )
     parser.add_argument("--base-model", default=TOY, metavar="M", help="of the recipes (default: bytes, a toy to try with)")
+    add_mapping_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the files and say what comes next; nothing that is there is changed but negtraj.toml, at its end."""
-    from negtraj_dagster.views.check import check_file
+    from negtraj_dagster.views.check import NO_OUTCOME, check_file
 
     settings = load_settings()
-    checked = check_file(options.file, settings)
+    checked = check_file(options.file, settings, mapping=mapping_of(options))
     files = dict(_files(options.name, options.base_model, checked, settings))
     own_file = settings_file(settings.home)
     source = _source(options.name, checked)
@@ -91,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
     best = checked.best
     print(f"{best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused. Written:")
     print("\n".join(f"  {path}" for path in (*files, own_file)))
+    if not best.rewards[True] + best.rewards[False] + best.n_scored:
+        print(f"\n{NO_OUTCOME}")
     print(f"\nLook at them, then:\n  negtraj plan --line {options.name}\n  negtraj run {options.name}")
     return SUCCESS
 
@@ -107,20 +118,48 @@ def _files(name: str, base_model: str, checked: "CheckedFile", settings: Setting
     if not best.n_read:
         raise SettingsError(f"{checked.path}: no format reads it; `negtraj check {checked.path}` says why")
     yield settings.home / "tasks" / f"{name}.toml", _task(best)
-    shards = "".join(f"\n{line}" for line in _shards(best, base_model))
+    positions = _positions(base_model, settings)
+    max_tokens, is_cut = _max_tokens(best.n_bytes, BYTES_A_TOKEN[base_model == TOY], positions)
+    shards = "".join(f"\n{line}" for line in _shards(best, base_model, positions if is_cut else None))
     for strategy, (role, what) in STRATEGIES.items():
         recipe = RECIPE.format(
-            task=name, what=what, role=role, base_model=_quoted(base_model), strategy=strategy, shards=shards
+            task=name,
+            what=what,
+            role=role,
+            base_model=_quoted(base_model),
+            strategy=strategy,
+            shards=shards,
+            max_tokens=max_tokens,
         )
         yield settings.home / "recipes" / f"{name}_{strategy}.toml", recipe
 
 
-def _shards(best: "FormatReading", base_model: str) -> Iterator[str]:
+def _positions(base_model: str, settings: Settings) -> int:
+    """How many tokens a row of the base model has at most."""
+    folder = settings.base_models[base_model].folder if base_model in settings.base_models else None
+    try:
+        config = {} if folder is None else json.loads((folder / "config.json").read_bytes())
+        return int(config.get("max_position_embeddings", MAX_TOKENS))
+    except (OSError, ValueError, AttributeError):
+        return MAX_TOKENS  # what is wrong with the folder, reading it as a base model says
+
+
+def _max_tokens(n_bytes: list[int], bytes_a_token: float, positions: int) -> tuple[int, bool]:
+    """A power of two that the rows of most rollouts fit in, and whether some are longer than the model's positions."""
+    estimates = sorted(int(size / bytes_a_token * MARKUP) for size in n_bytes)
+    typical = estimates[min(int(len(estimates) * MOST), len(estimates) - 1)]
+    return min(max(LEAST_TOKENS, 1 << (typical - 1).bit_length()), positions), estimates[-1] > positions
+
+
+def _shards(best: "FormatReading", base_model: str, too_many: int | None) -> Iterator[str]:
+    if too_many is not None:
+        yield f'over_length = "cut_at_turn" # some rollouts are longer than the {too_many} positions of the model'
     if best.n_with_calls > best.n_with_tools:
         yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'
     if best.n_with_calls and base_model == TOY:  # which has no template of its own
         yield 'chat_template = "qwen3" # writes calls of tools; leave both lines out for a model with a template of its own'
-        yield 'reasoning = "per_turn_rows"'
+        if best.n_with_reasoning:
+            yield 'reasoning = "per_turn_rows"'
 
 
 def _task(best: "FormatReading") -> str:
@@ -137,6 +176,9 @@ def _task(best: "FormatReading") -> str:
     if not best.rewards[True] + best.rewards[False] and best.n_scored:
         lines.append("min_score = 0.5 # from this recorded score on, a rollout is a success")
     lines.append(f'style = "{"native" if best.n_with_calls else "react"}"')
+    for name, count in best.last_calls.most_common(1):
+        if count > best.n_read / 2:
+            lines.append(f"terminal_action = {_quoted(name)} # most rollouts end with a call of it")
     return "\n".join(lines) + "\n"
 
 
@@ -161,11 +203,14 @@ def _reason(rule: str) -> str:
 
 
 def _source(name: str, checked: "CheckedFile") -> str:
+    from negtraj_dagster.views.check import mapping_lines
+
     path = checked.path.resolve()
     pattern = re.sub(r"([*?\[])", r"[\1]", path.name)
     return (
         f"\n[sources.{name}]\ntask = {_quoted(name)}\nformat = {_quoted(checked.best.name)}\n"
         f"path = {_quoted(str(path.parent))}\npattern = {_quoted(pattern)}\n"
+        + "".join(f"{line}\n" for line in mapping_lines(checked.mapping))
     )
 
 

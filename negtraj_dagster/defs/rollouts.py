@@ -37,6 +37,11 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
             context.log.warning(f"{n} of {n + file['n_rollouts']} records of {name} are in quarantine, see {bad}")
     for entry in (*details["unread"], *details["ignored"])[:MAX_LISTED]:
         context.log.warning(f"landing/{entry['path']} is passed over: {entry['reason']}")
+    for source in details.get("absent", ()):
+        context.log.warning(
+            f"no record of the {source['format']} source of {source['task']} has {', '.join(source['absent'])}, "
+            f"which [sources] names: mend columns or outcome"
+        )
     if details["n_refused_by_tombstones"]:
         context.log.warning(f"{details['n_refused_by_tombstones']} rollouts are refused by tombstones.jsonl")
     names = ("file", "n_rollouts", "n_quarantined", "size_bytes")
@@ -71,6 +76,12 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
 )
 def landing_is_read(workspace: Workspace) -> dg.AssetCheckResult:
     """Fails for what may hold rollouts and is not read; what is read goes on all the same."""
-    unread = workspace.store.require("raw_rollouts").details.get("unread", [])
-    numbers = {"n_unread": len(unread), "unread": [f"{entry['path']}: {entry['reason']}" for entry in unread[:20]]}
-    return judged(passed=not unread, remedy="do what each reason says, and materialize again", numbers=numbers)
+    details = workspace.store.require("raw_rollouts").details
+    unread, absent = details.get("unread", []), details.get("absent", [])
+    numbers = {
+        "n_unread": len(unread),
+        "unread": [f"{entry['path']}: {entry['reason']}" for entry in unread[:20]],
+        "absent": [f"{entry['task']}/{entry['format']}: no record has {', '.join(entry['absent'])}" for entry in absent],
+    }
+    remedy = "do what each reason says, mend columns and outcome of a source whose names no record has, and materialize again"
+    return judged(passed=not unread and not absent, remedy=remedy, numbers=numbers)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,20 @@ import pyarrow.parquet as pq
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
 from negtraj_dagster.rollouts.formats import Format, Reading
-from negtraj_dagster.rollouts.mapping import ColumnMap
+from negtraj_dagster.rollouts.formats.fields import key_names
+from negtraj_dagster.rollouts.mapping import ColumnMap, fields_of
 from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, LandedBytes, PackedError, packed_array, packed_lines
-from negtraj_dagster.rollouts.records import holds_array, iter_records, line_slices, parse_record, parse_text, text_of_array
+from negtraj_dagster.rollouts.records import (
+    holds_array,
+    iter_records,
+    key_name,
+    line_slices,
+    parse_record,
+    parse_text,
+    text_of_array,
+)
 from negtraj_dagster.rollouts.redact import Redactor
+from negtraj_dagster.schema import Rollout
 from negtraj_dagster.store import file_sha256
 
 BUFFER_BYTES = 1 << 20
@@ -28,7 +39,8 @@ PARQUET, CSV = ".parquet", ".csv"
 MAX_CELL_CHARS = 100_000_000
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?\Z")
 TABLE_ROWS = 256
-"""Rows of a table that are decoded at a time."""
+TABLE_BYTES = 32_000_000
+"""Rows of a table that are decoded at a time, and their bytes."""
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 SIDECAR = b"\n\0beside:\0"
 """Stands between a file's bytes and those of the one beside it: no JSON text holds it."""
@@ -99,12 +111,19 @@ def _rows(path: Path) -> Iterator[Slice]:
     try:
         with pq.ParquetFile(path) as file:
             number = 0
-            for batch in file.iter_batches(batch_size=TABLE_ROWS, use_threads=False):
+            for batch in file.iter_batches(batch_size=rows_at_a_time(file.metadata), use_threads=False):
                 for row in batch.to_pylist():
                     yield _row(row, f"row {number}")
                     number += 1
     except (pa.ArrowException, ValueError) as error:
         yield Slice("file", None, f"no Parquet file that can be read ({error}); land it again", path.stat().st_size)
+
+
+def rows_at_a_time(metadata: pq.FileMetaData) -> int:
+    """So many that they come to `TABLE_BYTES` in the row group whose rows are largest."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    row_bytes = max((group.total_byte_size // group.num_rows for group in groups if group.num_rows), default=0)
+    return max(1, min(TABLE_ROWS, TABLE_BYTES // max(row_bytes, 1)))
 
 
 def _csv_rows(path: Path) -> Iterator[Slice]:
@@ -113,6 +132,11 @@ def _csv_rows(path: Path) -> Iterator[Slice]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            names = Counter(reader.fieldnames or ())
+            if twice := [name for name, count in names.items() if count > 1]:
+                fault = f"columns {key_names(twice)} stand twice in the first line; rename one of each"
+                yield Slice("file", None, fault, path.stat().st_size)
+                return
             for number, row in enumerate(reader):
                 if None in row or None in row.values():
                     expected = len(reader.fieldnames or ())
@@ -185,18 +209,38 @@ def read_parsed(format_: Format, task: str, document: Parsed, mapping: ColumnMap
         format_: reads it.
         task: whose rollouts they are.
         document: as `parse_document` gives it.
-        mapping: gives a record's keys the format's names.
+        mapping: gives a record's keys the format's names, and says what an outcome is.
     """
     if isinstance(document, RolloutFormatError):
         return [document]
     try:
         if isinstance(document, FileDocument):
-            return [*(format_.read(task, document) or [_no_rollout()]), *document.faults]
+            reading = format_.read(task, document) or [_no_rollout()]
+            return [*(_judged(rollout, mapping) for rollout in reading), *document.faults]
         return format_.read(task, mapping.apply(document) if mapping else document) or [_no_rollout()]
     except RolloutFormatError as error:
-        return [error]
+        absent = mapping.absent_from(document) if mapping and isinstance(document, dict) else []
+        names = f" (and no {', '.join(map(key_name, absent))}, which columns or outcome of the source names)" if absent else ""
+        return [RolloutFormatError(f"{error}{names}")]
     except SHAPE_ERRORS as error:  # one record of a layout that its reader did not foresee stops no run
         return [RolloutFormatError(f"is of another shape than {format_.name} has ({type(error).__name__}); leave it out")]
+
+
+def _judged(rollout: Rollout | RolloutFormatError, mapping: ColumnMap | None) -> Rollout | RolloutFormatError:
+    if mapping is None or not isinstance(rollout, Rollout):
+        return rollout
+    try:
+        return mapping.judge(rollout)
+    except RolloutFormatError as error:
+        return error
+
+
+def absent_names(document: Parsed, reading: Reading, mapping: ColumnMap) -> list[str]:
+    """What a source names and nothing of this document has; nothing of one that holds no rollout."""
+    if isinstance(document, dict):
+        return mapping.absent_from(document)
+    absent = [set(mapping.absent_from(fields_of(rollout))) for rollout in reading if isinstance(rollout, Rollout)]
+    return sorted(set.intersection(*absent)) if absent else []
 
 
 def _no_rollout() -> RolloutFormatError:

@@ -82,6 +82,7 @@ def write_index(
             "n_label_conflicts": n_conflicts,
             "n_refused_by_tombstones": refused.height,
             "redacted": _count_redacted(places["redacted"]),
+            "absent": _absent_everywhere(places, files),
             "quarantine_reasons": dict(reasons.most_common(20)),
             "per_task": _per_task(index),
         },
@@ -102,6 +103,20 @@ def _count_redacted(counts: pl.Series) -> dict[str, int]:
     for text, n_records in counts.drop_nulls().value_counts().rows():
         total.update({rule: n * n_records for rule, n in json.loads(text).items()})
     return dict(sorted(total.items()))
+
+
+def _absent_everywhere(places: pl.DataFrame, files: Sequence[LandedFile]) -> list[dict[str, Any]]:
+    """By task and format of a source: what it names and no record of any of its files has."""
+    mapped = places.filter(pl.col("absent").is_not_null()).select("file", "absent").unique()
+    absent_of: dict[tuple[str, str, str], set[str]] = {}
+    for number, text in mapped.rows():
+        file = files[number]
+        names = set(json.loads(text))
+        key = (file.task, file.format, file.mapping.identity if file.mapping else "")
+        absent_of[key] = absent_of.get(key, names) & names
+    return [
+        {"task": task, "format": format_, "absent": sorted(names)} for (task, format_, _), names in absent_of.items() if names
+    ]
 
 
 def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:

@@ -216,8 +216,8 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
         raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, tasks)}")
     if source.format not in FORMATS:
         raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, FORMATS)}")
-    if (source.columns or source.outcome) and FORMATS[source.format].unit == "file":
-        raise SettingsError(f"{place} columns and outcome are for formats of records; {source.format} reads whole files")
+    if source.columns and FORMATS[source.format].unit == "file":
+        raise SettingsError(f"{place} columns are for formats of records; {source.format} reads whole files")
     if source.outcome:
         parse_outcome(source.outcome)
     try:

@@ -1,13 +1,16 @@
 """Columns of a table, or keys of a record, under the names that a format reads; and the outcome that a rule makes of one."""
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError, SettingsError
-from negtraj_dagster.schema import canonical_json, digest
+from negtraj_dagster.rollouts.records import parse_text
+from negtraj_dagster.schema import Rollout, canonical_json, digest
 
 RULE = re.compile(r"\s*(?P<key>[^\s<>=!]+)\s*(?P<operator>>=|<=|==|!=|>|<)\s*(?P<value>.+?)\s*\Z")
 ORDERS: Mapping[str, Callable[[float, float], bool]] = {">=": ge, "<=": le, ">": gt, "<": lt}
@@ -47,6 +50,18 @@ class ColumnMap:
             renamed["reward"] = self._judge(record)
         return renamed
 
+    def absent_from(self, record: dict[str, Any]) -> list[str]:
+        """What the source names and the record has not: columns, and the outcome's key."""
+        names = [theirs for _, theirs in self.columns]
+        if self.outcome is not None:
+            names.append(parse_outcome(self.outcome)[0])
+        return [name for name in names if _at(record, name) is None]
+
+    def judge(self, rollout: Rollout) -> Rollout:
+        """The rollout of a file that is read whole, with the outcome that the rule makes of its score, its answer or its other
+        fields (`extra`)."""
+        return rollout if self.outcome is None else replace(rollout, reward=self._judge(fields_of(rollout)))
+
     def _judge(self, record: dict[str, Any]) -> bool | None:
         assert self.outcome is not None
         key, operator, bound = parse_outcome(self.outcome)
@@ -62,6 +77,12 @@ class ColumnMap:
                 f"{key}: found {type(value).__name__}, expected a number, for outcome = {self.outcome!r}; mend the rule"
             )
         return ORDERS[operator](value, bound)
+
+
+def fields_of(rollout: Rollout) -> dict[str, Any]:
+    """What an outcome's rule may ask of a rollout."""
+    extra: dict[str, Any] = json.loads(rollout.extra) if rollout.extra else {}
+    return {**extra, **{name: value for name in ("reward", "score", "pred") if (value := getattr(rollout, name)) is not None}}
 
 
 def parse_outcome(rule: str) -> tuple[str, str, object]:
@@ -86,11 +107,14 @@ def parse_outcome(rule: str) -> tuple[str, str, object]:
 
 
 def _at(record: Mapping[str, Any], place: str) -> Any:
-    """The value at a key, or inside of objects where dots lead; None where there is none."""
+    """The value at a key, or inside of objects, or of JSON text of one, where dots lead; None where there is none."""
     if place in record:
         return record[place]
     value: Any = record
     for key in place.split("."):
+        if isinstance(value, str) and value[:1] == "{":
+            with contextlib.suppress(ValueError):
+                value = parse_text(value)
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]

@@ -17,7 +17,7 @@ from negtraj_dagster.conversations import CONVERSATION_SCHEMA, PIECE_SCHEMA, REC
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.rollouts.arrays import Slice
-from negtraj_dagster.rollouts.documents import iter_documents, parse_document, read_parsed, redact_document
+from negtraj_dagster.rollouts.documents import absent_names, iter_documents, parse_document, read_parsed, redact_document
 from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
@@ -201,12 +201,12 @@ def _read_records(
     new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     for key, (file, part) in new.items():
-        reading, counts = _read_document(file, part, redactor)
+        reading, counts, absent = _read_document(file, part, redactor)
         if file.has_recorded_questions:
             reading = [_asked(rollout) for rollout in reading]
         for number, rollout in enumerate(reading):
             redacted = canonical_json(counts) if counts and number == 0 else None
-            document_columns = {"record_key": key, "part": number, "redacted": redacted}
+            document_columns = {"record_key": key, "part": number, "redacted": redacted, "absent": absent}
             if isinstance(rollout, Rollout):
                 row, conversation = _row(rollout)
                 yield {**document_columns, "fault": "", **row}, conversation
@@ -214,16 +214,18 @@ def _read_records(
                 yield {**document_columns, "fault": str(rollout)}, {}
 
 
-def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int]]:
-    """What a document holds, and how many secrets each rule took out of it."""
+def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int], str | None]:
+    """What a document holds, how many secrets each rule took out of it, and what it lacks of what its source names, as JSON."""
     counts: dict[str, int] = {}
     document = parse_document(FORMATS[file.format], part.raw or b"", part.place)
     try:
         if redactor is not None:
             document, counts = redact_document(document, redactor)
     except RecursionError:
-        return [RolloutFormatError("nested too deeply")], {}
-    return read_parsed(FORMATS[file.format], file.task, document, file.mapping), counts
+        return [RolloutFormatError("nested too deeply")], {}, None
+    reading = read_parsed(FORMATS[file.format], file.task, document, file.mapping)
+    absent = canonical_json(absent_names(document, reading, file.mapping)) if file.mapping else None
+    return reading, counts, absent
 
 
 def _asked(rollout: Rollout | RolloutFormatError) -> Rollout | RolloutFormatError:

@@ -17,7 +17,7 @@ def with_recorded_question(rollout: Rollout) -> Rollout:
     Raises:
         RolloutFormatError: it brings no prompt, or one that asks nothing.
     """
-    if not any(turn["role"] == "user" and turn["content"].strip() for turn in rollout.prompt):
+    if not asks_something(rollout):
         raise RolloutFormatError(
             "no user turn before the agent's first one, expected one: this task's questions are the recorded prompts; record "
             "what the agent was asked, or give the task question files"
@@ -25,3 +25,8 @@ def with_recorded_question(rollout: Rollout) -> Rollout:
     group = rollout.group or rollout.question_id or None
     prompt = canonical_json([list(rollout.prompt), rollout.tools])
     return replace(rollout, question_id=digest("recorded question", group or "", prompt)[:ID_CHARS], group=group)
+
+
+def asks_something(rollout: Rollout) -> bool:
+    """Whether a user turn stands before the agent's first one."""
+    return any(turn["role"] == "user" and turn["content"].strip() for turn in rollout.prompt)

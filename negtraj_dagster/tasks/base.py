@@ -89,7 +89,9 @@ class Task(ABC):
 
     @property
     def allowed_actions(self) -> tuple[str, ...]:
-        """Names an agent may call, the terminal action included."""
+        """Names an agent may call, the terminal action included; empty where only the rollouts know."""
+        if not self.tools and (self.style == "native" or self.has_recorded_questions):
+            return ()
         return (*self.tools, self.terminal_action)
 
 

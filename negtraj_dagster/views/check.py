@@ -1,5 +1,7 @@
 """Reads one file as a run would and tells what came of it, without writing anything: `negtraj check`."""
 
+import contextlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +13,20 @@ from negtraj_dagster.printable import visible
 from negtraj_dagster.rollouts.arrays import Slice
 from negtraj_dagster.rollouts.documents import Parsed, iter_documents, parse_document, read_parsed
 from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
+from negtraj_dagster.rollouts.mapping import ColumnMap
+from negtraj_dagster.rollouts.recorded import asks_something
+from negtraj_dagster.rollouts.records import parse_text
 from negtraj_dagster.rollouts.walk import SUFFIXES, why_unlisted
-from negtraj_dagster.schema import Rollout
+from negtraj_dagster.schema import Rollout, Turn
 from negtraj_dagster.settings import Settings, did_you_mean
 from negtraj_dagster.tasks import Task, load_tasks
 
 DIGITS = re.compile(r"\d+")
 N_SHOWN_IDS = 3
+NO_OUTCOME = (
+    "No rollout says whether it succeeded, so none would be trained: give the source an `outcome` rule on one of its keys, the "
+    "task a `min_score`, or write labels into overrides.csv (docs/quality.md)."
+)
 UNITS = (("record",), ("object",), ("file",))
 
 
@@ -28,6 +37,9 @@ class FormatReading:
     Attributes:
         n_documents: how many records, or files that are read as one, it has.
         n_read: how many rollouts are in them.
+        n_asking_nothing: how many a task of recorded prompts would refuse: no user turn stands before the agent's first one.
+        n_bytes: the text of each rollout, in UTF-8.
+        last_calls: by the tool's name: how many rollouts end with a call of it.
         faults: the first record's place and fault of each kind, and how often the kind comes.
     """
 
@@ -39,6 +51,10 @@ class FormatReading:
     n_with_prompt: int = 0
     n_with_calls: int = 0
     n_with_tools: int = 0
+    n_with_reasoning: int = 0
+    n_asking_nothing: int = 0
+    n_bytes: list[int] = field(default_factory=list)
+    last_calls: Counter[str] = field(default_factory=Counter)
     golds: set[str] = field(default_factory=set)
     question_ids: set[str] = field(default_factory=set)
     faults: dict[str, tuple[str, str, int]] = field(default_factory=dict)
@@ -59,6 +75,10 @@ class FormatReading:
                 self.n_with_prompt += bool(rollout.prompt)
                 self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
                 self.n_with_tools += rollout.tools is not None
+                self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
+                self.n_asking_nothing += not asks_something(rollout)
+                self.n_bytes.append(len(f"{rollout.prompt_json or ''}{rollout.turns_json}{rollout.tools or ''}".encode()))
+                self.last_calls.update(call["name"] for call in _last_agent_turn(rollout).get("tool_calls", ()))
                 self.golds |= set() if rollout.gold is None else {rollout.gold}
                 self.question_ids |= {rollout.question_id} - {""}
             else:
@@ -71,18 +91,26 @@ class FormatReading:
         self.faults[kind] = (first_place, first_fault, n_before + 1)
 
 
+def _last_agent_turn(rollout: Rollout) -> Turn:
+    return next(turn for turn in reversed(rollout.turns) if turn["role"] == "assistant")
+
+
 @dataclass(frozen=True)
 class CheckedFile:
     """What a file holds.
 
     Attributes:
         readings: by each format, the one that reads most records first.
+        mapping: what the source would say of its columns and outcome.
+        chats_at: keys of the records that hold lists of messages, where no format reads them.
         known_ids: by task that has questions here: how many of the file's question ids are its own.
     """
 
     path: Path
     readings: tuple[FormatReading, ...]
     known_ids: Mapping[str, int]
+    mapping: ColumnMap | None = None
+    chats_at: tuple[str, ...] = ()
 
     @property
     def best(self) -> FormatReading:
@@ -91,41 +119,66 @@ class CheckedFile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether one format reads every record."""
-        return self.best.n_read > 0 and not self.best.faults
+        """Whether one format reads every record, and a task knows its questions or can take them from its prompts."""
+        has_questions = any(self.known_ids.values()) or not self.best.n_with_prompt or not self.best.n_asking_nothing
+        return self.best.n_read > 0 and not self.best.faults and has_questions
 
 
-def check_file(path: Path, settings: Settings, *, task: str | None = None) -> CheckedFile:
+def check_file(path: Path, settings: Settings, *, task: str | None = None, mapping: ColumnMap | None = None) -> CheckedFile:
     """Read every record of a file by every format.
 
     Args:
         path: is read only.
         settings: of the deployment, whose tasks may know the questions.
         task: whose questions to look in; None = every task's.
+        mapping: columns and outcome, as a source would have them.
 
     Raises:
         SettingsError: the file cannot be read, or there is no such task.
     """
     if not path.name.endswith(SUFFIXES):
         raise SettingsError(f"{path}: only {', '.join(SUFFIXES)} files are read; convert or rename it")
-    readings = {name: FormatReading(name) for name in FORMATS}
+    readings = {name: FormatReading(name) for name in FORMATS if not (mapping and mapping.columns) or _takes_columns(name)}
+    chats_at: Counter[str] = Counter()
     try:
         for units in UNITS:
-            formats = [format_ for format_ in FORMATS.values() if format_.unit in units]
+            formats = [FORMATS[name] for name in readings if FORMATS[name].unit in units]
             for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
                 document = _parse(formats[0], part)  # which is the same for all of a unit
+                if isinstance(document, dict):
+                    chats_at.update(_keys_of_chats(document))
                 for format_ in formats:
-                    readings[format_.name].take(part.place, read_parsed(format_, "task", document))
+                    readings[format_.name].take(part.place, read_parsed(format_, "task", document, mapping))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=_rank))
-    return CheckedFile(path, ranked, _known_ids(ranked[0].question_ids, settings, task))
+    keys = () if ranked[0].n_read else tuple(key for key, _ in chats_at.most_common(N_SHOWN_IDS) if key != "messages")
+    return CheckedFile(path, ranked, _known_ids(ranked[0].question_ids, settings, task), mapping, keys)
 
 
-def _rank(reading: FormatReading) -> tuple[bool, int, int]:
-    """Sorts the format that reads most, and of equal ones the one that finds most outcomes, to the front."""
+def _rank(reading: FormatReading) -> tuple[bool, int, int, bool]:
+    """Sorts the format that reads most, and of equal ones the one that finds most outcomes, to the front; where none reads
+    anything, `openai`, and then other formats of records."""
     n_outcomes = reading.rewards[True] + reading.rewards[False]
-    return not reading.n_read, reading.n_refused - reading.n_read, -n_outcomes
+    if not reading.n_read:
+        return True, reading.name != "openai", 0, not _takes_columns(reading.name)
+    return False, reading.n_refused - reading.n_read, -n_outcomes, False
+
+
+def _takes_columns(name: str) -> bool:
+    return FORMATS[name].unit != "file"
+
+
+def _keys_of_chats(record: Mapping[str, object], place: str = "") -> Iterator[str]:
+    """Keys, dots into objects, under which a list of messages stands, or JSON text of one."""
+    for key, value in record.items():
+        if isinstance(value, str) and value[:1] in ("[", "{") and "role" in value:
+            with contextlib.suppress(ValueError):
+                value = parse_text(value)
+        if isinstance(value, dict) and not place:
+            yield from _keys_of_chats(value, f"{key}.")
+        elif isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
+            yield f"{place}{key}"
 
 
 def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
@@ -169,6 +222,10 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         for reading in checked.readings:
             for place, fault, _ in list(reading.faults.values())[:1]:
                 yield f"  {reading.name}: {visible(place)}: {visible(fault)}"
+        yield "docs/rollout_formats.md has the formats' keys."
+        for key in checked.chats_at:
+            command = f"negtraj check {checked.path} --columns messages={visible(key)}"
+            yield f"\nA list of messages stands under {visible(key)}: try `{command}`."
     elif best.faults:
         yield f"\nNot read as {best.name}, the first of each kind:"
         for place, fault, count in sorted(best.faults.values(), key=lambda kind: -kind[2]):
@@ -177,6 +234,8 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         yield ""
         right, wrong, unknown = (best.rewards[reward] for reward in (True, False, None))
         yield f"Outcomes: {right:,} right, {wrong:,} wrong, {unknown:,} not recorded."
+        if not right + wrong:
+            yield NO_OUTCOME
         yield from _question_lines(checked)
         owner = task or _owner(checked) or "TASK"
         yield f"\nTo have it read: copy it to landing/{owner}/{best.name}/ of NEGTRAJ_HOME, or write into negtraj.toml:\n"
@@ -184,8 +243,7 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         yield f'    task = "{owner}"'
         yield f'    format = "{best.name}"'
         yield f'    path = "{checked.path.resolve().parent}"'
-    else:
-        yield "\ndocs/rollout_formats.md has the formats' keys."
+        yield from (f"    {line}" for line in mapping_lines(checked.mapping))
 
 
 def _question_lines(checked: CheckedFile) -> Iterator[str]:
@@ -193,17 +251,31 @@ def _question_lines(checked: CheckedFile) -> Iterator[str]:
     for name, n_known in checked.known_ids.items():
         if n_known or (n_ids and len(checked.known_ids) == 1):
             yield f"Questions: {n_known:,} of {n_ids:,} ids are questions of {name}."
-    if not any(checked.known_ids.values()) and checked.best.n_with_prompt == checked.best.n_read:
+    if not any(checked.known_ids.values()) and checked.best.n_with_prompt and checked.best.n_asking_nothing:
+        yield (
+            f"Questions: {checked.best.n_asking_nothing:,} of {checked.best.n_read:,} rollouts have no user turn before the "
+            "agent's first one: a task of recorded prompts refuses them."
+        )
+    elif not any(checked.known_ids.values()) and checked.best.n_with_prompt == checked.best.n_read:
         yield (
             'Questions: every rollout brings its prompt, so a task of `kind = "recorded"` needs no question file: '
             f"`negtraj init-task NAME --from {checked.path}` writes it."
         )
     elif not any(checked.known_ids.values()):
         shown = ", ".join(repr(visible(identifier)) for identifier in sorted(checked.best.question_ids)[:N_SHOWN_IDS])
+        ids = f"these ids ({shown}, …)" if shown else "them, for they name no question"
         yield (
-            f"Questions: no task here knows these ids ({shown}, …): rollouts of unknown questions are dropped. Declare the "
+            f"Questions: no task here knows {ids}: rollouts of unknown questions are dropped. Declare the "
             "task, with its question files, as [tasks.NAME] in negtraj.toml."
         )
+
+
+def mapping_lines(mapping: ColumnMap | None) -> Iterator[str]:
+    """What a source says of its columns and outcome, as TOML."""
+    if mapping and mapping.columns:
+        yield "columns = {" + ", ".join(f"{ours} = {json.dumps(theirs)}" for ours, theirs in mapping.columns) + "}"
+    if mapping and mapping.outcome:
+        yield f"outcome = {json.dumps(mapping.outcome)}"
 
 
 def _owner(checked: CheckedFile) -> str | None:

@@ -193,8 +193,8 @@ def test_bounds_are_characters_not_bytes() -> None:
         ({"tool_calls": [{**SEARCH, "name": ""}]}, "messages[0].tool_calls[0].name: found str"),
         ({"tool_calls": [{**SEARCH, "id": 3.5}]}, "messages[0].tool_calls[0].id: found float"),
         (
-            {"tool_calls": [{"function": SEARCH, "index": 1}]},
-            "messages[0].tool_calls[0].index: found int, expected the call's place in the list, 0",
+            {"tool_calls": [{"function": SEARCH, "index": 1}, {"function": SEARCH, "index": 0}]},
+            "messages[0].tool_calls[1].index: found int, expected a whole number above 1",
         ),
         ({"tool_calls": [{"function": SEARCH, "type": "custom"}]}, "messages[0].tool_calls[0].type: found "),
         ({"tool_calls": [{"function": {**SEARCH, "id": "1"}}]}, "messages[0].tool_calls[0].function: unknown keys ['id']"),

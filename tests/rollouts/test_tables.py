@@ -3,6 +3,7 @@
 import csv
 import datetime
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from negtraj_dagster.errors import SettingsError
+from negtraj_dagster.rollouts.documents import TABLE_BYTES, TABLE_ROWS, rows_at_a_time
 from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
 from negtraj_dagster.rollouts.read import read_landed_files
 from negtraj_dagster.settings import RolloutSource, Settings, TaskSettings
@@ -138,3 +140,68 @@ def test_a_mapping_takes_what_stands_inside_of_objects_and_leaves_the_rest() -> 
         "reward": True,
     }
     assert ColumnMap(outcome="gone >= 1").apply({"a": 1})["reward"] is None
+
+
+def test_what_a_source_names_and_no_record_has_fails_the_check_of_landing(tmp_path: Path, settings: Settings) -> None:
+    rows = [row(number) for number in range(3)]
+    raw = read(settings, tmp_path / "t", rows, columns={**COLUMNS, "score": "raiting"}, outcome="sucess == true")
+    assert raw.details["absent"] == [{"task": "repairs", "format": "openai", "absent": ["raiting", "sucess"]}]
+    again = read(settings, tmp_path / "t", rows, columns={**COLUMNS, "score": "raiting"}, outcome="sucess == true")
+    assert (again.work["records_read"], again.details["absent"]) == (0, raw.details["absent"])
+    mended = read(settings, tmp_path / "t", rows, columns={**COLUMNS, "score": "rating"})
+    assert mended.details["absent"] == []
+
+
+def test_a_column_that_some_records_have_is_no_fault(tmp_path: Path, settings: Settings) -> None:
+    rows = [row(0), {**row(1), "rating": None}]
+    raw = read(settings, tmp_path / "t", rows, columns={**COLUMNS, "score": "rating"})
+    assert (raw.details["absent"], rollouts(raw)["score"].to_list()) == ([], [0.0, None])
+
+
+def test_dots_lead_into_json_text_of_an_object(tmp_path: Path, settings: Settings) -> None:
+    rows = [{"input": json.dumps({"messages": row(0)["trajectory"]}), "resolved": True}]
+    raw = read(settings, tmp_path / "t", rows, columns={"messages": "input.messages"})
+    assert rollouts(raw)["reward"].to_list() == [True]
+
+
+def test_a_csv_file_with_a_column_twice_is_refused_by_name(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / "a.csv").write_text("messages,ok,ok\n[],1,0\n")
+    own = RolloutSource(task="repairs", format="openai", path=folder)
+    task = TaskSettings(kind="recorded", score="recorded")
+    settings = settings.model_copy(update={"sources": {"own": own}, "tasks": {"repairs": task}})
+    raw = read_landed_files(Store(settings.home), settings)
+    assert raw.details["quarantine_reasons"] == {"columns ['ok'] stand twice in the first line; rename one of each": 1}
+    assert raw.details["n_unread_bytes"] == (folder / "a.csv").stat().st_size
+
+
+def test_rows_of_a_table_are_decoded_few_at_a_time_where_they_are_large(tmp_path: Path) -> None:
+    sizes = {"small": 100, "large": 4_000_000}
+    n_rows = {}
+    for name, size in sizes.items():
+        path = tmp_path / f"{name}.parquet"
+        random_texts = [random.Random(number).randbytes(size // 2).hex() for number in range(4)]
+        pq.write_table(pa.table({"text": random_texts}), path)
+        n_rows[name] = rows_at_a_time(pq.read_metadata(path))
+    assert n_rows["small"] == TABLE_ROWS
+    assert n_rows["large"] <= TABLE_BYTES / sizes["large"] * 2
+    assert n_rows["large"] < TABLE_ROWS
+
+
+def test_a_session_is_judged_by_a_rule_on_what_it_holds(tmp_path: Path, settings: Settings) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    for number, score in enumerate((0.9, 0.2)):
+        lines = [
+            {"type": "session", "id": f"s{number}", "rating": score},
+            {"type": "message", "id": "1", "message": {"role": "user", "content": "q"}},
+            {"type": "message", "id": "2", "parentId": "1", "message": {"role": "assistant", "content": "a"}},
+        ]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in lines))
+    own = RolloutSource(task="repairs", format="session_trace", path=folder, outcome="header.rating >= 0.5")
+    task = TaskSettings(kind="recorded", score="recorded")
+    settings = settings.model_copy(update={"sources": {"own": own}, "tasks": {"repairs": task}})
+    raw = read_landed_files(Store(settings.home), settings)
+    assert raw.details["absent"] == []
+    assert rollouts(raw).sort("session")["reward"].to_list() == [True, False]

@@ -2,13 +2,14 @@
 
 import gzip
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from negtraj_dagster import cli, exit_codes
 from negtraj_dagster.settings import Settings, load_settings
-from negtraj_dagster.tasks import EMBEDDED
+from negtraj_dagster.tasks import EMBEDDED, load_tasks
 from negtraj_dagster.views.check import check_file
 from tests.rollouts.test_read import line
 
@@ -114,3 +115,77 @@ def test_the_real_nat_file_is_read_but_for_its_empty_records(nat_dir: Path, sett
     checked = check_file(nat_dir / "strategyqa" / "strategyqa_gpt-3.5_positive.json", settings)
     assert (checked.best.name, checked.best.n_read, checked.best.n_documents) == ("nat", 1070, 1070)
     assert checked.best.rewards[True] == 1070
+
+
+def chat(n_words: int = 1, **more: object) -> dict[str, object]:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a " * n_words}]
+    return {"traj": turns, "meta": json.dumps({"score": 0.9}), **more}
+
+
+def test_chats_under_another_key_are_found_and_read_by_columns(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path, json.dumps(chat())))
+    assert cli.main(["check", path]) == exit_codes.FAILED
+    assert f"try `negtraj check {path} --columns messages=traj`" in capsys.readouterr().out
+    assert cli.main(["check", path, "--columns", "messages=traj", "--outcome", "meta.score >= 0.5"]) == exit_codes.SUCCESS
+    printed = capsys.readouterr().out
+    assert "Outcomes: 1 right, 0 wrong, 0 not recorded." in printed
+    assert 'columns = {messages = "traj"}' in printed
+    assert 'outcome = "meta.score >= 0.5"' in printed
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write(tmp_path, json.dumps(chat())))
+    assert cli.main(["check", path, "--columns", "messages=meta.messages"]) == exit_codes.FAILED
+    assert "(and no 'meta.messages', which columns or outcome of the source names)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pair", ["messages", "=x", "messages="])
+def test_a_pair_of_columns_that_is_none_is_refused(
+    tmp_path: Path, home: Path, pair: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(write(tmp_path, "{}")), "--columns", pair]) == exit_codes.FAILED
+    assert f"--columns {pair}: expected a key of the format" in capsys.readouterr().err
+
+
+def test_rollouts_that_a_run_would_refuse_fail_the_check(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]
+    assert cli.main(["check", str(write(tmp_path, json.dumps({"messages": turns})))]) == exit_codes.FAILED
+    assert "1 of 1 rollouts have no user turn before the agent's first one" in capsys.readouterr().out
+
+
+def test_what_says_no_outcome_is_told_before_anything_runs(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path, json.dumps(chat())))
+    assert cli.main(["init-task", "own", "--from", path, "--columns", "messages=traj"]) == exit_codes.SUCCESS
+    printed = capsys.readouterr().out
+    assert "No rollout says whether it succeeded" in printed
+    assert "overrides.csv" in printed
+    source = load_settings().sources["own"]
+    assert (source.columns, source.outcome) == ({"messages": "traj"}, None)
+
+
+@pytest.mark.parametrize(("n_words", "max_tokens", "is_cut"), [(100, 512, False), (1200, 4096, False), (9000, 8192, True)])
+def test_recipes_are_written_for_rollouts_of_this_length(
+    tmp_path: Path, home: Path, n_words: int, max_tokens: int, is_cut: bool
+) -> None:
+    path = str(write(tmp_path, json.dumps(chat(n_words, reward=True))))
+    assert cli.main(["init-task", "own", "--from", path, "--columns", "messages=traj"]) == exit_codes.SUCCESS
+    recipe = tomllib.loads((home / "recipes" / "own_nat.toml").read_text())
+    assert recipe["shards"]["max_tokens"] == max_tokens
+    assert ("over_length" in recipe["shards"]) == is_cut
+
+
+def test_the_call_that_ends_most_rollouts_ends_the_tasks_episodes(tmp_path: Path, home: Path) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "submit", "arguments": "{}"}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    path = str(write(tmp_path, json.dumps({"messages": turns, "reward": True})))
+    assert cli.main(["init-task", "own", "--from", path]) == exit_codes.SUCCESS
+    task = load_tasks(load_settings())["own"]
+    assert (task.terminal_action, task.allowed_actions) == ("submit", ())
+    recipe = tomllib.loads((home / "recipes" / "own_nat.toml").read_text())
+    assert "reasoning" not in recipe["shards"]

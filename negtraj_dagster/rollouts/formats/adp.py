@@ -14,6 +14,8 @@ from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.schema import Rollout, Turn
 
 KINDS = ("text_observation", "code_action", "api_action", "message_action")
+AGENT = ("agent", "assistant")
+"""Sources of text that is the agent's own, though it stands as an observation."""
 KEYS = {"schema_version", "id", "content"}
 ITEM_KEYS = {
     "class_",
@@ -69,6 +71,8 @@ def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
     kind = require(item, "class_", str, at=at)
     if kind not in KINDS:
         raise refusal(f"{at}.class_", kind, f"one of {', '.join(KINDS)}", "pages and images are unsupported")
+    if kind == "text_observation" and item.get("source") in AGENT:
+        return read_message({"role": "assistant", "content": require(item, "content", str, at=at)}, at)
     if kind == "text_observation":
         return _observation(item, at, follows_call=follows_call)
     description = optional_text(item, "description", at=at) or ""

@@ -9,6 +9,7 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, as_context, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import optional, optional_reward, optional_text, require
+from negtraj_dagster.rollouts.formats.openai import refuse_media
 from negtraj_dagster.rollouts.formats.speakers import read_speakers
 from negtraj_dagster.rollouts.formats.tool_calls import read_tools
 from negtraj_dagster.schema import Rollout, Turn
@@ -16,8 +17,22 @@ from negtraj_dagster.schema import Rollout, Turn
 TURNS = ("conversations", "messages")
 OUTCOMES = ("kto_tag", "label")
 SIDES = (("chosen", True), ("rejected", False))
-KEYS = {*TURNS, *OUTCOMES, "system", "tools", "chosen", "rejected", "rejected_response", "question_id", "id", "source"}
-UNSUPPORTED = ("images", "videos", "audios")
+KEYS = {
+    *TURNS,
+    *OUTCOMES,
+    "chosen_messages",
+    "rejected_messages",
+    "system",
+    "tools",
+    "chosen",
+    "rejected",
+    "rejected_response",
+    "question_id",
+    "id",
+    "source",
+}
+WHOLE_SIDES = {"chosen_messages": True, "rejected_messages": False}
+"""Pairs in which each side is a conversation of its own."""
 
 
 def read_record(task: str, record: dict[str, Any]) -> Reading:
@@ -26,8 +41,9 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     Raises:
         RolloutFormatError: images, sound or video, no turns, or turns of another shape.
     """
-    if medium := next((key for key in UNSUPPORTED if record.get(key)), None):
-        raise RolloutFormatError(f"{medium}: found values, expected none; images, sound and video are unsupported")
+    refuse_media(record)
+    if any(record.get(key) is not None for key in WHOLE_SIDES):
+        return [_whole_side(task, record, key, reward) for key, reward in WHOLE_SIDES.items()]
     name = next((key for key in TURNS if key in record), TURNS[0])
     turns, unread = read_speakers(require(record, name, list), name)
     if system := optional_text(record, "system"):
@@ -42,6 +58,15 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     rewards = [reward for key in OUTCOMES if (reward := optional_reward(record, key)) is not None]
     prompt, answers = split_prompt(turns, name)
     return [_rollout(task, record, prompt, answers, unread, rewards[0] if rewards else None)]
+
+
+def _whole_side(task: str, record: dict[str, Any], key: str, reward: bool) -> Rollout | RolloutFormatError:
+    try:
+        turns, unread = read_speakers(require(record, key, list), key)
+        prompt, answers = split_prompt(turns, key)
+        return _rollout(task, record, prompt, answers, unread, reward)
+    except RolloutFormatError as error:
+        return error
 
 
 def _last_answer(turns: list[Turn]) -> int:

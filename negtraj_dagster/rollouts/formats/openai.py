@@ -11,6 +11,7 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import (
+    NOTHING,
     check,
     described,
     optional,
@@ -21,7 +22,7 @@ from negtraj_dagster.rollouts.formats.fields import (
     require,
 )
 from negtraj_dagster.rollouts.formats.messages import MESSAGE_KEYS, read_message
-from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.rollouts.formats.tool_calls import OPENAI_KEYS, OUR_KEYS, read_tools
 from negtraj_dagster.rollouts.records import key_name, parse_text
 from negtraj_dagster.schema import Rollout, Turn
 
@@ -39,6 +40,8 @@ PLAIN_KEYS = {"role", "content", "tool_calls"}
 """Of a message that is a turn as it stands, as most are."""
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
+MEDIA = ("images", "audios", "videos", "image", "audio", "video")
+"""Keys beside the messages that hold what their marks stand for."""
 UNSUPPORTED = ("image_url", "image", "input_image", "input_audio", "audio", "file", "video")
 
 
@@ -48,6 +51,7 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     Raises:
         RolloutFormatError: no messages, one of another shape, images or sound, a misspelled key, or an evaluation episode.
     """
+    refuse_media(record)
     extra = _extra(record)
     if optional(record, "is_evaluation", bool):
         raise RolloutFormatError("an evaluation episode must not enter training (is_evaluation = true)")
@@ -83,6 +87,16 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     return [rollout]
 
 
+def refuse_media(record: dict[str, Any]) -> None:
+    """Nothing of what the agent saw is left out unsaid.
+
+    Raises:
+        RolloutFormatError: images, sound or video stand beside the messages.
+    """
+    if medium := next((key for key in MEDIA if record.get(key)), None):
+        raise RolloutFormatError(f"{medium}: found values, expected none; images, sound and video are unsupported")
+
+
 def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str, Any]]:
     """Turns of chat completions messages, and what of each message has no place in a turn, by its number.
 
@@ -99,7 +113,9 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
 
 
 def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
-    if message.keys() <= PLAIN_KEYS and type(message.get("content")) is str and message.get("role") in PLAIN_ROLES:
+    calls, unread_of_calls = _readable_calls(message.get("tool_calls"))
+    is_text = type(message.get("content")) is str
+    if is_text and not unread_of_calls and message.keys() <= PLAIN_KEYS and message.get("role") in PLAIN_ROLES:
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     role = ROLES.get(str(message.get("role")), message.get("role"))
@@ -109,6 +125,10 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     for key in WEIGHTS:
         if (weight := message.pop(key, None)) is not None and message.get("loss") in (None, True):
             message["loss"] = weight
+    if unread_of_calls:
+        message["tool_calls"] = calls
+    if role == "tool" and not message.get("tool_call_id") and _is_one_id(message.get("tool_call_ids")):
+        message["tool_call_id"] = message.pop("tool_call_ids")[0]
     if role != "tool":
         message.pop("name", None)
         message.pop("tool_call_id", None)
@@ -116,7 +136,28 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     if role == "assistant" and kept_fields["content"] is None and not kept_fields.get("tool_calls"):
         kept_fields["content"] = ""
     rest = {key: value for key, value in message.items() if key not in MESSAGE_KEYS and value not in ("", [], {})}
+    if unread_of_calls:
+        rest["tool_calls"] = unread_of_calls
     return read_message(kept_fields, place), rest
+
+
+def _readable_calls(value: object) -> tuple[Any, dict[str, Any]]:
+    """The calls without keys of which nothing is known here, and those, by the call's number."""
+    if not isinstance(value, list):
+        return value, {}
+    unread = {}
+    calls: list[object] = []
+    for number, call in enumerate(value):
+        known = OPENAI_KEYS if isinstance(call, dict) and "function" in call else OUR_KEYS
+        if isinstance(call, dict) and (rest := {key: field for key, field in call.items() if key not in known}):
+            unread[str(number)] = rest
+            call = {key: field for key, field in call.items() if key in known}
+        calls.append(call)
+    return calls, {number: rest for number, rest in unread.items() if any(field not in NOTHING for field in rest.values())}
+
+
+def _is_one_id(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 1 and isinstance(value[0], str)
 
 
 def read_content(value: object, place: str) -> str | None:
@@ -138,7 +179,7 @@ def read_content(value: object, place: str) -> str | None:
         if kind not in TEXT_PARTS:
             kind_words = f"of type {kind}" if kind in UNSUPPORTED else "of another type"
             raise RolloutFormatError(f"{at}: found a part {kind_words}, expected text; images, sound and files are unsupported")
-        texts.append(require(part, "text", str, at=at))
+        texts.append(require(part, "content" if "content" in part and "text" not in part else "text", str, at=at))
     return "".join(texts)
 
 

@@ -46,14 +46,15 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
             raise RolloutFormatError(
                 f"{at}.tool_calls: found calls, expected them as turns of their own; such messages are `openai`'s"
             )
-        content = _content(message.get(content_key), f"{at}.{content_key}")
+        content, thought, calls = _parts(message.get(content_key), f"{at}.{content_key}")
         weight = _weight(message)
         if speaker in CALLS:
             _add_calls(turns, content, weight, at)
         elif speaker in ROLE_OF:
             role = ROLE_OF[speaker]
             loss = {} if weight is None or (role != "assistant" and not weight) else {"loss": weight}
-            turns.append(read_message({"role": role, "content": content, **loss}, at))
+            said = {"reasoning": thought, "tool_calls": calls}
+            turns.append(read_message({"role": role, "content": content, **said, **loss}, at))
         else:
             raise refusal(f"{at}.{speaker_key}", speaker, f"one of {', '.join([*ROLE_OF, *CALLS])}")
         if rest := {key: field_value for key, field_value in message.items() if key not in KEYS and field_value not in NOTHING}:
@@ -69,12 +70,27 @@ def _weight(message: dict[str, Any]) -> object:
     return next((weight for weight in weights if weight is not True), weights[0] if weights else None)
 
 
+def _parts(value: object, place: str) -> tuple[str, str, list[dict[str, Any]]]:
+    """Text, reasoning and calls of a message: its content is text, or parts `{"type": …, "value": …}`."""
+    if not isinstance(value, list):
+        return _content(value, place), "", []
+    thoughts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    texts: list[object] = []
+    for index, part in enumerate(value):
+        kind, at = part.get("type") if isinstance(part, dict) else None, f"{place}[{index}]"
+        if kind == "reasoning":
+            thoughts.append(require(part, "value", str, at=at))
+        elif kind in CALLS:
+            calls += _calls(require(part, "value", str, at=at), at)
+        elif isinstance(part, dict) and "value" in part and "text" not in part:
+            texts.append({**part, "text": part["value"]})
+        else:
+            texts.append(part)
+    return _content(texts, place), "\n\n".join(thoughts), calls
+
+
 def _content(value: object, place: str) -> str:
-    if isinstance(value, list):  # {"type": "text", "value": …} in LLaMA-Factory's own spelling
-        value = [
-            {**part, "text": part["value"]} if isinstance(part, dict) and "value" in part and "text" not in part else part
-            for part in value
-        ]
     text = read_content(value, place) or ""
     if "<image>" in text or "<audio>" in text or "<video>" in text:
         raise RolloutFormatError(f"{place}: found a mark of an image, sound or video, expected text; they are unsupported")
@@ -82,11 +98,7 @@ def _content(value: object, place: str) -> str:
 
 
 def _add_calls(turns: list[Turn], content: str, weight: object, at: str) -> None:
-    try:
-        value = parse_text(content)
-    except ValueError as error:
-        raise RolloutFormatError(f"{at}: {error}, expected JSON text of a call with name and arguments") from error
-    calls = [_call(call, at) for call in (value if isinstance(value, list) else [value])]
+    calls = _calls(content, at)
     message: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": calls}
     if weight is not None:
         message["loss"] = weight
@@ -94,6 +106,14 @@ def _add_calls(turns: list[Turn], content: str, weight: object, at: str) -> None
         turn_before: dict[str, Any] = dict(turns.pop())
         message = {**turn_before, "tool_calls": [*turn_before.get("tool_calls", []), *calls]}
     turns.append(read_message(message, at))
+
+
+def _calls(text: str, at: str) -> list[dict[str, Any]]:
+    try:
+        value = parse_text(text)
+    except ValueError as error:
+        raise RolloutFormatError(f"{at}: {error}, expected JSON text of a call with name and arguments") from error
+    return [_call(call, at) for call in (value if isinstance(value, list) else [value])]
 
 
 def _is_alike(first: object, second: object) -> bool:

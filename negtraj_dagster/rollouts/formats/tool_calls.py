@@ -10,7 +10,7 @@ from negtraj_dagster.schema import ToolCall
 
 OUR_KEYS = frozenset({"id", "name", "arguments"})
 OPENAI_KEYS = frozenset({"id", "type", "function", "index"})
-"""`index` is the call's place among the turn's calls, as streams number them."""
+"""`index` is the call's place in the answer, as streams number its parts."""
 FUNCTION_KEYS = frozenset({"name", "arguments"})
 NO_ARGUMENTS = ("", "null")
 """What servers write for a call without arguments; such a call is kept with `{}`, which every template writes alike."""
@@ -25,7 +25,21 @@ def read_tool_calls(value: object, place: str) -> list[ToolCall]:
     if value is None:
         return []
     calls = check(value, place, list, "write a list of calls, or leave the key out")
-    return [_call(call, index, f"{place}[{index}]") for index, call in enumerate(calls)]
+    tool_calls = [_call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
+    _check_order(calls, place)
+    return tool_calls
+
+
+def _check_order(calls: list[dict[str, Any]], place: str) -> None:
+    """Calls stand as their `index` orders them; some servers count other parts of the answer, too, and begin above 0."""
+    last = -1
+    for number, call in enumerate(calls):
+        index = call.get("index")
+        if index is None:
+            continue
+        if type(index) is not int or index <= last:
+            raise refusal(f"{place}[{number}].index", index, f"a whole number above {last}", "put the calls in order")
+        last = index
 
 
 def read_tools(value: object, place: str) -> str | None:
@@ -53,11 +67,9 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _call(value: object, index: int, place: str) -> ToolCall:
+def _call(value: object, place: str) -> ToolCall:
     call = check(value, place, dict, "write {name, arguments}")
     refuse_unknown_keys(call, OPENAI_KEYS if "function" in call else OUR_KEYS, place)
-    if call.get("index") not in (None, index):
-        raise refusal(f"{place}.index", call["index"], f"the call's place in the list, {index}", "put the calls in order")
     function, at = _function(call, place) if "function" in call else (call, place)
     name = require(function, "name", str, at=at, remedy="name the tool that was called")
     if not name:

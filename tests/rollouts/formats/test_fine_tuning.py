@@ -230,3 +230,56 @@ def test_a_record_that_no_reader_foresaw_is_refused_and_stops_nothing() -> None:
     rollout, error = read_document(FORMATS["fireact"], "t", json.dumps({"1": good, "2": {"reward": True}}).encode(), "file")
     assert isinstance(rollout, Rollout)
     assert "2: key 'traj' is missing" in str(error)
+
+
+def test_parts_of_a_message_are_text_reasoning_and_calls() -> None:
+    call = json.dumps({"name": "look", "arguments": {"at": "x"}})
+    content = [{"type": "reasoning", "value": "Hm."}, {"type": "tool_call", "value": call}, {"type": "text", "value": "Look."}]
+    messages = [
+        {"role": "user", "content": [{"type": "text", "value": "q"}], "loss_weight": 0.0},
+        {"role": "assistant", "content": content, "loss_weight": 1.0},
+    ]
+    (rollout,) = read("llamafactory", {"messages": messages})
+    (turn,) = rollout.turns
+    assert (turn["content"], turn["reasoning"]) == ("Look.", "Hm.")
+    assert turn["tool_calls"] == [{"name": "look", "arguments": '{"at": "x"}'}]
+
+
+def test_a_pair_of_whole_conversations_is_two_rollouts() -> None:
+    def turns(answer: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+
+    rollouts = read("llamafactory", {"chosen_messages": turns("good"), "rejected_messages": turns("bad")})
+    assert [(rollout.reward, rollout.turns[0]["content"]) for rollout in rollouts] == [(True, "good"), (False, "bad")]
+
+
+@pytest.mark.parametrize("key", ["images", "videos", "audios"])
+def test_media_beside_messages_are_refused_by_every_format_of_messages(key: str) -> None:
+    messages = [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}]
+    for name in ("openai", "llamafactory"):
+        assert (
+            fault(name, {"messages": messages, key: ["a.jpg"]})
+            == f"{key}: found values, expected none; images, sound and video are unsupported"
+        )
+
+
+def test_an_observation_whose_source_is_the_agent_is_the_agents() -> None:
+    observed = {"class_": "text_observation", "content": "Go.", "source": "user"}
+    said = {"class_": "text_observation", "content": "Ready.", "source": "agent"}
+    (rollout,) = read("adp", {"id": "a", "content": [observed, said]})
+    assert ([turn["content"] for turn in rollout.prompt], trained(rollout)) == (["Go."], ["Ready."])
+
+
+def test_keys_of_calls_and_ids_of_results_that_other_tools_write_are_kept() -> None:
+    call = {"id": "c", "name": "look", "arguments": {}, "requestor": "assistant"}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [{"index": 1, "id": "c", "function": {"name": "look"}}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "x", "tool_call_ids": ["c"]},
+        {"role": "assistant", "content": [{"type": "text", "content": "Done."}]},
+    ]
+    (rollout,) = read("openai", {"messages": messages})
+    assert rollout.turns[2]["tool_call_id"] == "c"
+    assert rollout.turns[-1]["content"] == "Done."
+    assert json.loads(rollout.extra or "")["messages"]["2"]["tool_calls"] == {"0": {"requestor": "assistant"}}
