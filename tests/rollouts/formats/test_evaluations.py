@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
@@ -30,10 +32,88 @@ def test_an_inspect_log_has_a_rollout_a_sample_and_names_the_sample_that_has_non
     assert str(error).startswith("samples[1]: messages: none of 1 turns")
 
 
-def test_scorers_that_disagree_leave_the_outcome_open() -> None:
-    sample = {"id": 1, "messages": [ASKED, ANSWERED], "scores": {"one": {"value": "C"}, "other": {"value": 0.0}}}
-    (rollout,) = read("inspect", {"eval": {}, "samples": [sample]})
-    assert (rollout.reward, rollout.score) == (None, 0.0)
+@pytest.mark.parametrize(
+    ("values", "outcome"),
+    [
+        (["C"], (True, 1.0)),
+        (["N"], (False, 0.0)),
+        (["P"], (None, 0.5)),
+        ([0.8], (None, 0.8)),
+        (["C", 1, True], (True, 1.0)),
+        (["C", "I"], (None, None)),
+        (["C", 0.0], (None, 0.0)),
+        ([0.8, "C", 6], (None, None)),
+        (["C", {"part": 1}], (None, None)),
+        (["excellent"], (None, None)),
+        ([], (None, None)),
+    ],
+    ids=str,
+)
+def test_the_outcome_is_what_all_scorers_agree_on(values: list[object], outcome: tuple[object, object]) -> None:
+    scores = {f"scorer {n}": {"value": value} for n, value in enumerate(values)}
+    (rollout,) = read("inspect", {"eval": {}, "samples": [{"id": 1, "messages": [ASKED, ANSWERED], "scores": scores}]})
+    assert (rollout.reward, rollout.score) == outcome
+    assert json.loads(rollout.extra or "{}").get("scores", {}) == scores
+
+
+def sample_of(*messages: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"eval": {"task": "t"}, "samples": [{"id": 1, "messages": [ASKED, *messages], **more}]}
+
+
+def test_encrypted_reasoning_is_left_out_and_a_summary_stands_in_its_place() -> None:
+    def thinking(**part: object) -> dict[str, Any]:
+        return {"role": "assistant", "content": [{"type": "reasoning", **part}, {"type": "text", "text": "x"}]}
+
+    parts = (
+        thinking(reasoning="Hm.", redacted=False),
+        thinking(reasoning="gAAAA", redacted=True),
+        thinking(reasoning="gAAAA", redacted=True, summary="So."),
+    )
+    (rollout,) = read("inspect", sample_of(*parts))
+    assert [turn.get("reasoning") for turn in rollout.turns] == ["Hm.", None, "So."]
+
+
+SCHEMA = {"description": "d", "parameters": {"type": "object", "properties": {}}}
+
+
+def offer(*names: str) -> dict[str, Any]:
+    return {"event": "model", "tools": [{"name": name, **SCHEMA} for name in names]}
+
+
+@pytest.mark.parametrize(
+    ("events", "names"),
+    [
+        ([offer("a"), {"event": "tool"}, offer("a"), offer()], ["a"]),
+        ([offer("b"), offer("a", "b"), offer("a")], ["a", "b"]),
+        ([offer("b"), offer("c")], None),
+        ([offer()], None),
+        (None, None),
+    ],
+    ids=["one offer, and a grader without tools", "the first with what was called", "none has it", "none", "no events"],
+)
+def test_the_tools_are_what_the_models_calls_were_offered(events: object, names: list[str] | None) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "function": "a", "arguments": {}}]}
+    (rollout,) = read("inspect", sample_of(call, events=events))
+    expected = [{"type": "function", "function": {"name": name, **SCHEMA}} for name in names or []]
+    assert json.loads(rollout.tools or "[]") == expected
+
+
+def test_what_the_model_did_not_write_is_not_trained() -> None:
+    example = {"role": "assistant", "content": "example", "source": "input"}
+    broken = {"id": "c", "function": "f", "arguments": {}, "parse_error": "no JSON"}
+    call = {"role": "assistant", "content": "call", "source": "generate", "tool_calls": [broken]}
+    answer = {"role": "assistant", "content": "a", "source": "generate"}
+    (rollout,) = read("inspect", sample_of(example, ASKED, call, answer))
+    assert trained(rollout) == ["a"]
+
+
+def test_attached_texts_and_errors_of_tools_are_read() -> None:
+    system = {"role": "system", "content": "attachment://k"}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"id": "c", "function": "f", "arguments": {}}]}
+    error = {"role": "tool", "content": "", "tool_call_id": "c", "error": {"type": "timeout", "message": "Too late."}}
+    (rollout,) = read("inspect", sample_of(system, call, error, attachments={"k": "Be brief."}))
+    assert [turn["content"] for turn in rollout.prompt] == ["q", "Be brief."]
+    assert rollout.turns[1]["content"] == "Too late."
 
 
 def test_a_completion_is_the_episode_and_its_reward_the_outcome() -> None:
