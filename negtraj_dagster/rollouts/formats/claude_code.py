@@ -15,7 +15,7 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.blocks import read_blocks
 from negtraj_dagster.rollouts.formats.fields import check, require
-from negtraj_dagster.rollouts.formats.segments import Message, Segment, branches, is_trained
+from negtraj_dagster.rollouts.formats.segments import Segment, branches, is_trained, read_tree, segment_parents
 from negtraj_dagster.schema import Rollout, Turn, canonical_json
 
 if TYPE_CHECKING:
@@ -41,20 +41,17 @@ def read_file(task: str, document: "FileDocument") -> Reading:
             "no lines of type user and assistant with uuid and parentUuid, expected a session of Claude Code"
         )
     tree = _Tree(document.objects)
-    parts: list[Rollout | RolloutFormatError] = []
-    segments = branches(list(tree.messages(parts)))
-    owner: dict[str, str] = {}
-    for segment in segments:
-        for name in segment.calls:
-            owner.setdefault(name, segment.name)
+    messages, errors = read_tree(tree.parents, lambda name: _turns(tree.nodes[name]))
+    segments = branches(messages)
+    parents = segment_parents(segments, tree.began_from)
     session = next((str(entry["sessionId"]) for entry in entries if entry.get("sessionId")), None)
     model = next((name for entry in entries if (name := entry["message"].get("model")) and name != SYNTHETIC), "")
+    parts: list[Rollout | RolloutFormatError] = list(errors)
     for segment in segments:
-        if not is_trained(segment.turns):
-            continue
-        parent = segment.parent or owner.get(tree.began_from.get(segment.calls[0], ""))
-        is_side = tree.nodes[segment.name].thread != MAIN
-        parts.append(_rollout(task, segment, f"{session}/{parent}" if parent else None, session, model, is_side=is_side))
+        if is_trained(segment.turns):
+            parent = parents[segment.name]
+            is_side = tree.nodes[segment.name].thread != MAIN
+            parts.append(_rollout(task, segment, f"{session}/{parent}" if parent else None, session, model, is_side=is_side))
     return parts
 
 
@@ -98,6 +95,7 @@ class _Tree:
 
     Attributes:
         nodes: in the order in which they begin.
+        parents: the message before, in the same thread; None begins a conversation.
         began_from: of messages that begin a conversation, the message that it was called, or goes on, from.
     """
 
@@ -109,6 +107,7 @@ class _Tree:
         self._lines = lines
         self._spoken = {uuid: line for uuid, line in lines.items() if line.get("type") in SPOKEN and "message" in line}
         self.nodes: dict[str, _Node] = {}
+        self.parents: dict[str, str | None] = {}
         self.began_from: dict[str, str] = {}
         self._node_of: dict[str, _Node] = {}
         self._outputs: dict[str, _Node] = {}
@@ -117,29 +116,7 @@ class _Tree:
         self._join_results()
         self._join_words_between()
         self.nodes = {node.name: node for node in (self._node_of[uuid] for uuid in self._spoken)}
-
-    def messages(self, parts: list[Rollout | RolloutFormatError]) -> Iterator[Message]:
-        """One message each.
-
-        A message that cannot be read ends its branch: what stands below it begins without a prompt, and is refused with it.
-        """
-        broken: set[str] = set()
-        main: str | None = None
-        for node in self.nodes.values():
-            parent, began_from = self._before(node)
-            if parent is None and (came_from := began_from or main):
-                self.began_from[node.name] = came_from
-            main = node.name if node.thread == MAIN else main
-            try:
-                turns = _turns(node)
-            except RolloutFormatError as error:
-                parts.append(RolloutFormatError(f"message {node.name:.40}: {error}"))
-                broken.add(node.name)
-                continue
-            if parent in broken:
-                broken.add(node.name)
-                continue
-            yield Message(node.name, parent, turns)
+        self._link()
 
     def _join_outputs(self) -> None:
         for uuid, line in self._spoken.items():
@@ -207,6 +184,16 @@ class _Tree:
                 return []
             words.append(uuid)
         return []
+
+    def _link(self) -> None:
+        """Say of every message what it follows; what nothing tells of began from the main thread's last message before."""
+        last: str | None = None
+        for node in self.nodes.values():
+            parent, began_from = self._before(node)
+            self.parents[node.name] = parent
+            if parent is None and (name := began_from or last):
+                self.began_from[node.name] = name
+            last = node.name if node.thread == MAIN else last
 
     def _before(self, node: _Node) -> tuple[str | None, str | None]:
         """The message before one in its thread, and that of another thread, or before a compaction, which it began from."""

@@ -1,6 +1,7 @@
 """Agents' sessions: branches, side chains and compactions are rollouts of their own, and each answer is trained once."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
-from negtraj_dagster.schema import Rollout
+from negtraj_dagster.schema import Rollout, Turn
 from tests.support.documents import read_document
 
 
@@ -299,6 +300,104 @@ def test_a_simple_session_trace_is_a_list_and_one_with_parents_a_tree() -> None:
     first, branch, after = read("session_trace", {**header, "version": 3}, *tree)
     assert [trained(each) for each in (first, branch, after)] == [["", "one"], ["other"], ["on"]]
     assert (branch.parent, after.prompt) == ("s/4", ({"role": "user", "content": "so far"},))
+
+
+HEADER = {"type": "session", "version": 3, "id": "s"}
+
+
+def entry(name: str, parent: str | None, kind: str, **more: object) -> dict[str, object]:
+    return {"type": kind, "id": name, "parentId": parent, **more}
+
+
+def pi(name: str, parent: str | None, role: str, content: object = None, **more: object) -> dict[str, object]:
+    return entry(name, parent, "message", message={"role": role, "content": content, **more})
+
+
+def texts(turns: Sequence[Turn]) -> list[str]:
+    return [turn["content"] for turn in turns]
+
+
+def test_what_pi_sends_as_the_users_is_part_of_the_conversation() -> None:
+    (rollout,) = read(
+        "session_trace",
+        HEADER,
+        entry("0", None, "model_change", modelId="glm"),
+        entry("1", "0", "custom_message", content="The goal.", display=False),
+        pi("2", "1", "assistant", text("One.")),
+        pi("3", "2", "bashExecution", command="ls", output="a.py", exitCode=2),
+        pi("4", "3", "bashExecution", command="env", output="", exitCode=0),
+        pi("5", "4", "bashExecution", command="secret", output="x", excludeFromContext=True),
+        entry("6", "5", "custom_message", content=text("More.")),
+        entry("7", "6", "branch_summary", summary="Another way failed.", fromId="9"),
+        entry("8", "7", "custom", data={}),
+        pi("9", "8", "assistant", text("Two.")),
+    )
+    assert texts(rollout.prompt) == ["The goal."]
+    assert texts(rollout.turns) == [
+        "One.",
+        "Ran `ls`\n```\na.py\n```\n\nCommand exited with code 2",
+        "Ran `env`\n(no output)",
+        "More.",
+        "Another way failed.",
+        "Two.",
+    ]
+    assert (trained(rollout), rollout.teacher) == (["One.", "Two."], "glm")
+    assert json.loads(rollout.extra or "")["left_out"] == {"excludeFromContext": 1}
+
+
+def test_the_prompt_after_a_compaction_is_its_summary_and_what_was_kept() -> None:
+    lines = [
+        pi("1", None, "user", "q"),
+        pi("2", "1", "assistant", text("One.")),
+        pi("3", "2", "user", "r"),
+        pi("4", "3", "assistant", text("Two.")),
+        entry("5", "4", "compaction", summary="So far.", firstKeptEntryId="3"),
+        pi("6", "5", "user", "s"),
+        pi("7", "6", "assistant", text("Three.")),
+    ]
+    before, after = read("session_trace", HEADER, *lines)
+    assert (texts(before.turns), trained(before)) == (["One.", "r", "Two."], ["One.", "Two."])
+    assert texts([*after.prompt, *after.turns]) == ["So far.", "r", "Two.", "s", "Three."]
+    assert (trained(after), after.parent) == (["Three."], "s/4")
+    without_kept = [{key: value for key, value in line.items() if key != "firstKeptEntryId"} for line in lines]
+    assert texts(read("session_trace", HEADER, *without_kept)[1].prompt) == ["So far.", "s"]
+
+
+def test_an_answer_that_was_broken_off_is_neither_trained_nor_context() -> None:
+    lines = [
+        pi("1", None, "user", "q"),
+        pi("2", "1", "assistant", text("Par"), stopReason="aborted"),
+        pi("3", "2", "user", "Go on."),
+        pi("4", "3", "assistant", text("Whole."), stopReason="stop"),
+    ]
+    (rollout,) = read("session_trace", HEADER, *lines, lines[-1])
+    assert texts([*rollout.prompt, *rollout.turns]) == ["q", "Go on.", "Whole."]
+    assert json.loads(rollout.extra or "")["left_out"] == {"aborted": 1}
+
+
+def test_a_message_that_cannot_be_read_ends_its_branch_and_the_session_is_read() -> None:
+    image = entry("3", "2", "custom_message", content=[{"type": "image", "data": ""}])
+    lines = [
+        pi("1", None, "user", "q"),
+        pi("2", "1", "assistant", text("One.")),
+        image,
+        pi("4", "3", "assistant", text("A cat.")),
+        pi("5", "2", "user", "r"),
+        pi("6", "5", "assistant", text("Two.")),
+    ]
+    raw = "\n".join(json.dumps(line) for line in (HEADER, *lines)).encode()
+    fault, rollout = read_document(FORMATS["session_trace"], "t", raw, "file")
+    assert str(fault).startswith("message 3: line 4")
+    assert isinstance(rollout, Rollout)
+    assert trained(rollout) == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("block", [{"type": "redacted_thinking", "data": "gAAAA"}, {"type": "thinking", "redacted": True}])
+def test_encrypted_reasoning_is_left_out(block: dict[str, object]) -> None:
+    hidden = {"thinking": "[Reasoning redacted]", **block}
+    for blocks, reasoning in (([hidden], None), ([hidden, {"type": "thinking", "thinking": "Hm."}], "Hm.")):
+        (rollout,) = read("session_trace", HEADER, pi("1", None, "user", "q"), pi("2", "1", "assistant", [*blocks, *text("a")]))
+        assert rollout.turns[0].get("reasoning") == reasoning
 
 
 @pytest.mark.parametrize("name", ["claude_code", "codex", "session_trace"])
