@@ -45,7 +45,7 @@ FORMATS: dict[str, Format] = {
         Format("fireact", 1, fireact.read_file, unit="file"),
         Format("llamafactory", 1, llamafactory.read_record, unit="object"),
         Format("inspect", 2, inspect_log.read_file, unit="file"),
-        Format("verifiers", 1, verifiers.read_record, unit="object", is_verified=False),
+        Format("verifiers", 2, verifiers.read_record, unit="object", is_verified=False),
         Format("langfuse", 1, langfuse.read_file, unit="file", is_verified=False),
     )
 }

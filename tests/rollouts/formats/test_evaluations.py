@@ -154,6 +154,80 @@ def test_generations_of_a_trace_are_a_rollout_with_its_scores() -> None:
     assert (first.reward, first.score, first.teacher) == (True, 0.25, "m")
 
 
+def node(parent: int | None, role: str, content: str, *, sampled: bool = False, **more: Any) -> dict[str, Any]:
+    message = {"role": role, "content": content, **more.pop("message", {})}
+    return {"parent": parent, "message": message, "sampled": sampled, **more}
+
+
+def trace_of(*nodes: dict[str, Any], **more: object) -> dict[str, Any]:
+    task = {"type": "Sums", "key": "k", "data": {"id": "g1", "prompt": "q", "answer": "5"}}
+    agent = {"name": "solver", "config": {"model": None}, "trainable": True}
+    rewards = {"right": {"score": 1.0, "weight": 1.0}, "style": {"score": 0.5, "weight": 0.0}, "late": None}
+    return {"version": 1, "id": "t", "task": task, "agent": agent, "nodes": list(nodes), "rewards": rewards, **more}
+
+
+CALLED = {"tool_calls": [{"id": "c", "type": "function", "name": "add", "namespace": None, "arguments": '{"x":2}'}]}
+NODES = (
+    node(None, "system", "s"),
+    node(0, "user", "q"),
+    node(1, "assistant", "example"),
+    node(2, "user", "r"),
+    node(3, "assistant", "", sampled=True, message={"reasoning_content": "Add.", **CALLED}),
+    node(4, "tool", "5", message={"tool_call_id": "c", "name": None}),
+    node(5, "assistant", "5", sampled=True, message={"tool_calls": None, "provider_state": [{"type": "reasoning"}]}),
+)
+
+
+def test_a_trace_trains_what_the_model_sampled_and_a_branch_goes_on_with_its_own() -> None:
+    tools = [{"type": "function", "name": "add", "namespace": None, "description": "d", "parameters": {}, "strict": None}]
+    other = node(5, "assistant", "five", sampled=True)
+    first, second = read("verifiers", trace_of(*NODES, other, tools=tools, calls=[{"node": 4, "model": "m"}]))
+    assert [turn["content"] for turn in first.prompt] == ["s", "q"]
+    assert (trained(first), trained(second)) == (["", "5"], ["five"])
+    assert first.turns[2] == {
+        "role": "assistant",
+        "content": "",
+        "reasoning": "Add.",
+        "tool_calls": [{"name": "add", "arguments": '{"x":2}', "id": "c"}],
+    }
+    assert (first.reward, first.score, first.gold, first.group, first.teacher) == (True, 1.0, "5", "g1", "m")
+    assert (first.source, first.session, first.parent, second.parent) == ("Sums", "t", None, "t/6")
+    assert json.loads(first.tools or "")[0]["function"] == {"name": "add", "description": "d", "parameters": {}}
+
+
+def test_a_compaction_of_a_trace_is_trained_where_the_agent_went_on_from_it() -> None:
+    nodes = (
+        *NODES[:2],
+        node(1, "assistant", "long", sampled=True),
+        node(2, "assistant", "summary", sampled=True, semantic_parents=[{"node": 2, "type": "compaction_attempt"}]),
+        node(2, "assistant", "bad summary", sampled=True, semantic_parents=[{"node": 2, "type": "compaction_attempt"}]),
+        node(None, "user", "summary"),
+        node(5, "assistant", "on", sampled=True, semantic_parents=[{"node": 3, "type": "compaction"}]),
+    )
+    before, after = read("verifiers", trace_of(*nodes))
+    assert (trained(before), trained(after)) == (["long", "summary"], ["on"])
+    assert (after.parent, after.prompt) == ("t/3", ({"role": "user", "content": "summary"},))
+
+
+def test_an_episode_is_the_rollouts_of_its_traces() -> None:
+    whole = trace_of(*NODES)
+    episode = {"id": "e", "task": whole["task"], "traces": [whole, {**trace_of(*NODES), "id": "u", "rewards": {}}]}
+    first, second = read("verifiers", episode)
+    assert [first] == read("verifiers", whole)
+    assert (second.session, second.reward, second.score) == ("u", None, None)
+
+
+def test_an_agent_that_is_not_trained_and_a_node_that_cannot_be_read_are_refused() -> None:
+    judge = trace_of(*NODES, agent={"name": "judge", "config": {}, "trainable": False})
+    assert "agent.trainable" in fault("verifiers", judge)
+    image = node(1, "user", "", message={"content": [{"type": "image_url", "image_url": {"url": "x"}}]})
+    assert "image_url" in fault("verifiers", trace_of(*NODES[:2], image, node(2, "assistant", "a", sampled=True)))
+    whole = {"id": "e", "traces": [judge, trace_of(*NODES)]}
+    error, rollout = read_document(FORMATS["verifiers"], "t", json.dumps(whole).encode(), "file")
+    assert "agent.trainable" in str(error)
+    assert isinstance(rollout, Rollout)
+
+
 def test_other_files_are_refused() -> None:
     assert "inspect log convert" in fault("inspect", {"a": 1})
     assert "GENERATION" in fault("langfuse", {"a": 1})
