@@ -34,7 +34,7 @@ FORMATS: dict[str, Format] = {
         Format("atif", 1, atif.read_record, unit="object"),
         Format("swe_agent", 1, swe_agent.read_file, unit="file", sidecar=swe_agent.SIDECAR),
         Format("claude_code", 2, claude_code.read_file, unit="file", is_verified=False),
-        Format("codex", 1, codex.read_file, unit="file", is_verified=False),
+        Format("codex", 2, codex.read_file, unit="file", is_verified=False),
         Format("session_trace", 2, session_trace.read_file, unit="file", is_verified=False),
         Format("otel_genai", 2, spans.read_otel, unit="file"),
         Format("openinference", 1, spans.read_openinference, unit="file"),

@@ -274,6 +274,53 @@ def test_a_codex_session_is_a_rollout_and_its_compaction_another() -> None:
     assert [turn["content"] for turn in second.prompt] == ["You are Codex.", "Repair it."]
 
 
+def reasoning(summary: str = "", content: str = "") -> dict[str, object]:
+    return item(
+        "reasoning",
+        summary=[{"type": "summary_text", "text": summary}] if summary else [],
+        content=[{"type": "reasoning_text", "text": content}] if content else None,
+        encrypted_content=None if content else "gAAAA",
+    )
+
+
+def said(role: str, words: str) -> dict[str, object]:
+    return item("message", role=role, content=[{"type": "output_text", "text": words}])
+
+
+def test_what_of_a_codex_session_is_left_out_is_counted_and_summaries_are_kept_beside_it() -> None:
+    search = item("web_search_call", status="completed", action={"type": "search", "query": "x"})
+    (rollout,) = read("codex", *CODEX[:3], reasoning("I plan."), search, reasoning(), said("assistant", "Done."))
+    assert rollout.turns == ({"role": "assistant", "content": "Done."},)
+    extra = json.loads(rollout.extra or "")
+    assert extra["left_out"] == {"reasoning": 2, "web_search_call": 1}
+    assert extra["reasoning_summaries"] == ["I plan."]
+
+
+def test_reasoning_in_words_is_of_the_turn_that_follows_it() -> None:
+    call = item("function_call", name="shell", arguments="{}", call_id="c")
+    lines = (reasoning(content="First."), said("assistant", "I look."), reasoning(content="Second."), call)
+    (rollout,) = read("codex", *CODEX[:3], *lines)
+    assert [turn["reasoning"] for turn in rollout.turns] == ["First.", "Second."]
+    assert ["tool_calls" in turn for turn in rollout.turns] == [False, True]
+
+
+def test_a_codex_session_is_named_by_either_id() -> None:
+    (rollout,) = read("codex", {"type": "session_meta", "payload": {"session_id": "s"}}, *CODEX[1:])
+    assert (rollout.session, rollout.group) == ("s", "s")
+
+
+def test_what_follows_an_item_that_cannot_be_read_is_left_out_up_to_a_compaction() -> None:
+    image = item("function_call_output", call_id="c1", output=[{"type": "input_image", "image_url": "x"}])
+    history = {"type": "compacted", "payload": {"replacement_history": [said("user", "So far.")["payload"]]}}
+    lines = (*CODEX[:6], image, said("assistant", "A cat."), history, said("assistant", "Goes on."))
+    raw = "\n".join(json.dumps(line) for line in lines).encode()
+    first, second, fault = read_document(FORMATS["codex"], "t", raw, "file")
+    assert isinstance(first, Rollout)
+    assert isinstance(second, Rollout)
+    assert (trained(first), trained(second)) == (["I look."], ["Goes on."])
+    assert str(fault).startswith("line 7.payload")
+
+
 def test_a_simple_session_trace_is_a_list_and_one_with_parents_a_tree() -> None:
     header = {"type": "session", "harness": "mine", "id": "s"}
 
