@@ -45,31 +45,36 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     segments = branches(messages)
     parents = segment_parents(segments, tree.began_from)
     session = next((str(entry["sessionId"]) for entry in entries if entry.get("sessionId")), None)
-    model = next((name for entry in entries if (name := entry["message"].get("model")) and name != SYNTHETIC), "")
     parts: list[Rollout | RolloutFormatError] = list(errors)
     for segment in segments:
         if is_trained(segment.turns):
             parent = parents[segment.name]
-            is_side = tree.nodes[segment.name].thread != MAIN
-            parts.append(_rollout(task, segment, f"{session}/{parent}" if parent else None, session, model, is_side=is_side))
+            parts.append(_rollout(task, segment, f"{session}/{parent}" if parent else None, session, tree))
     return parts
 
 
-def _rollout(task: str, segment: Segment, parent: str | None, session: str | None, model: str, *, is_side: bool) -> Rollout:
+def _rollout(task: str, segment: Segment, parent: str | None, session: str | None, tree: "_Tree") -> Rollout:
     prompt, agent_turns = split_prompt(segment.turns, f"messages up to {segment.name:.40}")
+    is_side = tree.nodes[segment.name].thread != MAIN
     return Rollout(
         task=task,
         question_id="",
         source="claude-code",
         turns=agent_turns,
         reward=None,
-        teacher=model,
+        teacher=_model(segment, tree),
         session=session,
         prompt=prompt,
         parent=parent,
         group=session,
         extra=extra_json({"is_sidechain": is_side, "segment": segment.name}),
     )
+
+
+def _model(segment: Segment, tree: "_Tree") -> str:
+    """The model that wrote the last output: a sub-agent's, or that of a branch, may be another than the session's first."""
+    models = (tree.nodes[name].lines[0]["message"].get("model") for name in reversed(segment.calls))
+    return next((str(model) for model in models if model and model != SYNTHETIC), "")
 
 
 @dataclass(eq=False)

@@ -76,7 +76,6 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     written_before = dict(zip(list(before)[1:], before, strict=False))
     began_from = {name: parent or written_before.get(name, "") for name, parent in before.items()}
     parents = segment_parents(segments, began_from)
-    model = _model(header, lines)
     rollouts: list[Rollout | RolloutFormatError] = list(errors)
     for segment in segments:
         if not is_trained(segment.turns):
@@ -90,7 +89,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
                 source=optional_text(header, "harness") or "pi",
                 turns=agent_turns,
                 reward=None,
-                teacher=model,
+                teacher=_model(segment.name, lines) or optional_text(header, "modelId") or "",
                 session=session,
                 prompt=prompt,
                 parent=f"{session}/{parent_name}" if parent_name else None,
@@ -126,11 +125,18 @@ def _why_left_out(line: dict[str, Any]) -> str | None:
     return "excludeFromContext" if message.get("excludeFromContext") else None
 
 
-def _model(header: dict[str, Any], lines: _Lines) -> str:
-    """The model that wrote the first message that names one; else the one that was chosen first."""
-    wrote = [line["message"].get("model") for line in lines.objects.values() if isinstance(line.get("message"), dict)]
-    chosen = [line.get("modelId") for line in lines.objects.values() if line.get("type") == "model_change"]
-    return next((str(name) for name in (*wrote, *chosen, header.get("modelId")) if name), "")
+def _model(name: str, lines: _Lines) -> str:
+    """The model that a line's branch names last: the one that wrote an answer, or that was chosen."""
+    passed: dict[str, None] = {}
+    at: str | None = name
+    while at is not None and at not in passed:
+        passed[at] = None
+        line = lines.objects.get(at, {})
+        message = line.get("message")
+        if model := (message.get("model") if isinstance(message, dict) else None) or line.get("modelId"):
+            return str(model)
+        at = lines.links.get(at)
+    return ""
 
 
 def _kept_turns(name: str, lines: _Lines) -> list[Turn]:

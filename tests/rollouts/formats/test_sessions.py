@@ -31,7 +31,7 @@ def trained(rollout: Rollout) -> list[str]:
 
 
 def claude(uuid: str, parent: str | None, role: str, content: object, **more: Any) -> dict[str, Any]:
-    answer = {"id": more.pop("answer", f"msg-{uuid}"), "model": "claude"} if role == "assistant" else {}
+    answer = {"id": more.pop("answer", f"msg-{uuid}"), "model": more.pop("model", "claude")} if role == "assistant" else {}
     message = {"role": role, "content": content, **answer}
     return {"type": role, "uuid": uuid, "parentUuid": parent, "sessionId": "s", "message": message, **more}
 
@@ -198,7 +198,7 @@ def test_a_sub_agent_begins_with_its_own_prompt_and_the_main_thread_goes_on_with
         claude("1", None, "user", "Search."),
         claude("2", "1", "assistant", bash("A")),
         claude("s1", "2", "user", "Find it.", isSidechain=True, agentId="x"),
-        claude("s2", "s1", "assistant", text("Found."), isSidechain=True, agentId="x"),
+        claude("s2", "s1", "assistant", text("Found."), isSidechain=True, agentId="x", model="small"),
         claude("n1", "s2", "user", "Deeper.", isSidechain=True, agentId="y"),
         claude("n2", "n1", "assistant", text("Nothing."), isSidechain=True, agentId="y"),
         claude("3", "s2", "user", [result("A")]),
@@ -208,6 +208,7 @@ def test_a_sub_agent_begins_with_its_own_prompt_and_the_main_thread_goes_on_with
     assert [each.prompt[0]["content"] for each in (agent, deeper, main)] == ["Find it.", "Deeper.", "Search."]
     assert [each.parent for each in (agent, deeper, main)] == ["s/msg-4", "s/msg-s2", None]
     assert [json.loads(each.extra or "")["is_sidechain"] for each in (agent, deeper, main)] == [True, True, False]
+    assert [each.teacher for each in (agent, deeper, main)] == ["small", "claude", "claude"]
     assert (trained(agent), trained(deeper), trained(main)) == (["Found."], ["Nothing."], ["", "Done."])
 
 
@@ -376,7 +377,7 @@ def test_what_pi_sends_as_the_users_is_part_of_the_conversation() -> None:
         pi("5", "4", "bashExecution", command="secret", output="x", excludeFromContext=True),
         entry("6", "5", "custom_message", content=text("More.")),
         entry("7", "6", "branch_summary", summary="Another way failed.", fromId="9"),
-        entry("8", "7", "custom", data={}),
+        entry("8", "7", "model_change", modelId="opus"),
         pi("9", "8", "assistant", text("Two.")),
     )
     assert texts(rollout.prompt) == ["The goal."]
@@ -388,7 +389,7 @@ def test_what_pi_sends_as_the_users_is_part_of_the_conversation() -> None:
         "Another way failed.",
         "Two.",
     ]
-    assert (trained(rollout), rollout.teacher) == (["One.", "Two."], "glm")
+    assert (trained(rollout), rollout.teacher) == (["One.", "Two."], "opus")
     assert json.loads(rollout.extra or "")["left_out"] == {"excludeFromContext": 1}
 
 
