@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
+from negtraj_dagster.rollouts.eval_archive import archive_slices
 from negtraj_dagster.rollouts.formats import Format, Reading
 from negtraj_dagster.rollouts.formats.fields import key_names
 from negtraj_dagster.rollouts.mapping import ColumnMap, fields_of
@@ -35,7 +36,7 @@ from negtraj_dagster.store import file_sha256
 
 BUFFER_BYTES = 1 << 20
 """Read at a time; the first so many tell an array from lines."""
-PARQUET, CSV = ".parquet", ".csv"
+PARQUET, CSV, EVAL = ".parquet", ".csv", ".eval"
 MAX_CELL_CHARS = 100_000_000
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?\Z")
 TABLE_ROWS = 256
@@ -69,9 +70,9 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
     """
     beside = b"" if sidecar is None else sidecar.read_bytes()
     beside_sha256 = "" if sidecar is None else hashlib.sha256(beside).hexdigest()
-    if path.suffix in (PARQUET, CSV):
+    if slices := {PARQUET: _rows, CSV: _csv_rows, EVAL: archive_slices}.get(path.suffix):
         sha256 = file_sha256(path)
-        yield from _rows(path) if path.suffix == PARQUET else _csv_rows(path)
+        yield from slices(path)
         return (sha256, beside_sha256)
     with LandedBytes(path) as source:
         handle = io.BufferedReader(source, BUFFER_BYTES)

@@ -20,6 +20,7 @@ SUFFIXES = (
     ".parquet",
     ".csv",
     ".traj",
+    ".eval",
 )
 HIDDEN = "hidden: its name begins with a dot"
 ROLLOUTS_OTHERWISE = re.compile(r"\.(jsonl?|ndjson|jsonlines|parquet|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)

@@ -11,14 +11,14 @@ from negtraj_dagster.schema import Turn
 
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
-HIDDEN = ("redacted_thinking",)
+THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 
 
 def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     """Turns of one message: the agent's is one; of others each result of a tool is one, and the text around them.
 
     Raises:
-        RolloutFormatError: an image, sound or another block that is no text, or reasoning that is recorded encrypted.
+        RolloutFormatError: an image, sound or another block that is no text.
     """
     texts, thoughts, calls, turns = [], [], [], []
     for index, value in enumerate(blocks):
@@ -27,28 +27,31 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         kind = require(block, "type", str, at=at)
         if kind in TEXT_PARTS:
             texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
-        elif kind in ("thinking", "reasoning") and role == "assistant":
-            thoughts.append(str(block.get("thinking") or block.get("content") or block.get("text") or ""))
+        elif kind in THOUGHTS and role == "assistant":
+            thoughts.append(_thought(block, kind))
         elif kind in CALLS and role == "assistant":
             calls.append(_call(block, at))
         elif kind in RESULTS:
             turns.append(_result(block, at))
-        elif kind in HIDDEN:
-            raise RolloutFormatError(
-                f"{at}: found reasoning that is recorded encrypted, expected its text; it cannot be trained"
-            )
         else:
             raise RolloutFormatError(
                 f"{at}: found a block that is no text, thinking, tool call or result; images are unsupported"
             )
     message: dict[str, Any] = {"role": role, "content": "".join(texts)}
-    if thoughts and any(thoughts):
-        message["reasoning"] = "\n".join(thoughts)
+    if any(thoughts):
+        message["reasoning"] = "\n".join(filter(None, thoughts))
     if calls:
         message["tool_calls"] = calls
     if role == "assistant" or message["content"]:
         turns.append(read_message(message, place))
     return turns
+
+
+def _thought(block: dict[str, Any], kind: str) -> str:
+    """Reasoning's text; what is recorded encrypted, or as a placeholder, is none, its summary is."""
+    if kind == "redacted_thinking" or block.get("redacted"):
+        return str(block.get("summary") or "")
+    return str(block.get("thinking") or block.get("content") or block.get("text") or "")
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:

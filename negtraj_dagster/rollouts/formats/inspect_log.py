@@ -1,6 +1,6 @@
-"""Inspect's evaluation logs as JSON (`inspect log convert --to json`): a rollout for each sample, with what its scorers said.
+"""Inspect's evaluation logs, as JSON or as `.eval` archives: a rollout for each sample, with what its scorers said.
 
-`.eval` files are archives: convert them. A value `C` is a success and `I` a failure; numbers are scores.
+A value `C` is a success, `I` and `N` (no answer) a failure, `P` half of one; numbers are scores.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,13 +9,16 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import check, optional, optional_answer, optional_text, require
 from negtraj_dagster.rollouts.formats.openai import read_messages
-from negtraj_dagster.rollouts.formats.tool_calls import json_text
+from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
 from negtraj_dagster.schema import Rollout
 
 if TYPE_CHECKING:
     from negtraj_dagster.rollouts.documents import FileDocument
 
-GRADES = {"C": True, "I": False}
+GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
+ATTACHMENT = "attachment://"
+"""In the place of a long text: its key among the sample's `attachments` follows."""
+PART_TEXTS = ("text", "reasoning", "summary")
 
 
 def read_file(task: str, document: "FileDocument") -> Reading:
@@ -25,7 +28,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
         RolloutFormatError: the file is no log of samples.
     """
     if len(document.objects) != 1 or not {"eval", "samples"} <= document.objects[0].keys():
-        raise RolloutFormatError("expected one log with eval and samples; convert .eval files with `inspect log convert`")
+        raise RolloutFormatError("expected one log with eval and samples: an .eval file, or `inspect log convert --to json`")
     log = document.objects[0]
     evaluation = require(log, "eval", dict)
     rollouts: list[Rollout | RolloutFormatError] = []
@@ -38,47 +41,110 @@ def read_file(task: str, document: "FileDocument") -> Reading:
 
 
 def _rollout(task: str, sample: dict[str, Any], evaluation: dict[str, Any]) -> Rollout:
-    messages = [_message(check(value, "messages", dict)) for value in require(sample, "messages", list)]
+    recorded = [check(value, "messages", dict) for value in require(sample, "messages", list)]
+    attachments = optional(sample, "attachments", dict) or {}
+    says_source = any(message.get("source") == "generate" for message in recorded)
+    messages = [_message(message, attachments, says_source=says_source) for message in recorded]
     turns, unread = read_messages(messages, "messages")
     prompt, agent_turns = split_prompt(turns, "messages")
     scores = {name: check(score, name, dict) for name, score in (optional(sample, "scores", dict) or {}).items()}
-    values = [score.get("value") for score in scores.values()]
-    graded = [value for value in values if not isinstance(value, (list, dict))]
-    grades = {GRADES.get(value, value) if isinstance(value, str) else value for value in graded}
-    outcomes = {bool(grade) for grade in grades if isinstance(grade, bool) or grade in (0, 1)}
-    numbers = [float(value) for value in values if isinstance(value, (int, float))]
+    reward, score = _outcome([score.get("value") for score in scores.values()])
     identifier = optional_text(sample, "id") or ""
     answers = {answer for score in scores.values() if (answer := optional_answer(score, "answer")) is not None}
+    called = {call["name"] for turn in agent_turns for call in turn.get("tool_calls", ())}
     return Rollout(
         task=task,
         question_id=identifier,
         source=f"{evaluation.get('task') or 'inspect'}, epoch {sample.get('epoch', 1)}",
         turns=agent_turns,
-        reward=outcomes.pop() if len(outcomes) == 1 == len(grades) else None,
+        reward=reward,
         pred=answers.pop() if len(answers) == 1 else None,
         gold=optional_answer(sample, "target"),
         teacher=optional_text(evaluation, "model") or "",
         session=optional_text(sample, "uuid"),
+        tools=_tools(sample, called),
         prompt=prompt,
-        score=numbers[0] if len(numbers) == 1 else None,
+        score=score,
         group=identifier or None,
         extra=extra_json({"scores": scores, "messages": unread, **{key: sample.get(key) for key in ("metadata", "error")}}),
     )
 
 
-def _message(message: dict[str, Any]) -> dict[str, Any]:
+def _outcome(values: list[object]) -> tuple[bool | None, float | None]:
+    """Success and score where all scorers agree; else the score of the only one that gives a number, without an outcome."""
+    numbers = [_number(value) for value in values]
+    if len(set(numbers)) == 1 and (number := numbers[0]) is not None:
+        return (bool(number) if number in (0.0, 1.0) else None), number
+    scores = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return None, scores[0] if len(scores) == 1 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, (bool, int, float)):
+        return float(value)
+    return GRADES.get(value) if isinstance(value, str) else None
+
+
+def _tools(sample: dict[str, Any], called: set[str]) -> str | None:
+    """What the model's calls were offered, where it was the same in all; else the first offer with all that was called."""
+    offers: dict[str, set[str]] = {}
+    for value in optional(sample, "events", list) or []:
+        event = check(value, "events", dict)
+        if event.get("event") == "model" and event.get("tools"):
+            tools = [check(tool, "events.tools", dict) for tool in check(event["tools"], "events.tools", list)]
+            functions = [{key: tool[key] for key in ("name", "description", "parameters") if key in tool} for tool in tools]
+            schemas = [{"type": "function", "function": function} for function in functions]
+            offers[json_text(schemas)] = {str(function.get("name")) for function in functions}
+    if len(offers) > 1:
+        offers = {text: names for text, names in offers.items() if called <= names}
+    return read_tools(next(iter(offers), None), "events.tools")
+
+
+def _message(message: dict[str, Any], attachments: dict[str, Any], *, says_source: bool) -> dict[str, Any]:
     """A message in chat completions' spelling; reasoning that stands among the parts is taken apart."""
     spelled: dict[str, Any] = {key: message[key] for key in ("role", "content", "tool_call_id") if key in message}
-    if isinstance(message.get("content"), list):
-        are_thoughts = [isinstance(part, dict) and part.get("type") == "reasoning" for part in message["content"]]
-        parts = list(zip(message["content"], are_thoughts, strict=True))
-        thoughts = [str(part.get("reasoning") or "") for part, is_hidden in parts if is_hidden]
-        spelled["content"] = [part for part, is_hidden in parts if not is_hidden]
-        if any(thoughts):
+    content, error = message.get("content"), message.get("error")
+    if isinstance(content, str):
+        spelled["content"] = _attached(content, attachments)
+    elif isinstance(content, list):
+        parts = [_attached_part(part, attachments) for part in content]
+        thoughts = [thought for part in parts if _is_thought(part) and (thought := _thought(part))]
+        spelled["content"] = [part for part in parts if not _is_thought(part)]
+        if thoughts:
             spelled["reasoning"] = "\n".join(thoughts)
-    if calls := message.get("tool_calls"):
+    if message.get("role") == "tool" and not spelled.get("content") and isinstance(error, dict):
+        spelled["content"] = str(error.get("message") or "")
+    calls = message.get("tool_calls") or []
+    if calls:
         spelled["tool_calls"] = [
             {"id": call.get("id") or "", "name": call.get("function"), "arguments": json_text(call.get("arguments") or {})}
             for call in calls
         ]
+    if message.get("role") == "assistant" and (
+        (says_source and message.get("source") != "generate") or any(call.get("parse_error") for call in calls)
+    ):
+        spelled["loss"] = False  # an example of the prompt's author, or a call that is not as the model wrote it
     return spelled
+
+
+def _attached(text: str, attachments: dict[str, Any]) -> str:
+    if not text.startswith(ATTACHMENT):
+        return text
+    value = attachments.get(text.removeprefix(ATTACHMENT))
+    return value if isinstance(value, str) else text
+
+
+def _attached_part(part: object, attachments: dict[str, Any]) -> object:
+    if not isinstance(part, dict):
+        return part
+    texts = {key: _attached(part[key], attachments) for key in PART_TEXTS if isinstance(part.get(key), str)}
+    return {**part, **texts}
+
+
+def _is_thought(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "reasoning"
+
+
+def _thought(part: Any) -> str:
+    """Reasoning's text; what is recorded encrypted (`redacted`) is none, its summary is."""
+    return str(part.get("summary" if part.get("redacted") else "reasoning") or "")

@@ -5,9 +5,10 @@ before goes on with its segment; a retry, a branch, a sub-agent or a compaction 
 an earlier segment trains stands in a later one as context.
 """
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.schema import Turn, canonical_json
 
 
@@ -72,6 +73,35 @@ class Message:
     turns: Sequence[Turn]
 
 
+def read_tree(
+    parents: Mapping[str, str | None], turns_of: Callable[[str], Sequence[Turn]]
+) -> tuple[list[Message], list[RolloutFormatError]]:
+    """Messages of a tree, and why some cannot be read.
+
+    One that cannot be read ends its branch: what stands below it would begin without a prompt, and is left out with it.
+
+    Args:
+        parents: every message's parent, in the order in which they were written.
+        turns_of: a message's turns by its name.
+    """
+    turns: dict[str, Sequence[Turn]] = {}
+    errors: list[RolloutFormatError] = []
+    for name in parents:
+        try:
+            turns[name] = turns_of(name)
+        except RolloutFormatError as error:
+            errors.append(RolloutFormatError(f"message {name:.40}: {error}"))
+    is_whole: dict[str | None, bool] = {None: True, **{name: False for name in parents if name not in turns}}
+    for name in parents:
+        path: dict[str | None, None] = {}
+        at: str | None = name
+        while at not in is_whole and at not in path:
+            path[at] = None
+            at = parents.get(str(at))
+        is_whole |= dict.fromkeys(path, is_whole.get(at, True))
+    return [Message(name, parents[name], turns[name]) for name in turns if is_whole[name]], errors
+
+
 def branches(messages: Sequence[Message]) -> list[Segment]:
     """Segments of a tree of messages, one for each last message, in the order in which these were written.
 
@@ -90,6 +120,20 @@ def branches(messages: Sequence[Message]) -> list[Segment]:
         segments.append(Segment(leaf.name, turns, parent, [message.name for message in path]))
         segment_of |= {message.name: leaf.name for message in path[len(shared) :]}
     return segments
+
+
+def segment_parents(segments: Sequence[Segment], began_from: Mapping[str, str]) -> dict[str, str | None]:
+    """By a segment's name the segment that it is a branch of; where it begins a conversation, the one it began from.
+
+    Args:
+        segments: as `branches` gives them.
+        began_from: of messages without a parent, the message that a sub-agent was called from, or that was summarized.
+    """
+    segment_of: dict[str, str] = {}
+    for segment in segments:
+        for name in segment.calls:
+            segment_of.setdefault(name, segment.name)
+    return {segment.name: segment.parent or segment_of.get(began_from.get(segment.calls[0], "")) for segment in segments}
 
 
 def message_before(links: Mapping[str, str | None], name: str, messages: Container[str]) -> str | None:

@@ -5,7 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negtraj_dagster.rollouts.formats.segments import Call, Message, branches, merge_calls
+from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.segments import Call, Message, branches, merge_calls, read_tree, segment_parents
 from negtraj_dagster.schema import Turn
 
 
@@ -80,3 +81,33 @@ def test_a_circle_of_parents_ends() -> None:
     with_circle = [Message("a", "b", [user("a")]), Message("b", "a", [agent("b")]), Message("c", "b", [agent("c")])]
     (segment,) = branches(with_circle)
     assert trained(segment.turns) == ["b", "c"]
+
+
+@given(st.lists(st.tuples(st.integers(-1, 10), st.booleans()), min_size=1, max_size=12))
+def test_what_stands_below_a_message_that_cannot_be_read_is_left_out(shape: list[tuple[int, bool]]) -> None:
+    parents = {f"m{n}": f"m{above}" if 0 <= above < len(shape) else None for n, (above, _) in enumerate(shape)}
+
+    def turns_of(name: str) -> list[Turn]:
+        if not shape[int(name[1:])][1]:
+            raise RolloutFormatError("no text")
+        return [user(name)]
+
+    messages, errors = read_tree(parents, turns_of)
+    assert len(errors) == sum(not is_readable for _, is_readable in shape)
+    for name in parents:
+        path: list[str] = []
+        at: str | None = name
+        while at is not None and at not in path:
+            path.append(at)
+            at = parents[at]
+        assert (name in {message.name for message in messages}) == all(shape[int(each[1:])][1] for each in path)
+
+
+def test_a_conversation_has_the_segment_it_began_from_as_its_parent() -> None:
+    messages = [
+        Message("a", None, [user("q")]),
+        Message("b", "a", [agent("1")]),
+        Message("c", "a", [agent("2")]),
+        Message("d", None, [user("summary")]),
+    ]
+    assert segment_parents(branches(messages), {"d": "a"}) == {"b": None, "c": "b", "d": "b"}
