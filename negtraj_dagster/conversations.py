@@ -50,10 +50,12 @@ PIECE_SCHEMA = pl.Schema(
         "place": pl.String,
         "fault": pl.String,
         "n_unread": pl.Int64,
+        "layout": pl.String,
     }
 )
 """Which records a file holds, by their `number`; `fault` where there was none to be had at that place, and then no key.
-`n_unread` counts the file's bytes that stand there, and are lost where it is refused."""
+`n_unread` counts the file's bytes that stand there, and are lost where it is refused. `layout` is JSON text of the
+file's blank lines, line ends and marks, at its first record; older rows have none."""
 
 CONVERSATION_SCHEMA = pl.Schema(dict.fromkeys(("base_key", "conversation", "tools", "tokenizer", "prompt", "extra"), pl.String))
 """`conversation` and `prompt` are canonical JSON text of turns; all but the key and the conversation is null where the rollout

@@ -24,19 +24,27 @@ class Strict(BaseModel):
 
 
 class RolloutSource(Strict):
-    """A folder outside the landing folder whose files are read in place, never written.
+    """A folder outside the landing folder, or an fsspec URL, whose files are read in place, never written.
 
     Attributes:
+        path: the folder; or `url`, such as `s3://bucket/traces`.
         columns: by key of the format: the column, or the key, that holds it; dots lead into objects.
         outcome: a rule on a key that says success or failure, as in `score >= 0.5`.
     """
 
     task: str
     format: str
-    path: Path
+    path: Path | None = None
+    url: str | None = None
     pattern: str = "**/*"
     columns: dict[str, str] = {}
     outcome: str | None = None
+
+    @model_validator(mode="after")
+    def _is_at_one_place(self) -> "RolloutSource":
+        if (self.path is None) == (self.url is None):
+            raise ValueError("either path, a folder, or url, as in s3://bucket/traces")
+        return self
 
 
 class WordtrapsSettings(Strict):

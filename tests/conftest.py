@@ -107,3 +107,34 @@ def nat_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("the real NAT files are not at hand")
     return folder
+
+
+BUCKET = "negtraj-test"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty bucket's URL."""
+    for name, value in {"KEY": "ACCESS_KEY_ID", "SECRET": "SECRET_ACCESS_KEY"}.items():
+        monkeypatch.setenv(f"AWS_{value}", name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+    files = S3FileSystem()
+    if files.exists(BUCKET):
+        files.rm(BUCKET, recursive=True)
+    files.mkdir(BUCKET)
+    return f"s3://{BUCKET}/negtraj"

@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from negtraj_dagster.errors import StoreError
@@ -20,7 +18,6 @@ from negtraj_dagster.store import Built, Store
 from negtraj_dagster.store.pointers import N_HISTORY
 from negtraj_dagster.store.remote import N_KEPT, Remote, Version
 
-BUCKET = "shared"
 WRITER = """
 import json, sys, time
 from pathlib import Path
@@ -46,30 +43,6 @@ def landed(name: str) -> LandedFile:
 def write_hello(folder: Path) -> Built:
     (folder / "hello.txt").write_text("hello")
     return Built(content={"text": "hello"})
-
-
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty bucket's URL."""
-    for name, value in {"KEY": "ACCESS_KEY_ID", "SECRET": "SECRET_ACCESS_KEY"}.items():
-        monkeypatch.setenv(f"AWS_{value}", name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    S3FileSystem.clear_instance_cache()
-    files = S3FileSystem()
-    if files.exists(BUCKET):
-        files.rm(BUCKET, recursive=True)
-    files.mkdir(BUCKET)
-    return f"s3://{BUCKET}/negtraj"
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

@@ -12,6 +12,7 @@ from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS
 from negtraj_dagster.rollouts.landing import READER_VERSION
 from negtraj_dagster.rollouts.read import INDEX_VERSION
 
+LAYOUT = ("blank_lines", "crlf_lines", "byte_order_marks")
 MAX_LISTED = 50
 """Entries of the landing folder that the log names; all are in the object's details."""
 
@@ -35,6 +36,8 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
         if n := file["n_quarantined"]:
             name = visible_name(file["file"])
             context.log.warning(f"{n} of {n + file['n_rollouts']} records of {name} are in quarantine, see {bad}")
+        if layout := [f"{file[key]} {key.replace('_', ' ')}" for key in LAYOUT if key in file]:
+            context.log.info(f"{visible_name(file['file'])}: {', '.join(layout)}")
     for entry in (*details["unread"], *details["ignored"])[:MAX_LISTED]:
         context.log.warning(f"landing/{entry['path']} is passed over: {entry['reason']}")
     for source in details.get("absent", ()):
@@ -44,7 +47,7 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
         )
     if details["n_refused_by_tombstones"]:
         context.log.warning(f"{details['n_refused_by_tombstones']} rollouts are refused by tombstones.jsonl")
-    names = ("file", "n_rollouts", "n_quarantined", "size_bytes")
+    names = ("file", "n_rollouts", "n_quarantined", "size_bytes", *LAYOUT)
     reasons = [{"reason": reason, "n": n} for reason, n in details["quarantine_reasons"].items()]
     return result(
         published,
@@ -62,7 +65,10 @@ def raw_rollouts(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.
             "n_ignored_files": len(details["ignored"]),
             "n_unread_files": len(details["unread"]),
             "per_task": table(details["per_task"]),
-            "files": table([{**file, "file": visible_name(file["file"])} for file in details["files"][:50]], names),
+            "files": table(
+                [{**dict.fromkeys(LAYOUT, 0), **file, "file": visible_name(file["file"])} for file in details["files"][:50]],
+                names,
+            ),
             "quarantine_reasons": table(reasons),
             "ignored_files": table(details["ignored"][:20]),
             "unread_files": table(details["unread"][:20]),

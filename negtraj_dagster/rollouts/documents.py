@@ -62,8 +62,21 @@ class FileDocument:
     beside: dict[str, Any] | None = None
 
 
-def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> Generator[Slice, None, tuple[str, str]]:
-    """A file's documents, and in the end the sha256 of what was read of the file and of the one beside it.
+@dataclass(frozen=True)
+class FileRead:
+    """What was read of a file.
+
+    Attributes:
+        sha256s: of the file, and of the one beside it, "" where there is none.
+        layout: blank lines, line ends as on Windows and byte order marks of JSON lines, where there were any.
+    """
+
+    sha256s: tuple[str, str]
+    layout: Counter[str] = field(default_factory=Counter)
+
+
+def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> Generator[Slice, None, FileRead]:
+    """A file's documents, and in the end what was read of it.
 
     Raises:
         OSError: it cannot be read.
@@ -73,7 +86,8 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
     if slices := {PARQUET: _rows, CSV: _csv_rows, EVAL: archive_slices}.get(path.suffix):
         sha256 = file_sha256(path)
         yield from slices(path)
-        return (sha256, beside_sha256)
+        return FileRead((sha256, beside_sha256))
+    layout: Counter[str] = Counter()
     with LandedBytes(path) as source:
         handle = io.BufferedReader(source, BUFFER_BYTES)
         try:
@@ -82,16 +96,16 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
             ):
                 yield _whole(handle, beside)
             else:
-                yield from _records(handle, is_packed=source.is_packed)
+                yield from _records(handle, layout, is_packed=source.is_packed)
         except PackedError as error:
             yield Slice("file", None, str(error), path.stat().st_size)
         handle.detach()  # or it closes the source when it goes
-        return (source.sha256(), beside_sha256)
+        return FileRead((source.sha256(), beside_sha256), layout)
 
 
-def _records(handle: "io.BufferedReader[LandedBytes]", *, is_packed: bool) -> Iterator[Slice]:
+def _records(handle: "io.BufferedReader[LandedBytes]", layout: Counter[str], *, is_packed: bool) -> Iterator[Slice]:
     if not holds_array(handle.peek(BUFFER_BYTES)):
-        yield from line_slices(packed_lines(handle) if is_packed else handle)
+        yield from line_slices(packed_lines(handle) if is_packed else handle, layout)
         return
     raw = packed_array(handle) if is_packed else handle.read()
     text = text_of_array(raw)

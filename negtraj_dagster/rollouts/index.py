@@ -25,6 +25,7 @@ NOT_IDENTITY = ("ingest_seq", "origin_file", "origin_place")
 """Where a rollout stands and is kept: two homes that hold the same rollouts in the same order have one version."""
 
 
+EMPTY_FILE: dict[str, Any] = {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0, "layout": None}
 LATER_COLUMNS = ("score", "parent", "question_group")
 
 
@@ -222,12 +223,13 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
         n_quarantined=(pl.col("fault") != "").sum(),
         n_rollouts=(pl.col("fault") == "").sum(),
         n_unread=pl.col("n_unread").filter(pl.col("fault") != "").sum(),
+        layout=pl.col("layout").drop_nulls().first(),
     )
     by_number = {row["file"]: row for row in counts.iter_rows(named=True)}
     by_piece: dict[str, dict[str, Any]] = {}
     summaries = []
     for number, file in enumerate(files):
-        row = by_piece.setdefault(file.piece_key, by_number.get(number, {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0}))
+        row = by_piece.setdefault(file.piece_key, by_number.get(number, dict(EMPTY_FILE)))
         summaries.append(
             {
                 "file": file.place,
@@ -238,6 +240,7 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
                 "n_rollouts": row["n_rollouts"],
                 "n_quarantined": row["n_quarantined"],
                 "n_unread_bytes": row["n_unread"],
+                **json.loads(row["layout"] or "{}"),
             }
         )
     return summaries

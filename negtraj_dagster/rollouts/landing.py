@@ -16,6 +16,7 @@ from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
 from negtraj_dagster.rollouts.redact import REDACTION_VERSION
+from negtraj_dagster.rollouts.remote_files import RemoteFile, walk_url
 from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
@@ -34,7 +35,7 @@ NAT_PATTERNS = ("*_positive.json", "*_negative.json")
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file to read, by content. `name` is its path inside its source folder."""
+    """A file to read, by content. `name` is its path inside its source folder; `remotes` are to be fetched to be read."""
 
     task: str
     format: str
@@ -47,6 +48,7 @@ class LandedFile:
     sidecar: Path | None = None
     sidecar_sha256: str = ""
     is_redacted: bool = True
+    remotes: tuple[RemoteFile, ...] = ()
 
     @property
     def table(self) -> str:
@@ -92,9 +94,11 @@ class _Root:
     task: str
     format: str
     folder: Path
+    """Or the home, where there is a `url`."""
     pattern: str = "**/*"
     has_recorded_questions: bool = False
     mapping: ColumnMap | None = None
+    url: str | None = None
 
 
 def find_landed_files(store: Store, settings: Settings) -> Landed:
@@ -114,9 +118,9 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
         _check_source(name, source, tasks)
         is_recorded = tasks[source.task].has_recorded_questions
         mapping = ColumnMap(tuple(sorted(source.columns.items())), source.outcome)
-        root = _Root(
-            source.task, source.format, source.path, source.pattern, is_recorded, mapping if mapping != ColumnMap() else None
-        )
+        used_mapping = mapping if mapping != ColumnMap() else None
+        folder = source.path or store.home
+        root = _Root(source.task, source.format, folder, source.pattern, is_recorded, used_mapping, source.url)
         _take_files(root, landed, hashes)
     hashes.save()
     files = [replace(file, is_redacted=settings.redaction.enabled) for file in landed.files]
@@ -125,7 +129,12 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
 
 def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
     """Add a folder's files; returns how many fit its pattern."""
-    walk, place, n_matching = walk_folder(root.folder), f"{root.task}/{root.format}", 0
+    remote_of: dict[Path, RemoteFile] = {}
+    if root.url is None:
+        walk = walk_folder(root.folder)
+    else:
+        walk, remote_of = walk_url(root.url, root.folder)
+    place, n_matching = f"{root.task}/{root.format}", 0
     landed.passed += [entry.under(place) for entry in walk.passed if entry.is_fault or matches(entry.name, root.pattern)]
     sidecars = _sidecars(FORMATS[root.format].sidecar, dict(walk.files))
     for name, path in walk.files:
@@ -133,18 +142,20 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
             continue
         n_matching += 1
         sidecar = sidecars.get(path)
+        remotes = tuple(remote_of[local] for local in (path, sidecar) if local in remote_of)
         try:
             file = LandedFile(
                 root.task,
                 root.format,
                 path,
                 name,
-                hashes.sha256(path),
-                path.stat().st_size,
+                hashes.sha256(path, remote_of.get(path)),
+                remotes[0].size_bytes if remotes else path.stat().st_size,
                 root.has_recorded_questions,
                 root.mapping,
                 sidecar,
-                hashes.sha256(sidecar) if sidecar else "",
+                hashes.sha256(sidecar, remote_of.get(sidecar)) if sidecar else "",
+                remotes=remotes,
             )
         except OSError as error:
             landed.passed.append(Passed(f"{place}/{name}", why_unlisted(error), is_fault=True))
@@ -220,6 +231,8 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
         raise SettingsError(f"{place} columns are for formats of records; {source.format} reads whole files")
     if source.outcome:
         parse_outcome(source.outcome)
+    if source.path is None:
+        return
     try:
         is_missing = not source.path.is_dir()
     except PermissionError:
@@ -237,8 +250,10 @@ class FileHashes:
         self._known: dict[str, Any] = _read_object(store.read_text(FILE_HASHES))
         self._seen: dict[str, Any] = {}
 
-    def sha256(self, path: Path) -> str:
-        """The file's hash, read from the file only where it may have changed."""
+    def sha256(self, path: Path, remote: RemoteFile | None = None) -> str:
+        """The file's hash, read from the file only where it may have changed; one that lies elsewhere is fetched for it."""
+        if remote is not None:
+            return self._remote_sha256(remote)
         status = path.stat()
         stamp = _stamp(path)
         entry = self._known.get(str(path))
@@ -247,6 +262,13 @@ class FileHashes:
             is_settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
             entry = {"stamp": stamp if is_settled else None, "sha256": file_sha256(path)}
         self._seen[str(path)] = entry
+        return str(entry["sha256"])
+
+    def _remote_sha256(self, remote: RemoteFile) -> str:
+        entry = self._known.get(remote.place)
+        if not (isinstance(entry, dict) and entry.get("stamp") == remote.stamp):
+            entry = {"stamp": remote.stamp, "sha256": file_sha256(remote.fetch())}
+        self._seen[remote.place] = entry
         return str(entry["sha256"])
 
     def stale(self) -> list[str]:

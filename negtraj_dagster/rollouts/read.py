@@ -6,6 +6,7 @@ and the index of all rollouts. Conversations stay with their records; the index 
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
 from negtraj_dagster.rollouts.recorded import with_recorded_question
 from negtraj_dagster.rollouts.redact import Redactor, home_redactor
+from negtraj_dagster.rollouts.remote_files import forget_fetched
 from negtraj_dagster.rollouts.tombstones import read_tombstones
 from negtraj_dagster.rollouts.walk import why_unlisted
 from negtraj_dagster.schema import Rollout, canonical_json, digest, digest_json
@@ -55,6 +57,10 @@ ROW_FIELDS = (
 """What of a rollout stands in its index row under its own name."""
 
 
+Place = tuple[str, int, str, str, str, int, str | None]
+"""A row of `PIECE_SCHEMA`."""
+
+
 @dataclass
 class ReadWork:
     """What one call read."""
@@ -71,6 +77,13 @@ def read_landed_files(store: Store, settings: Settings) -> Published:
         SettingsError: see `find_landed_files`.
         RolloutFormatError: a file changed while it was read.
     """
+    try:
+        return _read_landed_files(store, settings)
+    finally:
+        forget_fetched(store.home)
+
+
+def _read_landed_files(store: Store, settings: Settings) -> Published:
     landed = find_landed_files(store, settings)
     files = in_order_of_arrival(store, landed.files)
     tombstones = read_tombstones(store)
@@ -138,13 +151,14 @@ class _Reader:
         self._new: dict[str, tuple[LandedFile, Slice]] = {}
         self._n_new_bytes = 0
         self._read: list[str] = []
-        self._places: list[tuple[str, int, str, str, str, int]] = []
+        self._places: list[Place] = []
 
     def read(self, file: LandedFile) -> None:
         """Take in one file."""
-        places: list[tuple[str, int, str, str, str, int]] = []
+        places: list[Place] = []
+        layout: Counter[str] = Counter()
         prefix = hashlib.sha256(f"record {self._table}\n".encode())
-        for number, part in enumerate(_iter_slices(file)):
+        for number, part in enumerate(_iter_slices(file, layout)):
             key = ""
             if part.raw is not None:
                 hasher = prefix.copy()
@@ -154,9 +168,11 @@ class _Reader:
                     self._new[key] = (file, part)
                     self._known.add(key)
                     self._n_new_bytes += len(part.raw)
-            places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread or len(part.raw or b"")))
+            places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread or len(part.raw or b""), None))
             if len(self._new) >= BATCH_RECORDS or self._n_new_bytes >= BATCH_BYTES:
                 self.flush()
+        if places and layout:
+            places[0] = (*places[0][:-1], canonical_json(layout))
         self._read.append(file.piece_key)
         self._places += places
         self._work.files_read += 1
@@ -181,17 +197,25 @@ class _Reader:
             self._read, self._places = [], []
 
 
-def _iter_slices(file: LandedFile) -> Iterator[Slice]:
+def _iter_slices(file: LandedFile, layout: Counter[str]) -> Iterator[Slice]:
     """A file's documents; lines come one at a time, so that memory does not grow with the file.
+
+    Args:
+        file: to read.
+        layout: takes its blank lines, line ends and marks.
 
     Raises:
         RolloutFormatError: the file cannot be read any more, or is not the one that was found.
     """
+    for remote in file.remotes:
+        if not remote.local.is_file():
+            remote.fetch()
     try:
-        sha256s = yield from iter_documents(file.path, FORMATS[file.format], file.sidecar)
+        read = yield from iter_documents(file.path, FORMATS[file.format], file.sidecar)
     except OSError as error:
         raise RolloutFormatError(f"{visible_name(str(file.path))}: {why_unlisted(error)}; run again") from error
-    if sha256s != (file.sha256, file.sidecar_sha256):
+    layout += read.layout
+    if read.sha256s != (file.sha256, file.sidecar_sha256):
         raise RolloutFormatError(
             f"{visible_name(str(file.path))}: changed while it was read; land files by rename, and run again"
         )

@@ -6,6 +6,7 @@ would get into quarantine, metadata and logs.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +57,22 @@ def text_of_array(raw: bytes) -> str:
     return str(raw, "latin-1")[len(BOM) if raw[: len(BOM)] == BOM else 0 :]
 
 
-def line_slices(lines: Iterable[bytes]) -> Iterator[Slice]:
-    """Records of JSON lines, with or without their line breaks; an object over several lines is one record, and refused."""
+def line_slices(lines: Iterable[bytes], layout: Counter[str] | None = None) -> Iterator[Slice]:
+    """Records of JSON lines, with or without their line breaks; an object over several lines is one record, and refused.
+
+    Args:
+        lines: of the file.
+        layout: counts blank lines, lines that end as on Windows, and the byte order mark.
+    """
     splitter = _LineSplitter()
+    layout = Counter() if layout is None else layout
     for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith(BOM):
+            layout["byte_order_marks"] += 1
+        if line.endswith(b"\r\n"):
+            layout["crlf_lines"] += 1
+        if line.isspace():
+            layout["blank_lines"] += 1
         yield from splitter.take(number, line)
         if splitter.is_over:
             return

@@ -101,24 +101,30 @@ def why_unlisted(error: OSError) -> str:
 
 
 def _why_passed(entry: os.DirEntry[str], name: str) -> Passed | None:
-    is_visible = not entry.name.startswith(".")
-    has_suffix = entry.name.endswith(SUFFIXES)
-    is_packed = not has_suffix and ROLLOUTS_OTHERWISE.search(entry.name) is not None
-    if not is_visible:
+    if entry.name.startswith("."):
         return Passed(name, HIDDEN, False)
+    reason = why_unread(entry.name)
     try:
         mode = entry.stat().st_mode
     except OSError as error:
         return Passed(name, f"a link that leads nowhere: {error.strerror}" if entry.is_symlink() else why_unlisted(error), True)
     if not _is_utf8(entry.name):
-        return Passed(name, "its name is not UTF-8; rename it", has_suffix or is_packed or stat.S_ISDIR(mode))
+        is_fault = reason is None or reason[1] or stat.S_ISDIR(mode)
+        return Passed(name, "its name is not UTF-8; rename it", is_fault)
     if stat.S_ISDIR(mode):
         return None
     if not stat.S_ISREG(mode):
         return Passed(name, "a pipe, socket or device; only files are read", True)
-    if is_packed:
-        return Passed(name, f"only {', '.join(SUFFIXES)} files are read; unpack, convert or rename it", True)
-    return None if has_suffix else Passed(name, "not a visible .json or .jsonl file, nor one packed by gzip or zstd", False)
+    return Passed(name, *reason) if reason else None
+
+
+def why_unread(name: str) -> tuple[str, bool] | None:
+    """Why a file is not read, by its name, and whether it may well hold rollouts; None for one that is read."""
+    if name.endswith(SUFFIXES):
+        return None
+    if ROLLOUTS_OTHERWISE.search(name):
+        return f"only {', '.join(SUFFIXES)} files are read; unpack, convert or rename it", True
+    return "not a visible .json or .jsonl file, nor one packed by gzip or zstd", False
 
 
 def _is_utf8(name: str) -> bool:

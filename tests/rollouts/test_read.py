@@ -224,3 +224,15 @@ def test_many_small_files_share_segments(store: Store, settings: Settings) -> No
     raw = read_landed_files(store, settings)
     assert question_ids(raw) == [f"q{number}" for number in range(300)]
     assert len(raw.refers) == 2
+
+
+def test_blank_lines_line_ends_and_marks_are_counted(settings: Settings) -> None:
+    folder = settings.landing / "wordtraps" / "negtraj"
+    folder.mkdir(parents=True)
+    windows = "\ufeff" + line("q1").replace("\n", "\r\n") + "\r\n" + line("q2") + "\n\n"
+    (folder / "a.jsonl").write_bytes(windows.encode())
+    (folder / "b.jsonl").write_text(line("q3"))
+    raw = read_landed_files(Store(settings.home), settings)
+    a, b = raw.details["files"]
+    assert (a["blank_lines"], a["crlf_lines"], a["byte_order_marks"], a["n_rollouts"]) == (3, 2, 1, 2)
+    assert b.keys() & {"blank_lines", "crlf_lines", "byte_order_marks"} == set()

@@ -35,7 +35,7 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     turns, unread = read_messages(messages, "history")
     prompt, value = split_prompt(turns, "history")
     info = optional(record, "info", dict) or {}
-    report = document.beside or {}
+    report = _own_report(document.beside or {})
     return [
         Rollout(
             task=task,
@@ -65,3 +65,9 @@ def _message(value: object, at: str) -> dict[str, Any]:
     if message.get("is_demo") and message.get("role") == "assistant":
         message_fields["loss"] = False
     return message_fields
+
+
+def _own_report(report: dict[str, Any]) -> dict[str, Any]:
+    """The report itself; SWE-bench's harness writes it under the instance's name."""
+    inner = next(iter(report.values())) if len(report) == 1 else None
+    return inner if isinstance(inner, dict) else report
