@@ -14,7 +14,7 @@ from typing import Any
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.recipes import load_recipes
-from negtraj_dagster.rollouts.landing import FILE_HASHES, FileHashes
+from negtraj_dagster.rollouts.file_hashes import FILE_HASHES, FileHashes
 from negtraj_dagster.settings import Settings, did_you_mean
 from negtraj_dagster.shards.show import Shards
 from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_faults, load_manifest, set_aside

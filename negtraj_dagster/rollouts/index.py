@@ -240,6 +240,7 @@ def _summaries(files: Sequence[LandedFile], placed: pl.DataFrame) -> list[dict[s
                 "n_rollouts": row["n_rollouts"],
                 "n_quarantined": row["n_quarantined"],
                 "n_unread_bytes": row["n_unread"],
+                **({} if file.confidence is None else {"confidence": file.confidence}),
                 **json.loads(row["layout"] or "{}"),
             }
         )

@@ -6,13 +6,13 @@ run keeps the hash it had then. `negtraj verify` hashes all of them again.
 
 import json
 import os
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from negtraj_dagster.errors import SettingsError, StoreError
+from negtraj_dagster.rollouts.detect import AUTO, Detected
+from negtraj_dagster.rollouts.file_hashes import FileHashes
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
 from negtraj_dagster.rollouts.redact import REDACTION_VERSION
@@ -20,22 +20,20 @@ from negtraj_dagster.rollouts.remote_files import RemoteFile, walk_url
 from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
-from negtraj_dagster.store import Store, file_sha256
+from negtraj_dagster.store import Store
 from negtraj_dagster.tasks import Task, load_tasks
 
 READER_VERSION = 2
 RECORDED_VERSION = 1
 """Rises when a recorded prompt gets another id."""
 ARRIVALS = "arrivals.jsonl"
-FILE_HASHES = "cache/file_hashes.json"
-SETTLED_NS = 2_000_000_000
-"""A file changed more recently than this when it was hashed may change again within one tick of its clock."""
 NAT_PATTERNS = ("*_positive.json", "*_negative.json")
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file to read, by content. `name` is its path inside its source folder; `remotes` are to be fetched to be read."""
+    """A file to read, by content. `name` is its path inside its source folder; `remotes` are to be fetched to be read.
+    `confidence` is that of the format where it was not named."""
 
     task: str
     format: str
@@ -49,6 +47,7 @@ class LandedFile:
     sidecar_sha256: str = ""
     is_redacted: bool = True
     remotes: tuple[RemoteFile, ...] = ()
+    confidence: float | None = None
 
     @property
     def table(self) -> str:
@@ -127,7 +126,7 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
     return Landed(sorted(files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
 
-def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
+def _take_files(root: _Root, landed: Landed, hashes: FileHashes) -> int:
     """Add a folder's files; returns how many fit its pattern."""
     remote_of: dict[Path, RemoteFile] = {}
     if root.url is None:
@@ -136,32 +135,54 @@ def _take_files(root: _Root, landed: Landed, hashes: "FileHashes") -> int:
         walk, remote_of = walk_url(root.url, root.folder)
     place, n_matching = f"{root.task}/{root.format}", 0
     landed.passed += [entry.under(place) for entry in walk.passed if entry.is_fault or matches(entry.name, root.pattern)]
-    sidecars = _sidecars(FORMATS[root.format].sidecar, dict(walk.files))
+    sidecars = _sidecars(_sidecar_ending(root.format), dict(walk.files))
     for name, path in walk.files:
         if not matches(name, root.pattern) or path in sidecars.values():
             continue
         n_matching += 1
-        sidecar = sidecars.get(path)
-        remotes = tuple(remote_of[local] for local in (path, sidecar) if local in remote_of)
         try:
-            file = LandedFile(
-                root.task,
-                root.format,
-                path,
-                name,
-                hashes.sha256(path, remote_of.get(path)),
-                remotes[0].size_bytes if remotes else path.stat().st_size,
-                root.has_recorded_questions,
-                root.mapping,
-                sidecar,
-                hashes.sha256(sidecar, remote_of.get(sidecar)) if sidecar else "",
-                remotes=remotes,
-            )
+            file = _landed_file(root, name, path, sidecars.get(path), remote_of, hashes)
         except OSError as error:
-            landed.passed.append(Passed(f"{place}/{name}", why_unlisted(error), is_fault=True))
+            file = Passed(f"{place}/{name}", why_unlisted(error), is_fault=True)
+        if isinstance(file, Passed):
+            landed.passed.append(file)
         else:
             landed.files.append(file)
     return n_matching
+
+
+def _landed_file(
+    root: _Root, name: str, path: Path, sidecar: Path | None, remote_of: Mapping[Path, RemoteFile], hashes: FileHashes
+) -> LandedFile | Passed:
+    """The file by its content, or why it is passed over.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    sha256, remote = hashes.sha256(path, remote_of.get(path)), remote_of.get(path)
+    detected = hashes.format_of(sha256, path, root.mapping, remote) if root.format == AUTO else Detected(root.format, 1.0)
+    if not detected.format:
+        return Passed(f"{root.task}/{root.format}/{name}", detected.reason, is_fault=True)
+    used_sidecar = sidecar if FORMATS[detected.format].sidecar else None
+    return LandedFile(
+        root.task,
+        detected.format,
+        path,
+        name,
+        sha256,
+        remote.size_bytes if remote else path.stat().st_size,
+        root.has_recorded_questions,
+        root.mapping,
+        used_sidecar,
+        hashes.sha256(used_sidecar, remote_of.get(used_sidecar)) if used_sidecar else "",
+        remotes=tuple(remote_of[local] for local in (path, used_sidecar) if local is not None and local in remote_of),
+        confidence=detected.confidence if root.format == AUTO else None,
+    )
+
+
+def _sidecar_ending(format_name: str) -> str | None:
+    formats = FORMATS.values() if format_name == AUTO else [FORMATS[format_name]]
+    return next((format_.sidecar for format_ in formats if format_.sidecar), None)
 
 
 def _sidecars(ending: str | None, files: Mapping[str, Path]) -> dict[Path, Path]:
@@ -179,7 +200,7 @@ def _sidecars(ending: str | None, files: Mapping[str, Path]) -> dict[Path, Path]
 def _landing_roots(landing: Path, tasks: Mapping[str, Task], landed: Landed) -> Iterator[_Root]:
     """The folders <task>/<format> of a landing folder; what else lies there is listed with the remedy."""
     for task, folder in _folders_in(landing, "", tasks, "task", landed):
-        for format_name, inner in _folders_in(folder, f"{task}/", FORMATS, "rollout format", landed):
+        for format_name, inner in _folders_in(folder, f"{task}/", (*FORMATS, AUTO), "rollout format", landed):
             yield _Root(task, format_name, inner, has_recorded_questions=tasks[task].has_recorded_questions)
 
 
@@ -211,7 +232,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _take_nat_files(nat_dir: Path, landed: Landed, hashes: "FileHashes") -> None:
+def _take_nat_files(nat_dir: Path, landed: Landed, hashes: FileHashes) -> None:
     folder, n_faults = nat_dir / "strategyqa", len(landed.unread)
     n_matching = sum(_take_files(_Root("strategyqa", "nat", folder, pattern), landed, hashes) for pattern in NAT_PATTERNS)
     if not n_matching and len(landed.unread) == n_faults and not folder.is_dir():
@@ -225,9 +246,9 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
     place = f"[sources.{name}]"
     if source.task not in tasks:
         raise SettingsError(f"{place}: unknown task {source.task!r}{did_you_mean(source.task, tasks)}")
-    if source.format not in FORMATS:
-        raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, FORMATS)}")
-    if source.columns and FORMATS[source.format].unit == "file":
+    if source.format not in (*FORMATS, AUTO):
+        raise SettingsError(f"{place}: unknown rollout format {source.format!r}{did_you_mean(source.format, (*FORMATS, AUTO))}")
+    if source.columns and source.format != AUTO and FORMATS[source.format].unit == "file":
         raise SettingsError(f"{place} columns are for formats of records; {source.format} reads whole files")
     if source.outcome:
         parse_outcome(source.outcome)
@@ -241,55 +262,6 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
         raise SettingsError(f"{place} path = {source.path}: no such folder")
 
 
-class FileHashes:
-    """sha256 of files, remembered while size, inode and change time stay what they were."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._path = store.home / FILE_HASHES
-        self._known: dict[str, Any] = _read_object(store.read_text(FILE_HASHES))
-        self._seen: dict[str, Any] = {}
-
-    def sha256(self, path: Path, remote: RemoteFile | None = None) -> str:
-        """The file's hash, read from the file only where it may have changed; one that lies elsewhere is fetched for it."""
-        if remote is not None:
-            return self._remote_sha256(remote)
-        status = path.stat()
-        stamp = _stamp(path)
-        entry = self._known.get(str(path))
-        if not (isinstance(entry, dict) and entry.get("stamp") == stamp):
-            now_ns = time.time_ns()  # noqa: TID251 - only decides whether a hash may be remembered, never what it is
-            is_settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
-            entry = {"stamp": stamp if is_settled else None, "sha256": file_sha256(path)}
-        self._seen[str(path)] = entry
-        return str(entry["sha256"])
-
-    def _remote_sha256(self, remote: RemoteFile) -> str:
-        entry = self._known.get(remote.place)
-        if not (isinstance(entry, dict) and entry.get("stamp") == remote.stamp):
-            entry = {"stamp": remote.stamp, "sha256": file_sha256(remote.fetch())}
-        self._seen[remote.place] = entry
-        return str(entry["sha256"])
-
-    def stale(self) -> list[str]:
-        """Paths whose remembered hash is not that of their bytes, though nothing about them says that they changed."""
-        return [
-            path
-            for path, entry in sorted(self._known.items())
-            if Path(path).is_file() and entry["stamp"] == _stamp(Path(path)) and entry["sha256"] != file_sha256(Path(path))
-        ]
-
-    def save(self) -> None:
-        """Keep what was seen for the next run; a cache that cannot be kept costs time only."""
-        if self._seen != self._known:
-            self._store.write_text(FILE_HASHES, canonical_json(self._seen))
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-
-
 def _read_arrivals(store: Store, text: str | None) -> list[dict[str, str]]:
     lines = [line for line in (text or "").split("\n") if line]
     try:
@@ -299,15 +271,6 @@ def _read_arrivals(store: Store, text: str | None) -> list[dict[str, str]]:
             f"{store.place(ARRIVALS)}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "
             f"are then ordered by name, which may choose other rows where a recipe limits them"
         ) from error
-
-
-def _read_object(text: str | None) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    entries = value.items() if isinstance(value, dict) else ()
-    return {name: entry for name, entry in entries if isinstance(entry, dict) and entry.keys() == {"stamp", "sha256"}}
 
 
 def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[LandedFile]:
