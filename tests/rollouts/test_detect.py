@@ -1,7 +1,6 @@
 """Files whose format nobody named: found where one reads them, refused by name where two read them differently."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import polars as pl
