@@ -158,8 +158,7 @@ def _shards(best: "FormatReading", base_model: str, too_many: int | None) -> Ite
         yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'
     if best.n_with_calls and base_model == TOY:  # which has no template of its own
         yield 'chat_template = "qwen3" # writes calls of tools; leave both lines out for a model with a template of its own'
-        if best.n_with_reasoning:
-            yield 'reasoning = "per_turn_rows"'
+        yield 'reasoning = "per_turn_rows" # it writes an empty thought before the last answer alone'
 
 
 def _task(best: "FormatReading") -> str:

@@ -51,7 +51,6 @@ class FormatReading:
     n_with_prompt: int = 0
     n_with_calls: int = 0
     n_with_tools: int = 0
-    n_with_reasoning: int = 0
     n_asking_nothing: int = 0
     n_bytes: list[int] = field(default_factory=list)
     last_calls: Counter[str] = field(default_factory=Counter)
@@ -75,7 +74,6 @@ class FormatReading:
                 self.n_with_prompt += bool(rollout.prompt)
                 self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
                 self.n_with_tools += rollout.tools is not None
-                self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
                 self.n_asking_nothing += not asks_something(rollout)
                 self.n_bytes.append(len(f"{rollout.prompt_json or ''}{rollout.turns_json}{rollout.tools or ''}".encode()))
                 self.last_calls.update(call["name"] for call in _last_agent_turn(rollout).get("tool_calls", ()))

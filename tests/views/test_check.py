@@ -188,4 +188,4 @@ def test_the_call_that_ends_most_rollouts_ends_the_tasks_episodes(tmp_path: Path
     task = load_tasks(load_settings())["own"]
     assert (task.terminal_action, task.allowed_actions) == ("submit", ())
     recipe = tomllib.loads((home / "recipes" / "own_nat.toml").read_text())
-    assert "reasoning" not in recipe["shards"]
+    assert (recipe["shards"]["chat_template"], recipe["shards"]["reasoning"]) == ("qwen3", "per_turn_rows")
