@@ -5,13 +5,12 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
-from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, read_content
+from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, THOUGHTS, read_content, read_thought
 from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.schema import Turn
 
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
-THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 
 
 def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
@@ -28,7 +27,7 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         if kind in TEXT_PARTS:
             texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
         elif kind in THOUGHTS and role == "assistant":
-            thoughts.append(_thought(block, kind))
+            thoughts.append(read_thought(block))
         elif kind in CALLS and role == "assistant":
             calls.append(_call(block, at))
         elif kind in RESULTS:
@@ -45,13 +44,6 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     if role == "assistant" or message["content"]:
         turns.append(read_message(message, place))
     return turns
-
-
-def _thought(block: dict[str, Any], kind: str) -> str:
-    """Reasoning's text; what is recorded encrypted, or as a placeholder, is none, its summary is."""
-    if kind == "redacted_thinking" or block.get("redacted"):
-        return str(block.get("summary") or "")
-    return str(block.get("thinking") or block.get("content") or block.get("text") or "")
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:

@@ -101,17 +101,13 @@ def _tools(sample: dict[str, Any], called: set[str]) -> str | None:
 
 
 def _message(message: dict[str, Any], attachments: dict[str, Any], *, says_source: bool) -> dict[str, Any]:
-    """A message in chat completions' spelling; reasoning that stands among the parts is taken apart."""
+    """A message in chat completions' spelling, its attached texts in their places."""
     spelled: dict[str, Any] = {key: message[key] for key in ("role", "content", "tool_call_id") if key in message}
     content, error = message.get("content"), message.get("error")
     if isinstance(content, str):
         spelled["content"] = _attached(content, attachments)
     elif isinstance(content, list):
-        parts = [_attached_part(part, attachments) for part in content]
-        thoughts = [thought for part in parts if _is_thought(part) and (thought := _thought(part))]
-        spelled["content"] = [part for part in parts if not _is_thought(part)]
-        if thoughts:
-            spelled["reasoning"] = "\n".join(thoughts)
+        spelled["content"] = [_attached_part(part, attachments) for part in content]
     if message.get("role") == "tool" and not spelled.get("content") and isinstance(error, dict):
         spelled["content"] = str(error.get("message") or "")
     calls = message.get("tool_calls") or []
@@ -139,12 +135,3 @@ def _attached_part(part: object, attachments: dict[str, Any]) -> object:
         return part
     texts = {key: _attached(part[key], attachments) for key in PART_TEXTS if isinstance(part.get(key), str)}
     return {**part, **texts}
-
-
-def _is_thought(part: object) -> bool:
-    return isinstance(part, dict) and part.get("type") == "reasoning"
-
-
-def _thought(part: Any) -> str:
-    """Reasoning's text; what is recorded encrypted (`redacted`) is none, its summary is."""
-    return str(part.get("summary" if part.get("redacted") else "reasoning") or "")

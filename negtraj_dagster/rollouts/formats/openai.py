@@ -42,6 +42,8 @@ WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 MEDIA = ("images", "audios", "videos", "image", "audio", "video")
 """Keys beside the messages that hold what their marks stand for."""
+THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
+"""Parts, and blocks, of what an agent thought."""
 UNSUPPORTED = ("image_url", "image", "input_image", "input_audio", "audio", "file", "video")
 
 
@@ -119,7 +121,10 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     role = ROLES.get(str(message.get("role")), message.get("role"))
-    kept_fields = {"role": role, "content": read_content(message.get("content"), f"{place}.content")}
+    content, thought = _without_thoughts(message.get("content")) if role == "assistant" else (message.get("content"), "")
+    kept_fields = {"role": role, "content": read_content(content, f"{place}.content")}
+    if thought and not message.get("reasoning"):
+        message["reasoning"] = thought
     if "function_call" in message and "tool_calls" not in message:
         message["tool_calls"] = [{"function": message.pop("function_call")}]
     for key in WEIGHTS:
@@ -139,6 +144,22 @@ def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     if unread_of_calls:
         rest["tool_calls"] = unread_of_calls
     return read_message(kept_fields, place), rest
+
+
+def _without_thoughts(content: object) -> tuple[object, str]:
+    """An answer's parts without those of what was thought, and that."""
+    if not isinstance(content, list):
+        return content, ""
+    thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in THOUGHTS]
+    texts = [part for part in content if part not in thoughts]
+    return (texts, "\n".join(filter(None, map(read_thought, thoughts)))) if thoughts else (content, "")
+
+
+def read_thought(part: dict[str, Any]) -> str:
+    """Reasoning's text; what is recorded encrypted, or as a placeholder, is none, its summary is."""
+    if part.get("type") == "redacted_thinking" or part.get("redacted"):
+        return str(part.get("summary") or "")
+    return next((str(part[key]) for key in ("thinking", "reasoning", "content", "text") if part.get(key)), "")
 
 
 def _readable_calls(value: object) -> tuple[Any, dict[str, Any]]:

@@ -283,3 +283,17 @@ def test_keys_of_calls_and_ids_of_results_that_other_tools_write_are_kept() -> N
     assert rollout.turns[2]["tool_call_id"] == "c"
     assert rollout.turns[-1]["content"] == "Done."
     assert json.loads(rollout.extra or "")["messages"]["2"]["tool_calls"] == {"0": {"requestor": "assistant"}}
+
+
+def test_parts_of_what_was_thought_are_reasoning_and_encrypted_ones_are_not() -> None:
+    def answer(**part: object) -> dict[str, object]:
+        return {"role": "assistant", "content": [{"type": "reasoning", **part}, {"type": "text", "text": "a"}]}
+
+    asked = {"role": "user", "content": "q"}
+    parts = (
+        {"reasoning": "Hm."},
+        {"reasoning": "gAAA", "redacted": True},
+        {"reasoning": "gAAA", "redacted": True, "summary": "S"},
+    )
+    turns = [read("openai", {"messages": [asked, answer(**part)]})[0].turns[0] for part in parts]
+    assert [(turn["content"], turn.get("reasoning")) for turn in turns] == [("a", "Hm."), ("a", None), ("a", "S")]
