@@ -24,7 +24,7 @@ BAD = (
     "{not json",
     '{"messages": []}',
     '["a", "list"]',
-    '{"messages": [{"role": "assistant"}]}',
+    '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": 5}]}',
     '{"messages": [{"role": "user", "content": "never answered"}]}',
     '{"messages": [{"role": "user", "content": [{"type": "image_url"}]}, {"role": "assistant", "content": "x"}]}',
     '{"messages": "none", "messages": "twice"}',

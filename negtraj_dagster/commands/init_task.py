@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ BYTES_A_TOKEN = {True: 1.0, False: 3.0}
 MARKUP = 1.15
 """What a template writes around the texts."""
 MOST = 0.97
+ACCEPTED_SHARE = 0.1
+"""The default of `max_rejected_share`."""
 LEAST_TOKENS, MAX_TOKENS = 512, 8192
 """The toy has that many positions."""
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -119,8 +122,8 @@ def _files(name: str, base_model: str, checked: "CheckedFile", settings: Setting
         raise SettingsError(f"{checked.path}: no format reads it; `negtraj check {checked.path}` says why")
     yield settings.home / "tasks" / f"{name}.toml", _task(best)
     positions = _positions(base_model, settings)
-    max_tokens, is_cut = _max_tokens(best.n_bytes, BYTES_A_TOKEN[base_model == TOY], positions)
-    shards = "".join(f"\n{line}" for line in _shards(best, base_model, positions if is_cut else None))
+    max_tokens, n_longer = _max_tokens(best.n_bytes, BYTES_A_TOKEN[base_model == TOY], positions)
+    shards = "".join(f"\n{line}" for line in _shards(best, base_model, n_longer, positions))
     for strategy, (role, what) in STRATEGIES.items():
         recipe = RECIPE.format(
             task=name,
@@ -144,20 +147,27 @@ def _positions(base_model: str, settings: Settings) -> int:
         return MAX_TOKENS  # what is wrong with the folder, reading it as a base model says
 
 
-def _max_tokens(n_bytes: list[int], bytes_a_token: float, positions: int) -> tuple[int, bool]:
-    """A power of two that the rows of most rollouts fit in, and whether some are longer than the model's positions."""
+def _max_tokens(n_bytes: list[int], bytes_a_token: float, positions: int) -> tuple[int, int]:
+    """A power of two that the rows of most rollouts fit in, and how many are longer than the model's positions."""
     estimates = sorted(int(size / bytes_a_token * MARKUP) for size in n_bytes)
     typical = estimates[min(int(len(estimates) * MOST), len(estimates) - 1)]
-    return min(max(LEAST_TOKENS, 1 << (typical - 1).bit_length()), positions), estimates[-1] > positions
+    n_longer = sum(estimate > positions for estimate in estimates)
+    return min(max(LEAST_TOKENS, 1 << (typical - 1).bit_length()), positions), n_longer
 
 
-def _shards(best: "FormatReading", base_model: str, too_many: int | None) -> Iterator[str]:
-    if too_many is not None:
-        yield f'over_length = "cut_at_turn" # some rollouts are longer than the {too_many} positions of the model'
+def _shards(best: "FormatReading", base_model: str, n_longer: int, positions: int) -> Iterator[str]:
+    if n_longer:
+        yield (
+            f'over_length = "cut_at_turn" # {n_longer:,} of {best.n_read:,} rollouts are longer than the {positions:,} '
+            f"positions of the model"
+        )
+    if n_longer > best.n_read * ACCEPTED_SHARE:
+        share = min(math.ceil(n_longer / best.n_read * 10) / 10 + 0.1, 1.0)
+        yield f"max_rejected_share = {share:.1f} # where not even the first turn fits; a model with more positions keeps them"
     if best.n_with_calls > best.n_with_tools:
         yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'
-    if best.n_with_calls and base_model == TOY:  # which has no template of its own
-        yield 'chat_template = "qwen3" # writes calls of tools; leave both lines out for a model with a template of its own'
+    if (best.n_with_calls or best.n_with_reasoning) and base_model == TOY:  # which has no template of its own
+        yield 'chat_template = "qwen3" # writes calls and reasoning; leave both lines out for a model with a template'
         yield 'reasoning = "per_turn_rows" # it writes an empty thought before the last answer alone'
 
 
@@ -174,7 +184,7 @@ def _task(best: "FormatReading") -> str:
     lines.append(f'score = "{rule}" # {_reason(rule)}')
     if not best.rewards[True] + best.rewards[False] and best.n_scored:
         lines.append("min_score = 0.5 # from this recorded score on, a rollout is a success")
-    lines.append(f'style = "{"native" if best.n_with_calls else "react"}"')
+    lines.append(f'style = "{"react" if best.n_with_actions and not best.n_with_calls else "native"}"')
     for name, count in best.last_calls.most_common(1):
         if count > best.n_read / 2:
             lines.append(f"terminal_action = {_quoted(name)} # most rollouts end with a call of it")

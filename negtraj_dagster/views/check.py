@@ -21,6 +21,7 @@ from negtraj_dagster.schema import Rollout, Turn
 from negtraj_dagster.settings import Settings, did_you_mean
 from negtraj_dagster.tasks import Task, load_tasks
 
+ACTION = re.compile(r"^Action(?: \d+)?: *\w+\[", re.MULTILINE)
 DIGITS = re.compile(r"\d+")
 N_SHOWN_IDS = 3
 NO_OUTCOME = (
@@ -37,6 +38,7 @@ class FormatReading:
     Attributes:
         n_documents: how many records, or files that are read as one, it has.
         n_read: how many rollouts are in them.
+        n_with_actions: how many write what they do as ReAct does, `Action: name[argument]`.
         n_asking_nothing: how many a task of recorded prompts would refuse: no user turn stands before the agent's first one.
         n_bytes: the text of each rollout, in UTF-8.
         last_calls: by the tool's name: how many rollouts end with a call of it.
@@ -51,6 +53,8 @@ class FormatReading:
     n_with_prompt: int = 0
     n_with_calls: int = 0
     n_with_tools: int = 0
+    n_with_reasoning: int = 0
+    n_with_actions: int = 0
     n_asking_nothing: int = 0
     n_bytes: list[int] = field(default_factory=list)
     last_calls: Counter[str] = field(default_factory=Counter)
@@ -74,6 +78,10 @@ class FormatReading:
                 self.n_with_prompt += bool(rollout.prompt)
                 self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
                 self.n_with_tools += rollout.tools is not None
+                self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
+                self.n_with_actions += any(
+                    ACTION.search(turn["content"]) for turn in rollout.turns if turn["role"] == "assistant"
+                )
                 self.n_asking_nothing += not asks_something(rollout)
                 self.n_bytes.append(len(f"{rollout.prompt_json or ''}{rollout.turns_json}{rollout.tools or ''}".encode()))
                 self.last_calls.update(call["name"] for call in _last_agent_turn(rollout).get("tool_calls", ()))

@@ -189,3 +189,18 @@ def test_the_call_that_ends_most_rollouts_ends_the_tasks_episodes(tmp_path: Path
     assert (task.terminal_action, task.allowed_actions) == ("submit", ())
     recipe = tomllib.loads((home / "recipes" / "own_nat.toml").read_text())
     assert (recipe["shards"]["chat_template"], recipe["shards"]["reasoning"]) == ("qwen3", "per_turn_rows")
+
+
+@pytest.mark.parametrize(("answer", "style"), [("Thought: x\nAction: finish[1]", "react"), ("The answer is 1.", "native")])
+def test_a_task_is_of_react_where_its_rollouts_write_actions(tmp_path: Path, home: Path, answer: str, style: str) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+    path = str(write(tmp_path, json.dumps({"messages": turns, "reward": True})))
+    assert cli.main(["init-task", "own", "--from", path]) == exit_codes.SUCCESS
+    assert load_tasks(load_settings())["own"].style == style
+
+
+def test_reasoning_has_a_template_that_writes_it(tmp_path: Path, home: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": "Hm."}]
+    path = str(write(tmp_path, json.dumps({"messages": turns, "reward": True})))
+    assert cli.main(["init-task", "own", "--from", path]) == exit_codes.SUCCESS
+    assert tomllib.loads((home / "recipes" / "own_nat.toml").read_text())["shards"]["chat_template"] == "qwen3"
