@@ -53,6 +53,9 @@ def mapping_of(options: argparse.Namespace) -> "ColumnMap | None":
         raise SettingsError(
             f"--columns {wrong}: expected a key of the format, = and where it stands, as in messages=conversation"
         )
+    ours_named = [ours for ours, _, _ in pairs]
+    if twice := next((ours for ours in ours_named if ours_named.count(ours) > 1), None):
+        raise SettingsError(f"--columns {twice}=… stands twice, expected one place for each key; leave one out")
     if options.outcome is not None:
         parse_outcome(options.outcome)
     mapping = ColumnMap(tuple(sorted((ours, theirs) for ours, _, theirs in pairs)), options.outcome)

@@ -3,6 +3,8 @@
 So a log is read sample by sample, whatever its size. Members are packed by deflate, or by zstd, which zipfile does not unpack.
 """
 
+import errno
+import lzma
 import struct
 import zipfile
 import zlib
@@ -26,6 +28,7 @@ LOCAL_HEADER = struct.Struct("<26xHH")
 DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     pa.ArrowException,
     EOFError,
@@ -49,9 +52,16 @@ def archive_slices(path: Path) -> Iterator[Slice]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             yield from _Archive(archive, file, path.stat().st_size).slices()
-    except DAMAGE as error:
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and not _is_damage(error):
+            raise
         fault = f"no .eval archive that can be read ({type(error).__name__}); land it again, or convert it to JSON"
         yield Slice("file", None, fault, path.stat().st_size)
+
+
+def _is_damage(error: OSError) -> bool:
+    """Whether the archive's bytes are meant, and not the machine: bzip2's word has no number, a place before the file one."""
+    return error.errno in (None, errno.EINVAL)
 
 
 class _Archive:
@@ -91,7 +101,9 @@ class _Archive:
         limit = min(MAX_LINE_BYTES, self._n_left)
         try:
             raw = self._unpack_zstd(member, limit) if member.compress_type == ZSTD else self._unpack_other(member, limit)
-        except DAMAGE as error:
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and not _is_damage(error):
+                raise
             raise _MemberError(f"its packing is damaged or cut ({type(error).__name__}); land it again") from error
         self._n_left -= len(raw)
         if len(raw) > MAX_LINE_BYTES:

@@ -5,7 +5,6 @@ called, and our own for what they leave: values beside a telling name, and some 
 a secret by its entropy alone: hashes, ids and encoded files of ordinary work stay.
 """
 
-import contextlib
 import hmac
 import json
 import math
@@ -17,6 +16,8 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import jiter
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.store import Store
@@ -32,55 +33,72 @@ KEY = re.compile(r"[0-9a-f]{64}\s*\Z")
 WORD = re.compile(r"[A-Za-z_.\-]+\Z")
 PLACEHOLDER = re.compile(r"<secret:[a-z0-9_]+:[0-9a-f]{8}>")
 NAMED = "named_secret"
-BARE = ("named_value", "named_value_pwd")
-"""Rules of values that stand without quotes: words and pieces of code stand so, too."""
-JUDGED = (
-    *BARE,
-    "named_secret",
+BARE = (
+    "named_value",
+    "named_value_pwd",
+    "named_key",
     "named_pair",
-    "named_tag",
-    "env_password",
+    "key_tag",
+    "key_option",
     "mysql_password",
-    "sshpass",
-    "url_password",
-    "option",
+    "client_password",
+    "told_password",
+    "authorization",
+    "setter",
 )
+"""Rules of values beside which words and pieces of code stand, too: a value has to have a digit or another mark."""
+JUDGED = (*BARE, "named_secret", "named_tag", "env_password", "sshpass", "url_password", "option", "piped_password")
 """Rules whose findings may be variables or placeholders."""
-WINDOW_CHARS, OVERLAP_CHARS = 65_536, 8_192
+WITH_DIGIT = ("api_key",)
+"""Rules of keys that begin as words may, and then go on in letters alone."""
+WINDOW_CHARS, OVERLAP_CHARS = 65_536, 24_576
 MAX_KEY_CHARS = 20_000
+MIN_KEY = 6
+NAME_OF_THING = re.compile(r"(?:[a-z]+[-_.])+(?:[a-z]+|\d{1,4}|[a-z0-9]{1,5})\Z|[a-z_]+\.[A-Za-z_]+\d?[!?]*\Z")
+"""`my-app-tls-2024`, `it.token2`."""
+DIGIT = re.compile(r"\d")
 KEY_LINES = re.compile(r"[A-Za-z0-9+/=]{16,}")
 TAG_CHARS = 8
 SHORT = 8
 """A shorter secret is replaced where its name tells what it is, and nowhere else."""
 MIN_BITS = 2.5
 """Per character, of a value that stands after `=` or `:` without quotes: words have less."""
-NAMES = (
-    r"(?:pass(?:word|wd|phrase)?|pwd|secret|api[_-]?key|(?:access|secret|private|signing|encryption|account|readonly|master|admin|auth)[_-]?key|token"
-    r"|credentials?|connection[_-]?string)"
+PASSWORD_NAMES = (
+    r"(?:pass(?:word|wd|phrase)|(?:db|user|smtp|mail|ftp|admin|root|auth|my)[_-]?pass|pwd|pw|secret|connection[_-]?string)"
 )
+"""What stands under these is secret if it is no word for what belongs there."""
+KEY_NAMES = (
+    r"(?:api[_-]?key|(?:access|secret|private|signing|encryption|account|readonly|master|admin|openai|app)[_-]?key|token"
+    r"|credentials?|(?:proxy-)?authorization|cookie|set-cookie)"
+)
+"""What stands under these is secret if it looks like a key: `{"token": "running"}` is none."""
+NAMES = f"(?:{PASSWORD_NAMES}|{KEY_NAMES})"
 NAME = re.compile(
-    rf"(?:^|[_\-.\s]){NAMES}\Z|(?:(?:proxy-)?authorization|cookie|set-cookie|passwords|secrets|api_?keys|Password|Passwd|Secret|ApiKey|Token)\Z",
-    re.IGNORECASE,
+    rf"(?:^|[_\-.\s]){NAMES}\Z|(?:passwords|secrets|api_?keys|Password|Passwd|Secret|ApiKey|Token)\Z", re.IGNORECASE
 )
-"""Keys of objects whose values are secrets; `max_tokens` and `tokenizer` are none."""
-PASSWORD = re.compile(r"(?:pass(?:word|wd|phrase)?|pwd|pin)\Z", re.IGNORECASE)
+"""Keys of objects whose values may be secrets; `max_tokens` and `tokenizer` are none."""
+PASSWORD_NAME = re.compile(rf"(?:^|[_\-.\s]){PASSWORD_NAMES}\Z|(?:passwords|secrets|Password|Passwd|Secret)\Z", re.IGNORECASE)
+NUMBER_NAME = re.compile(r"(?:^|[_\-.])(?:password|passwd|passphrase|pwd)\Z", re.IGNORECASE)
+"""Keys whose numbers are secrets."""
+MIN_NUMBER = 1000
 WORDS_OF_FORMATS = frozenset(
     {"", "role", "content", "type", "id", "function", "arguments", "tool_calls", "text", "value", "from"}
 )
 """Keys that every message has: no names of secrets, and not worth scanning."""
-NAME_WORDS = ("pass", "pwd", "secret", "key", "token", "credential", "connection", "pin")
-"""One of these is in every telling name."""
+POLICY = re.compile(r"(?:ALLOW|REQUIRE|ASK|DISABLE|ENABLE|EMPTY|NO|USE|HAS|IS|SHOW|RESET|CHANGE|WITH)_[A-Z0-9_]*\Z")
+"""Variables that say what is done about passwords."""
 BESIDE = re.compile(
     rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}(?:[rbuf]{{0,2}}\\{{0,4}}["'`])?"""
     rf"""(?P<value>[^"'`\\\s,;]{{1,400}})|<[\w:.\-]{{0,40}}{NAMES}>\s{{0,4}}(?P<in_tag>[^<>\s]{{1,400}})"""
     rf"""|--{NAMES}[ =]{{1,2}}["']?(?P<option>[^\s"'`;|<>]{{1,200}})|\s-p\s{{0,4}}["']?(?P<p_option>[^\s"'`;|<>&]{{1,200}})"""
-    r"""|\b(?:value|default|plaintext)["'\\]{1,5}\s{0,4}:\s{0,4}["'\\]{1,5}(?:(?:bearer|basic|token|digest)\s{1,4})?"""
+    r"""|\b(?:value|plaintext)["'\\]{1,5}\s{0,4}:\s{0,4}["'\\]{1,5}(?:(?:bearer|basic|token|digest)\s{1,4})?"""
     r"""(?P<pair_value>[^"'\\\n]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@""",
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, in an option, or in a URL."""
 NOT_SECRET = re.compile(
-    r"""(?:[*x.\-_•]+|<[\w .:/\-]*>?|\$[A-Za-z_]+\d?|\$\{.*|\$\(.*|\$\d|%\w+%|%[sdr]|%\(\w+\)[sdr]|\{.*|\[.*|.*\{\w*\}.*"""
+    r"""(?:[*x.\-_•]+|<.*>|<%.*|<[\w .:/\-]*|\$[A-Za-z_]+\d?(?:\W.*)?|\$\{.*|\$\(.*|\$\d"""
+    r"""|%\w+%|%[sdr](?:\W.*)?|%\(\w+\)[sdr].*|\{.*|\[.*|.*\{\w*\}.*|https?://[^@]*|aws4-hmac-sha256"""
     r"""|(?:os|process|env|self|config|settings|args|kwargs|request)[.\[(].*"""
     r"""|(?:none|null|true|false|undefined|str|string|int|bytes|optional|required|redacted|changeme|example|test|dummy|foo|bar"""
     r"""|your[\w\- ]*|my[_\- ]?(?:pass\w*|secret|token|key)|placeholder|passwd|secret|token|api[_-]?key|value"""
@@ -92,7 +110,7 @@ NOT_SECRET = re.compile(
 SCHEME = re.compile(r"(?:bearer|basic|token|digest)\s+", re.IGNORECASE)
 NAMED_BY = ("name", "key", "header", "variable")
 """Beside `value`, the key that says whose value it is, as lists of headers and of an environment's variables have it."""
-VALUE_KEYS = ("value", "default", "plaintext")
+VALUE_KEYS = ("value", "plaintext")
 """Keys of an object that stands under a telling name."""
 OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
 
@@ -179,7 +197,7 @@ def find_secrets(text: str) -> dict[str, str]:
         findings |= {(finding.rule_id, finding.secret): None for finding in scanned if finding.visible}
     for rule_id, secret in findings:
         if secret in text:
-            _take(rule_of, rule_id, secret)
+            _take(rule_of, rule_id, secret, text)
     return rule_of
 
 
@@ -199,27 +217,39 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
         named_values: takes texts and numbers.
     """
     if type(value) is dict:
+        is_probability = "logprob" in value  # of a token of text
         for key, inner in value.items():
             if key not in WORDS_OF_FORMATS:
-                texts.append(key)
-            _gather(inner, _name_of(key, value, name), texts, named_values)
+                _gather(key, "", texts, named_values)
+            _gather(inner, "" if is_probability else _name_of(key, value, name), texts, named_values)
     elif type(value) is list:
         for inner in value:
             _gather(inner, name, texts, named_values)
     elif type(value) is str:
-        if name not in WORDS_OF_FORMATS and _names_secret(name):
-            texts.append(value if '"' in value else f'{name} = "{value}"')
-            secret = value[match.end() :] if (match := SCHEME.match(value)) else value
-            if is_secret_value(secret, is_quoted=True):
-                named_values.append(secret)
-                return
+        if value[:1] in ("{", "[") and (inner := _json_inside(value)) is not None:
+            _gather(inner, "", texts, named_values)
+        elif name not in WORDS_OF_FORMATS and _names_secret(name):
+            _gather_named(value, name, texts, named_values)
         else:
             texts.append(value)
-        if value[:1] in ("{", "[") and _may_name_secret(value):
-            with contextlib.suppress(ValueError, RecursionError):
-                _gather(json.loads(value), "", [], named_values)
-    elif name and type(value) in (int, float) and PASSWORD.search(name):
+    elif name and isinstance(value, (int, float)) and value >= MIN_NUMBER and NUMBER_NAME.search(name):
         named_values.append(json.dumps(value))
+
+
+def _gather_named(value: str, name: str, texts: list[str], named_values: list[str]) -> None:
+    texts.append(value if '"' in value else f'{name} = "{value}"')
+    secret = value[match.end() :] if (match := SCHEME.match(value)) else value
+    is_credential = match is not None and len(secret) >= SHORT and secret != secret.lower()
+    if is_secret_value(secret, is_quoted=is_credential or PASSWORD_NAME.search(name) is not None):
+        named_values.append(secret)
+
+
+def _json_inside(text: str) -> Any:
+    """The object or list that a text is JSON of; None for another text."""
+    try:
+        return jiter.from_json(text.encode(), cache_mode="keys")
+    except ValueError:
+        return None
 
 
 def _name_of(key: str, owner: dict[str, Any], name: str) -> str:
@@ -230,28 +260,32 @@ def _name_of(key: str, owner: dict[str, Any], name: str) -> str:
     return key
 
 
-def _may_name_secret(text: str) -> bool:
-    lowered = text.lower()
-    return any(word in lowered for word in NAME_WORDS)
-
-
 @lru_cache(maxsize=4096)
 def _names_secret(key: str) -> bool:
     return NAME.search(key) is not None
 
 
-def _take(rule_of: dict[str, str], rule_id: str, secret: str) -> None:
+def _take(rule_of: dict[str, str], rule_id: str, secret: str, text: str) -> None:
     rule = rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_")
+    if (rule == "env_password" and _is_policy(secret, text)) or (rule in WITH_DIGIT and not DIGIT.search(secret)):
+        return
     if rule in JUDGED:
         if is_secret_value(secret, is_quoted=rule not in BARE):
             rule_of.setdefault(secret, rule)
     elif rule in ("private_key", "private_key_cut"):
         lines = KEY_LINES.findall(secret) if len(secret) <= MAX_KEY_CHARS else []  # which may be texts of their own
+        lines = [line for line in lines if DIGIT.search(line) and line.upper() != line != line.lower()]
         rule_of |= dict.fromkeys([secret, *lines], "private_key")
     elif rule_id.startswith("negtraj."):
         rule_of[secret] = rule
     elif len(secret) >= SHORT:
         rule_of.setdefault(secret, rule)
+
+
+def _is_policy(secret: str, text: str) -> bool:
+    """Whether variables that say what is done about passwords alone have this value."""
+    names = re.findall(rf"([A-Z0-9_]*)={re.escape(secret)}", text)
+    return bool(names) and all(POLICY.match(name) for name in names)
 
 
 def is_secret_value(value: str, *, is_quoted: bool) -> bool:
@@ -266,8 +300,8 @@ def is_secret_value(value: str, *, is_quoted: bool) -> bool:
         return False
     if is_quoted:
         return len(text) >= 4 and not (" " in text and text.count(" ") > 5)
-    has_mark = any(not character.isalpha() and character not in "._-/:" for character in text)
-    return has_mark and not text.replace(".", "").isdigit() and _bits_a_char(text) >= MIN_BITS
+    is_word = not DIGIT.search(text) or any(map(str.isspace, text)) or NAME_OF_THING.match(text) is not None
+    return not is_word and len(text) >= MIN_KEY and not text.replace(".", "").isdigit() and _bits_a_char(text) >= MIN_BITS
 
 
 def _bits_a_char(text: str) -> float:
@@ -295,7 +329,7 @@ class _Replacer:
             return {self.text(key): self.value(inner, _name_of(key, value, name)) for key, inner in value.items()}
         if isinstance(value, list):
             return [self.value(inner, name) for inner in value]
-        if PASSWORD.search(name) and not isinstance(value, bool) and value is not None:
+        if type(value) in (int, float) and NUMBER_NAME.search(name):
             return self._all.get(json.dumps(value), value)
         return value
 
@@ -306,12 +340,15 @@ class _Replacer:
         return "".join(part + placeholder for part, placeholder in zip(parts, [*kept, ""], strict=True))
 
     def _part(self, text: str) -> str:
+        is_json = text[:1] in ("{", "[")
         for secret, placeholder in self._long:
             if secret in text:
+                if is_json and secret.isdigit():  # a bare number: what stands for it is text
+                    text = re.sub(rf'(?<![\w".]){secret}(?![\w".])', f'"{placeholder}"', text)
                 text = text.replace(secret, placeholder)
         if not any(secret in text for secret in self._short):
             return text
-        if text[:1] in ("{", "["):  # JSON text: a short secret in it is a whole value
+        if is_json:  # JSON text: a short secret in it is a whole value
             for secret, placeholder in self._short.items():
                 text = text.replace(f'"{secret}"', f'"{placeholder}"')
         return BESIDE.sub(self._short_value, text)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class CheckedFile:
     Attributes:
         readings: by each format, the one that reads most records first.
         mapping: what the source would say of its columns and outcome.
+        absent: what the mapping names and no record has.
         chats_at: keys of the records that hold lists of messages, where no format reads them.
         known_ids: by task that has questions here: how many of the file's question ids are its own.
     """
@@ -117,6 +119,7 @@ class CheckedFile:
     known_ids: Mapping[str, int]
     mapping: ColumnMap | None = None
     chats_at: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def best(self) -> FormatReading:
@@ -126,6 +129,8 @@ class CheckedFile:
     @property
     def is_whole(self) -> bool:
         """Whether one format reads every record, and a task knows its questions or can take them from its prompts."""
+        if self.absent:
+            return False
         has_questions = any(self.known_ids.values()) or not self.best.n_with_prompt or not self.best.n_asking_nothing
         return self.best.n_read > 0 and not self.best.faults and has_questions
 
@@ -146,6 +151,7 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None, mappi
         raise SettingsError(f"{path}: only {', '.join(SUFFIXES)} files are read; convert or rename it")
     readings = {name: FormatReading(name) for name in FORMATS if not (mapping and mapping.columns) or _takes_columns(name)}
     chats_at: Counter[str] = Counter()
+    absent: set[str] | None = None
     try:
         for units in UNITS:
             formats = [FORMATS[name] for name in readings if FORMATS[name].unit in units]
@@ -153,13 +159,18 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None, mappi
                 document = _parse(formats[0], part)  # which is the same for all of a unit
                 if isinstance(document, dict):
                     chats_at.update(_keys_of_chats(document))
+                    if mapping is not None:
+                        names = set(mapping.absent_from(document))
+                        absent = names if absent is None else absent & names
                 for format_ in formats:
                     readings[format_.name].take(part.place, read_parsed(format_, "task", document, mapping))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=_rank))
     keys = () if ranked[0].n_read else tuple(key for key, _ in chats_at.most_common(N_SHOWN_IDS) if key != "messages")
-    return CheckedFile(path, ranked, _known_ids(ranked[0].question_ids, settings, task), mapping, keys)
+    return CheckedFile(
+        path, ranked, _known_ids(ranked[0].question_ids, settings, task), mapping, keys, tuple(sorted(absent or ()))
+    )
 
 
 def _rank(reading: FormatReading) -> tuple[bool, int, int, bool]:
@@ -240,7 +251,9 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         yield ""
         right, wrong, unknown = (best.rewards[reward] for reward in (True, False, None))
         yield f"Outcomes: {right:,} right, {wrong:,} wrong, {unknown:,} not recorded."
-        if not right + wrong:
+        if checked.absent:
+            yield f"No record has {', '.join(map(visible, checked.absent))}, which --columns or --outcome names."
+        elif not right + wrong:
             yield NO_OUTCOME
         yield from _question_lines(checked)
         owner = task or _owner(checked) or "TASK"
@@ -265,7 +278,7 @@ def _question_lines(checked: CheckedFile) -> Iterator[str]:
     elif not any(checked.known_ids.values()) and checked.best.n_with_prompt == checked.best.n_read:
         yield (
             'Questions: every rollout brings its prompt, so a task of `kind = "recorded"` needs no question file: '
-            f"`negtraj init-task NAME --from {checked.path}` writes it."
+            f"`negtraj init-task NAME --from {checked.path}{_mapping_arguments(checked.mapping)}` writes it."
         )
     elif not any(checked.known_ids.values()):
         shown = ", ".join(repr(visible(identifier)) for identifier in sorted(checked.best.question_ids)[:N_SHOWN_IDS])
@@ -274,6 +287,13 @@ def _question_lines(checked: CheckedFile) -> Iterator[str]:
             f"Questions: no task here knows {ids}: rollouts of unknown questions are dropped. Declare the "
             "task, with its question files, as [tasks.NAME] in negtraj.toml."
         )
+
+
+def _mapping_arguments(mapping: ColumnMap | None) -> str:
+    if mapping is None:
+        return ""
+    columns = [f" --columns {shlex.quote(f'{ours}={theirs}')}" for ours, theirs in mapping.columns]
+    return "".join(columns) + (f" --outcome {shlex.quote(mapping.outcome)}" if mapping.outcome else "")
 
 
 def mapping_lines(mapping: ColumnMap | None) -> Iterator[str]:

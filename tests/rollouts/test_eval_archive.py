@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -137,3 +138,26 @@ def test_a_sample_that_is_too_long_costs_no_other(tmp_path: Path, monkeypatch: p
     parts = slices_of(tmp_path, zip_of(members_of({**sample(1), "padding": " " * 600}, sample(2))))
     assert [part.raw is None for part in parts] == [True, False]
     assert "more than 500 bytes" in parts[0].fault
+
+
+def test_a_byte_that_is_wrong_anywhere_stops_no_run(tmp_path: Path, settings: Settings) -> None:
+    path = tmp_path / "a.eval"
+    whole = zip_of(members_of(sample(1)), "deflate")
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        list(iter_documents(path, FORMATS["inspect"]))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_damaged_member_of_any_packing_costs_itself_alone(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.eval"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, raw in members_of(sample(1), sample(2)).items():
+            archive.writestr(name, raw, zipfile.ZIP_STORED if name == "header.json" else method)
+        place = archive.getinfo("samples/1_epoch_1.json").header_offset + 30 + len("samples/1_epoch_1.json") + 20
+    damaged = bytearray(path.read_bytes())
+    damaged[place : place + 12] = b"\xff" * 12
+    path.write_bytes(damaged)
+    slices = list(iter_documents(path, FORMATS["inspect"]))
+    assert [part.raw is None for part in slices] == [True, False]
+    assert "its packing is damaged or cut" in slices[0].fault

@@ -91,6 +91,16 @@ SECRETS: dict[str, Callable[[], tuple[str, str]]] = {  # name -> (text as it sta
     "header pair": lambda: named('{{"name": "Authorization", "value": "{}"}}', made(12)),
     "variable pair": lambda: named('{{"name": "DB_PASSWORD", "value": "{}"}}', made(7)),
     "value object": lambda: named('{{"password": {{"value": "{}"}}}}', made(7)),
+    "line of arguments": lambda: named('{{"content": "tokens:\\n{}"}}', "ghp_" + made(36)),
+    "environment of arguments": lambda: named('{{"content": "x\\nDB_PASSWORD={}"}}', "correcthorse"),
+    "pw": lambda: named("DB_PW={}", made(9) + "7"),
+    "sql": lambda: named("CREATE USER bob IDENTIFIED BY '{}'", made(9)),
+    "redis": lambda: named("redis-cli -h db -a {} ping", made(9) + "7"),
+    "docker login": lambda: named("docker login -u bob -p {} reg.io", made(9) + "7"),
+    "docker auth": lambda: named('{{"auths": {{"reg.io": {{"auth": "{}=="}}}}}}', made(26)),
+    "setter": lambda: named('os.Setenv("API_TOKEN", "{}")', made(18) + "7"),
+    "piped": lambda: named("echo '{}' | sudo -S apt update", made(9)),
+    "told": lambda: named("the password is {}", made(9) + "7"),
     "short": lambda: named('"password": "{}"', "q7!x"),
 }
 
@@ -219,6 +229,19 @@ def test_equal_secrets_have_one_placeholder_in_a_home_and_another_elsewhere() ->
         'api_key = "<YOUR_API_KEY>"',
         "https://example.com/a?page=2#token",
         "key: value, keys = sorted(tokens)",
+        "eos_token='<|im_end|>' bos_token = \"<|begin_of_text|>\"",
+        '{"logprobs": {"content": [{"token": " information", "logprob": -0.1}]}}',
+        '{"token": "Paris Hilton"}',
+        '{"token": "running", "next_token": "page_two"}',
+        "from typing import Optional; authorization: Optional[str] = Header(None)",
+        "Authorization: AWS4-HMAC-SHA256 Credential=x",
+        'password="<%= env %>" pw="$obj->pw" a="$env:TOKEN" token = "%s:%s"',
+        "Password: \nroot@web01:~# whoami",
+        "sk-toggleable__label-arrow sk-parallel-item",
+        "ALLOW_EMPTY_PASSWORD=yesplease",
+        "mysqldump -parallel --token refresh <token>expr</token>",
+        '{"key": "token", "value": "red_square"} {"name": "max_token", "default": "unlimited"}',
+        "pass: src/utils/helper2.test.ts bypass: skip2main token: https://github.com/settings/tokens/new",
         "PWD=/home/u1/work OLDPWD=/home/u2",
         'token = make2("abcdefgh1")',
         'curl -H "Authorization: Bearer $TOKEN" -u "$USER1:${PASSWORD}"',
@@ -379,4 +402,37 @@ def test_a_long_text_is_scanned_in_windows_that_together_grow_with_its_length(pi
         return sum(map(len, windows(piece * (n_chars // len(piece)))))
 
     assert max(map(len, windows(piece * 40_000))) <= WINDOW_CHARS
-    assert n_scanned(1_000_000) < 11 * n_scanned(100_000)
+    assert n_scanned(1_000_000) < 15 * n_scanned(100_000)
+
+
+def test_numbers_that_are_no_passwords_stay_numbers() -> None:
+    record = {
+        "pass": 1,
+        "n_pass": 5,
+        "spin": 0.5,
+        "pin": 13,
+        "password": 0,
+        "bypass": 1,
+        "arguments": '{"pass": 12, "pin": 4821}',
+    }
+    assert Redactor(b"k" * 32).redact(dict(record))[0] == record
+
+
+def test_a_number_in_json_text_gives_place_to_text() -> None:
+    record = {"arguments": '{"password": 84719238, "port": 84}', "content": "it is 84719238"}
+    redacted, _ = Redactor(b"k" * 32).redact(record)
+    assert json.loads(redacted["arguments"])["password"].startswith("<secret:named_secret:")
+    assert "84719238" not in redacted["content"]
+
+
+def test_words_between_the_marks_of_a_key_stay_words_elsewhere() -> None:
+    text = "-----BEGIN PRIVATE KEY-----\nprivateKeyBodyInBase64Format\n================\n-----END PRIVATE KEY-----"
+    redacted, _ = Redactor(b"k" * 32).redact({"a": text, "b": "base64EncodedInformation ================"})
+    assert redacted["b"] == "base64EncodedInformation ================"
+
+
+def test_a_long_key_at_a_windows_border_goes_whole() -> None:
+    body = "\n".join(made(64) for _ in range(260))
+    key = f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n{body}\n-----END PGP PRIVATE KEY BLOCK-----"
+    redacted, _ = Redactor(b"k" * 32).redact({"a": "x " * ((WINDOW_CHARS - 12_000) // 2) + key + " y" * 40_000})
+    assert not any(line in redacted["a"] for line in body.split("\n"))

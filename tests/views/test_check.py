@@ -204,3 +204,16 @@ def test_reasoning_has_a_template_that_writes_it(tmp_path: Path, home: Path) -> 
     path = str(write(tmp_path, json.dumps({"messages": turns, "reward": True})))
     assert cli.main(["init-task", "own", "--from", path]) == exit_codes.SUCCESS
     assert tomllib.loads((home / "recipes" / "own_nat.toml").read_text())["shards"]["chat_template"] == "qwen3"
+
+
+def test_what_the_options_name_and_no_record_has_fails_the_check(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write(tmp_path, json.dumps(chat())))
+    line = ["check", path, "--columns", "messages=traj", "--outcome", "pas == 1"]
+    assert cli.main(line) == exit_codes.FAILED
+    printed = capsys.readouterr().out
+    assert "No record has pas, which --columns or --outcome names." in printed
+    assert f"`negtraj init-task NAME --from {path} --columns messages=traj --outcome 'pas == 1'` writes it" in printed
+    assert cli.main([*line[:4], "--columns", "messages=other"]) == exit_codes.FAILED
+    assert "--columns messages=… stands twice" in capsys.readouterr().err

@@ -35,22 +35,31 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     Raises:
         RolloutFormatError: no line of it is a message of the user or the agent.
     """
-    entries = [line for line in document.objects if line.get("type") in SPOKEN and "message" in line]
+    entries = [line for line in document.objects if _is_spoken(line)]
     if not entries or not all("uuid" in entry and "parentUuid" in entry for entry in entries):
         raise RolloutFormatError(
             "no lines of type user and assistant with uuid and parentUuid, expected a session of Claude Code"
         )
     tree = _Tree(document.objects)
+    n_other = sum(line.get("type") in SPOKEN and "message" in line and not _is_spoken(line) for line in document.objects)
     messages, errors = read_tree(tree.parents, lambda name: _turns(tree.nodes[name]))
     segments = branches(messages)
     parents = segment_parents(segments, tree.began_from)
     session = next((str(entry["sessionId"]) for entry in entries if entry.get("sessionId")), None)
     parts: list[Rollout | RolloutFormatError] = list(errors)
+    if n_other:
+        parts.append(
+            RolloutFormatError(f"{n_other} lines of type user or assistant whose message is no object; leave them out")
+        )
     for segment in segments:
         if is_trained(segment.turns):
             parent = parents[segment.name]
             parts.append(_rollout(task, segment, f"{session}/{parent}" if parent else None, session, tree))
     return parts
+
+
+def _is_spoken(line: Line) -> bool:
+    return line.get("type") in SPOKEN and isinstance(line.get("message"), dict)
 
 
 def _rollout(task: str, segment: Segment, parent: str | None, session: str | None, tree: "_Tree") -> Rollout:
@@ -110,7 +119,7 @@ class _Tree:
             if line.get("uuid"):
                 lines.setdefault(str(line["uuid"]), line)  # a line that is written again counts once
         self._lines = lines
-        self._spoken = {uuid: line for uuid, line in lines.items() if line.get("type") in SPOKEN and "message" in line}
+        self._spoken = {uuid: line for uuid, line in lines.items() if _is_spoken(line)}
         self.nodes: dict[str, _Node] = {}
         self.parents: dict[str, str | None] = {}
         self.began_from: dict[str, str] = {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 ATTACHMENT = "attachment://"
 """In the place of a long text: its key among the sample's `attachments` follows."""
-PART_TEXTS = ("text", "reasoning", "summary")
+SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def read_file(task: str, document: "FileDocument") -> Reading:
@@ -37,6 +37,8 @@ def read_file(task: str, document: "FileDocument") -> Reading:
             rollouts.append(_rollout(task, check(value, f"samples[{index}]", dict), evaluation))
         except RolloutFormatError as error:
             rollouts.append(RolloutFormatError(f"samples[{index}]: {error}"))
+        except SHAPE_ERRORS as error:
+            rollouts.append(RolloutFormatError(f"samples[{index}]: of another shape than a log's ({type(error).__name__})"))
     return rollouts
 
 
@@ -62,7 +64,7 @@ def _rollout(task: str, sample: dict[str, Any], evaluation: dict[str, Any]) -> R
         gold=optional_answer(sample, "target"),
         teacher=optional_text(evaluation, "model") or "",
         session=optional_text(sample, "uuid"),
-        tools=_tools(sample, called),
+        tools=_tools(sample, called, attachments),
         prompt=prompt,
         score=score,
         group=identifier or None,
@@ -85,13 +87,14 @@ def _number(value: object) -> float | None:
     return GRADES.get(value) if isinstance(value, str) else None
 
 
-def _tools(sample: dict[str, Any], called: set[str]) -> str | None:
+def _tools(sample: dict[str, Any], called: set[str], attachments: dict[str, Any]) -> str | None:
     """What the model's calls were offered, where it was the same in all; else the first offer with all that was called."""
     offers: dict[str, set[str]] = {}
     for value in optional(sample, "events", list) or []:
         event = check(value, "events", dict)
         if event.get("event") == "model" and event.get("tools"):
-            tools = [check(tool, "events.tools", dict) for tool in check(event["tools"], "events.tools", list)]
+            offered = check(_attached(event["tools"], attachments), "events.tools", list)
+            tools = [check(tool, "events.tools", dict) for tool in offered]
             functions = [{key: tool[key] for key in ("name", "description", "parameters") if key in tool} for tool in tools]
             schemas = [{"type": "function", "function": function} for function in functions]
             offers[json_text(schemas)] = {str(function.get("name")) for function in functions}
@@ -103,18 +106,16 @@ def _tools(sample: dict[str, Any], called: set[str]) -> str | None:
 def _message(message: dict[str, Any], attachments: dict[str, Any], *, says_source: bool) -> dict[str, Any]:
     """A message in chat completions' spelling, its attached texts in their places."""
     spelled: dict[str, Any] = {key: message[key] for key in ("role", "content", "tool_call_id") if key in message}
-    content, error = message.get("content"), message.get("error")
-    if isinstance(content, str):
-        spelled["content"] = _attached(content, attachments)
-    elif isinstance(content, list):
-        spelled["content"] = [_attached_part(part, attachments) for part in content]
+    error = message.get("error")
+    if "content" in spelled:
+        spelled["content"] = _attached(spelled["content"], attachments)
     if message.get("role") == "tool" and not spelled.get("content") and isinstance(error, dict):
         spelled["content"] = str(error.get("message") or "")
     calls = message.get("tool_calls") or []
     if calls:
         spelled["tool_calls"] = [
             {"id": call.get("id") or "", "name": call.get("function"), "arguments": json_text(call.get("arguments") or {})}
-            for call in calls
+            for call in _attached(calls, attachments)
         ]
     if message.get("role") == "assistant" and (
         (says_source and message.get("source") != "generate") or any(call.get("parse_error") for call in calls)
@@ -123,15 +124,11 @@ def _message(message: dict[str, Any], attachments: dict[str, Any], *, says_sourc
     return spelled
 
 
-def _attached(text: str, attachments: dict[str, Any]) -> str:
-    if not text.startswith(ATTACHMENT):
-        return text
-    value = attachments.get(text.removeprefix(ATTACHMENT))
-    return value if isinstance(value, str) else text
-
-
-def _attached_part(part: object, attachments: dict[str, Any]) -> object:
-    if not isinstance(part, dict):
-        return part
-    texts = {key: _attached(part[key], attachments) for key in PART_TEXTS if isinstance(part.get(key), str)}
-    return {**part, **texts}
+def _attached(value: Any, attachments: dict[str, Any]) -> Any:
+    """A value with the texts that were put aside for their length, wherever they stand in it."""
+    if isinstance(value, str):
+        text = attachments.get(value.removeprefix(ATTACHMENT)) if value.startswith(ATTACHMENT) else None
+        return text if isinstance(text, str) else value
+    if isinstance(value, dict):
+        return {key: _attached(inner, attachments) for key, inner in value.items()}
+    return [_attached(inner, attachments) for inner in value] if isinstance(value, list) else value

@@ -40,7 +40,7 @@ PLAIN_KEYS = {"role", "content", "tool_calls"}
 """Of a message that is a turn as it stands, as most are."""
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
-MEDIA = ("images", "audios", "videos", "image", "audio", "video")
+MEDIA = ("images", "audios", "videos")
 """Keys beside the messages that hold what their marks stand for."""
 THOUGHTS = ("thinking", "reasoning", "redacted_thinking")
 """Parts, and blocks, of what an agent thought."""

@@ -116,6 +116,27 @@ def test_attached_texts_and_errors_of_tools_are_read() -> None:
     assert rollout.turns[1]["content"] == "Too late."
 
 
+def test_texts_of_tools_and_arguments_that_were_put_aside_are_in_their_places() -> None:
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "c", "function": "a", "arguments": {"x": "attachment://k"}}],
+    }
+    offered = offer("a")
+    offered["tools"][0] |= {"description": "attachment://d"}
+    log = sample_of(call, events=[offered], attachments={"k": "long", "d": "What it does."})
+    (rollout,) = read("inspect", log)
+    assert rollout.turns[0]["tool_calls"][0]["arguments"] == '{"x": "long"}'
+    assert json.loads(rollout.tools or "")[0]["function"]["description"] == "What it does."
+
+
+def test_a_sample_of_another_shape_costs_itself_alone() -> None:
+    log = sample_of({"role": "assistant", "content": "a", "tool_calls": ["none"]})
+    log["samples"].append({"id": 2, "messages": [ASKED, {"role": "assistant", "content": "b"}]})
+    reading = read_document(FORMATS["inspect"], "t", json.dumps(log).encode(), "file")
+    assert ["of another shape" in str(part) for part in reading] == [True, False]
+
+
 def test_a_completion_is_the_episode_and_its_reward_the_outcome() -> None:
     record = {
         "example_id": 3,

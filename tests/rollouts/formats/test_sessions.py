@@ -467,3 +467,13 @@ def test_lines_that_lead_in_a_circle_come_to_an_end() -> None:
     answer = {"type": "message", "id": "4", "parentId": "3", "message": {"role": "assistant", "content": "a"}}
     (rollout,) = read("session_trace", header, *circle, user, answer)
     assert trained(rollout) == ["a"]
+
+
+def test_a_line_whose_message_is_no_object_costs_itself_alone() -> None:
+    asked, answered = claude("a", None, "user", "q"), claude("b", "a", "assistant", text("Done."))
+    odd = {"type": "user", "uuid": "c", "parentUuid": "b", "message": "none"}
+    raw = "\n".join(map(json.dumps, (asked, answered, odd))).encode()
+    (rollout, _) = read_document(FORMATS["claude_code"], "t", raw, "file")[::-1]
+    assert isinstance(rollout, Rollout)
+    assert trained(rollout) == ["Done."]
+    assert "whose message is no object" in faults("claude_code", asked, answered, odd)[0]
