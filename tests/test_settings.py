@@ -35,7 +35,10 @@ def test_every_fault_of_a_file_is_listed_at_once() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[sources.mine]\ntask = "wordtraps"\nformat = "nat"\n', r"sources.mine = .*: Value error, either path, a folder, or url, as in s3://bucket/traces$"),
+        (
+            '[sources.mine]\ntask = "wordtraps"\nformat = "nat"\n',
+            r"sources.mine = .*: Value error, either path, a folder, or url, as in s3://bucket/traces$",
+        ),
         ("[base_models]\nqwen = 3\n", r"  base_models.qwen = 3: expected a table with folder$"),
         (
             "[base_models.qwen]\nfoldr = 3\n",
