@@ -175,9 +175,9 @@ def _has_infinity(value: object) -> bool:
     while open_values:
         inner = open_values.pop()
         if type(inner) is dict:
-            open_values += inner.values()
+            open_values += [item for item in inner.values() if type(item) is not str]
         elif type(inner) is list:
-            open_values += inner
+            open_values += [item for item in inner if type(item) is not str]
         elif type(inner) is float and math.isinf(inner):
             return True
     return False

@@ -78,6 +78,7 @@ NAME = re.compile(
 )
 """Keys of objects whose values may be secrets; `max_tokens` and `tokenizer` are none."""
 PASSWORD_NAME = re.compile(rf"(?:^|[_\-.\s]){PASSWORD_NAMES}\Z|(?:passwords|secrets|Password|Passwd|Secret)\Z", re.IGNORECASE)
+JSON_BEGINNINGS = ("{", "[")
 NUMBER_NAME = re.compile(r"(?:^|[_\-.])(?:password|passwd|passphrase|pwd)\Z", re.IGNORECASE)
 """Keys whose numbers are secrets."""
 MIN_NUMBER = 1000
@@ -221,12 +222,15 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
         for key, inner in value.items():
             if key not in WORDS_OF_FORMATS:
                 _gather(key, "", texts, named_values)
+            elif type(inner) is str and key != "value" and inner[:1] not in JSON_BEGINNINGS:
+                texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
+                continue
             _gather(inner, "" if is_probability else _name_of(key, value, name), texts, named_values)
     elif type(value) is list:
         for inner in value:
             _gather(inner, name, texts, named_values)
     elif type(value) is str:
-        if value[:1] in ("{", "[") and (inner := _json_inside(value)) is not None:
+        if value[:1] in JSON_BEGINNINGS and (inner := _json_inside(value)) is not None:
             _gather(inner, "", texts, named_values)
         elif name not in WORDS_OF_FORMATS and _names_secret(name):
             _gather_named(value, name, texts, named_values)
@@ -340,7 +344,7 @@ class _Replacer:
         return "".join(part + placeholder for part, placeholder in zip(parts, [*kept, ""], strict=True))
 
     def _part(self, text: str) -> str:
-        is_json = text[:1] in ("{", "[")
+        is_json = text[:1] in JSON_BEGINNINGS
         for secret, placeholder in self._long:
             if secret in text:
                 if is_json and secret.isdigit():  # a bare number: what stands for it is text

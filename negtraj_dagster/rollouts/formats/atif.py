@@ -144,7 +144,7 @@ def _call(value: object, at: str) -> dict[str, Any]:
     return {
         "id": optional_text(call, "tool_call_id", at=at) or "",
         "name": require(call, "function_name", str, at=at),
-        "arguments": arguments if isinstance(arguments, str) else json_text(arguments or {}),
+        "arguments": arguments if isinstance(arguments, (str, dict)) else json_text(arguments or {}),
     }
 
 

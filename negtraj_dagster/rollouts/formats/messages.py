@@ -22,7 +22,7 @@ MESSAGE_KEYS = frozenset({"role", "content", "loss", "reasoning_content", *ROLE_
 PLAIN_KEYS: dict[Any, set[str]] = {
     "system": {"role", "content"},
     "user": {"role", "content"},
-    "assistant": {"role", "content"},
+    "assistant": {"role", "content", "tool_calls"},
     "tool": {"role", "content", "tool_call_id"},
 }
 TEXT_REMEDY = "write text, or leave the key out"
@@ -36,7 +36,7 @@ def read_message(value: object, place: str) -> Turn:
         RolloutFormatError: an unknown key or role, a value of another type or out of bounds, or a key of another role.
     """
     message = check(value, place, dict, "write an object with role and content")
-    if (plain := _plain_turn(message)) is not None:
+    if (plain := _plain_turn(message, place)) is not None:
         return plain
     refuse_unknown_keys(message, MESSAGE_KEYS, place)
     role = _role(message, place)
@@ -59,8 +59,8 @@ def read_message(value: object, place: str) -> Turn:
     return cast("Turn", {"role": role, "content": content, **turn})
 
 
-def _plain_turn(message: dict[str, Any]) -> Turn | None:
-    """The turn of a message that has nothing to look at but texts, as most have; None for any other."""
+def _plain_turn(message: dict[str, Any], place: str) -> Turn | None:
+    """The turn of a message that has nothing to look at but texts and calls, as most have; None for any other."""
     role, content = message.get("role"), message.get("content")
     if type(content) is not str or role not in PLAIN_KEYS or not message.keys() <= PLAIN_KEYS[role]:
         return None
@@ -71,6 +71,8 @@ def _plain_turn(message: dict[str, Any]) -> Turn | None:
         if type(call_id) is not str:
             return None
         turn["tool_call_id"] = call_id
+    if calls := read_tool_calls(message.get("tool_calls"), f"{place}.tool_calls"):
+        turn["tool_calls"] = calls
     return cast("Turn", turn)
 
 

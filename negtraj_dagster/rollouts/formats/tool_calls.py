@@ -12,6 +12,7 @@ OUR_KEYS = frozenset({"id", "name", "arguments"})
 OPENAI_KEYS = frozenset({"id", "type", "function", "index"})
 """`index` is the call's place in the answer, as streams number its parts."""
 FUNCTION_KEYS = frozenset({"name", "arguments"})
+AS_RECORDED = json.JSONEncoder(ensure_ascii=False)
 NO_ARGUMENTS = ("", "null")
 """What servers write for a call without arguments; such a call is kept with `{}`, which every template writes alike."""
 
@@ -64,7 +65,7 @@ def read_tools(value: object, place: str) -> str | None:
 
 def json_text(value: object) -> str:
     """A parsed value as text: keys in their order, Python's spaces and spelling of numbers."""
-    return json.dumps(value, ensure_ascii=False)
+    return AS_RECORDED.encode(value)
 
 
 def _call(value: object, place: str) -> ToolCall:
