@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,8 @@ MARKUP = 1.15
 MOST = 0.97
 ACCEPTED_SHARE = 0.1
 """The default of `max_rejected_share`."""
+TOLERANT_SHARE = 0.9
+"""Of rows a turn, too, of which long rollouts have many."""
 LEAST_TOKENS, MAX_TOKENS = 512, 8192
 """The toy has that many positions."""
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -45,7 +46,7 @@ base_model = {base_model}
 name = "{strategy}"
 
 [selection]
-profile = "paper"
+profile = "strict"
 
 [shards]
 max_tokens = {max_tokens}{shards}
@@ -162,8 +163,7 @@ def _shards(best: "FormatReading", base_model: str, n_longer: int, positions: in
             f"positions of the model"
         )
     if n_longer > best.n_read * ACCEPTED_SHARE:
-        share = min(math.ceil(n_longer / best.n_read * 10) / 10 + 0.1, 1.0)
-        yield f"max_rejected_share = {share:.1f} # where not even the first turn fits; a model with more positions keeps them"
+        yield f"max_rejected_share = {TOLERANT_SHARE} # where no first turn fits; a model with more positions keeps them"
     if best.n_with_calls > best.n_with_tools:
         yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'
     if (best.n_with_calls or best.n_with_reasoning) and base_model == TOY:  # which has no template of its own
