@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from negtraj_dagster.shards.reader import read_shards
-from tests.rollouts.test_redact import SECRETS, everything
 from tests.support import deployment as dep
+from tests.support.secrets import SECRETS, everything
 from tests.test_recorded_prompts import RECIPE, SETTINGS, chat
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -145,7 +145,9 @@ def test_a_byte_that_is_wrong_anywhere_stops_no_run(tmp_path: Path, settings: Se
     whole = zip_of(members_of(sample(1)), "deflate")
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        list(iter_documents(path, FORMATS["inspect"]))
+        slices = list(iter_documents(path, FORMATS["inspect"]))
+        assert slices
+        assert all(part.raw is not None or part.fault for part in slices)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
