@@ -80,7 +80,7 @@ def walk_url(url: str, home: Path) -> tuple[Walk, dict[Path, RemoteFile]]:
         elif reason := why_unread(parts[-1]):
             walk.passed.append(Passed(name, *reason))
         else:
-            stamp = digest(str(file_system.ukey(path)), *(f"{key}={entry[key]}" for key in sorted(entry)))
+            stamp = digest(*(f"{key}={entry[key]}" for key in sorted(entry)))
             local = home / FETCHED / f"{digest(url, path)[:16]}-{parts[-1]}"
             remote_of[local] = RemoteFile(url, path, int(entry.get("size") or 0), stamp, local)
             walk.files.append((name, local))
