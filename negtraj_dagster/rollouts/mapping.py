@@ -1,10 +1,10 @@
 """Columns of a table, or keys of a record, under the names that a format reads; and the outcome that a rule makes of one."""
 
-import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from operator import eq, ge, gt, le, lt, ne
 from typing import Any
 
@@ -85,6 +85,7 @@ def fields_of(rollout: Rollout) -> dict[str, Any]:
     return {**extra, **{name: value for name in ("reward", "score", "pred") if (value := getattr(rollout, name)) is not None}}
 
 
+@lru_cache(maxsize=64)
 def parse_outcome(rule: str) -> tuple[str, str, object]:
     """Key, operator and value of an outcome's rule.
 
@@ -113,9 +114,16 @@ def _at(record: Mapping[str, Any], place: str) -> Any:
     value: Any = record
     for key in place.split("."):
         if isinstance(value, str) and value[:1] == "{":
-            with contextlib.suppress(ValueError):
-                value = parse_text(value)
+            value = _object_of(value)
         if not isinstance(value, dict) or key not in value:
             return None
         value = value[key]
     return value
+
+
+@lru_cache(maxsize=4)  # of one record: each of its columns, and each look for what is absent, leads into the same text
+def _object_of(text: str) -> Any:
+    try:
+        return parse_text(text)
+    except ValueError:
+        return None
