@@ -5,17 +5,18 @@ and the one that finds most beside them is taken; where they find other turns, n
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.documents import iter_documents, parse_document, read_parsed
+from negtraj_dagster.rollouts.documents import Parsed, iter_documents, parse_document, read_parsed
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS, Format
 from negtraj_dagster.rollouts.mapping import ColumnMap
 from negtraj_dagster.schema import Rollout, digest, digest_json
 
 AUTO = "auto"
+UNITS = ("record", "object", "file")
 DETECTION_VERSION = 1
 """Rises when another format is found for the same bytes."""
 N_DOCUMENTS = 50
@@ -65,6 +66,24 @@ class Detected:
     reason: str = ""
 
 
+def candidate_formats(mapping: ColumnMap | None) -> list[Format]:
+    """Formats that a file may be of: columns are for those of records alone."""
+    return [format_ for format_ in FORMATS.values() if format_.unit != "file" or not (mapping and mapping.columns)]
+
+
+def parsed_documents(path: Path, formats: Sequence[Format], sidecar: Path | None = None) -> Iterator[tuple[str, Parsed]]:
+    """A file's documents and where they stand, parsed once for all formats of one unit.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for part in iter_documents(path, formats[0], sidecar) if formats else ():
+        yield (
+            part.place,
+            RolloutFormatError(part.fault) if part.raw is None else parse_document(formats[0], part.raw, part.place),
+        )
+
+
 def detection_key(sha256: str, mapping: ColumnMap | None) -> str:
     """Identity of what is found for a file's bytes."""
     return digest_json([DETECTION_VERSION, sha256, FORMAT_VERSIONS, mapping.identity if mapping else None])
@@ -76,12 +95,11 @@ def detect_format(path: Path, mapping: ColumnMap | None = None) -> Detected:
     Raises:
         OSError: it cannot be read.
     """
-    trials = [_Trial(format_) for format_ in FORMATS.values() if not (mapping and mapping.columns and format_.unit == "file")]
-    for unit in ("record", "object", "file"):
+    trials = [_Trial(format_) for format_ in candidate_formats(mapping)]
+    for unit in UNITS:
         of_unit = [trial for trial in trials if trial.format.unit == unit]
-        for part in itertools.islice(iter_documents(path, of_unit[0].format), N_DOCUMENTS) if of_unit else ():
-            no_record = None if part.raw is not None else RolloutFormatError(part.fault)
-            document = no_record or parse_document(of_unit[0].format, part.raw or b"", part.place)
+        documents = parsed_documents(path, [trial.format for trial in of_unit])
+        for _, document in itertools.islice(documents, N_DOCUMENTS):
             for trial in of_unit:
                 trial.take(read_parsed(trial.format, "task", document, mapping))
     candidates = [trial for trial in trials if trial.share >= CONFIDENT]

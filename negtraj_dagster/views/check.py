@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from negtraj_dagster.errors import NegtrajError, RolloutFormatError, SettingsError
+from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.printable import visible
-from negtraj_dagster.rollouts.arrays import Slice
-from negtraj_dagster.rollouts.documents import Parsed, iter_documents, parse_document, read_parsed
+from negtraj_dagster.rollouts.detect import UNITS, candidate_formats, parsed_documents
+from negtraj_dagster.rollouts.documents import read_parsed
 from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
 from negtraj_dagster.rollouts.mapping import ColumnMap
 from negtraj_dagster.rollouts.recorded import asks_something
@@ -29,7 +29,6 @@ NO_OUTCOME = (
     "No rollout says whether it succeeded, so none would be trained: give the source an `outcome` rule on one of its keys, the "
     "task a `min_score`, or write labels into overrides.csv (docs/quality.md)."
 )
-UNITS = (("record",), ("object",), ("file",))
 
 
 @dataclass
@@ -149,21 +148,20 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None, mappi
     """
     if not path.name.endswith(SUFFIXES):
         raise SettingsError(f"{path}: only {', '.join(SUFFIXES)} files are read; convert or rename it")
-    readings = {name: FormatReading(name) for name in FORMATS if not (mapping and mapping.columns) or _takes_columns(name)}
+    readings = {format_.name: FormatReading(format_.name) for format_ in candidate_formats(mapping)}
     chats_at: Counter[str] = Counter()
     absent: set[str] | None = None
     try:
-        for units in UNITS:
-            formats = [FORMATS[name] for name in readings if FORMATS[name].unit in units]
-            for part in iter_documents(path, formats[0], _beside(path, formats)) if formats else ():
-                document = _parse(formats[0], part)  # which is the same for all of a unit
+        for unit in UNITS:
+            formats = [FORMATS[name] for name in readings if FORMATS[name].unit == unit]
+            for place, document in parsed_documents(path, formats, _beside(path, formats)):
                 if isinstance(document, dict):
                     chats_at.update(_keys_of_chats(document))
                     if mapping is not None:
                         names = set(mapping.absent_from(document))
                         absent = names if absent is None else absent & names
                 for format_ in formats:
-                    readings[format_.name].take(part.place, read_parsed(format_, "task", document, mapping))
+                    readings[format_.name].take(place, read_parsed(format_, "task", document, mapping))
     except OSError as error:
         raise SettingsError(f"{path}: {why_unlisted(error)}") from error
     ranked = tuple(sorted(readings.values(), key=_rank))
@@ -202,10 +200,6 @@ def _beside(path: Path, formats: Sequence[Format]) -> Path | None:
     """The file that says the outcome, where one of the formats has such."""
     paths = (path.with_suffix(format_.sidecar) for format_ in formats if format_.sidecar is not None)
     return next((beside for beside in paths if beside.is_file()), None)
-
-
-def _parse(format_: Format, part: Slice) -> Parsed:
-    return RolloutFormatError(part.fault) if part.raw is None else parse_document(format_, part.raw, part.place)
 
 
 def _known_ids(question_ids: set[str], settings: Settings, task: str | None) -> dict[str, int]:
