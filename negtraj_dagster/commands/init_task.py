@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from negtraj_dagster.commands.arguments import add_mapping_arguments, mapping_of
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
-from negtraj_dagster.recipes import load_recipes
+from negtraj_dagster.recipes import ShardsSettings, load_recipes
 from negtraj_dagster.settings import Settings, load_settings, settings_file
 
 if TYPE_CHECKING:
@@ -22,12 +22,9 @@ BYTES_A_TOKEN = {True: 1.0, False: 3.0}
 MARKUP = 1.15
 """What a template writes around the texts."""
 MOST = 0.97
-ACCEPTED_SHARE = 0.1
-"""The default of `max_rejected_share`."""
 TOLERANT_SHARE = 0.9
 """Of rows a turn, too, of which long rollouts have many."""
-LEAST_TOKENS, MAX_TOKENS = 512, 8192
-"""The toy has that many positions."""
+LEAST_TOKENS = 512
 NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 STRATEGIES = {"vanilla": ("control", "successes only"), "nat": ("candidate", "successes and failures, told apart")}
 RULES = (
@@ -140,12 +137,15 @@ def _files(name: str, base_model: str, checked: "CheckedFile", settings: Setting
 
 def _positions(base_model: str, settings: Settings) -> int:
     """How many tokens a row of the base model has at most."""
+    from negtraj_dagster.modeling import SCRATCH_MODELS
+
+    toy = SCRATCH_MODELS[TOY].max_positions
     folder = settings.base_models[base_model].folder if base_model in settings.base_models else None
     try:
         config = {} if folder is None else json.loads((folder / "config.json").read_bytes())
-        return int(config.get("max_position_embeddings", MAX_TOKENS))
+        return int(config.get("max_position_embeddings", toy))
     except (OSError, ValueError, AttributeError):
-        return MAX_TOKENS  # what is wrong with the folder, reading it as a base model says
+        return toy  # what is wrong with the folder, reading it as a base model says
 
 
 def _max_tokens(n_bytes: list[int], bytes_a_token: float, positions: int) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def _shards(best: "FormatReading", base_model: str, n_longer: int, positions: in
             f'over_length = "cut_at_turn" # {n_longer:,} of {best.n_read:,} rollouts are longer than the {positions:,} '
             f"positions of the model"
         )
-    if n_longer > best.n_read * ACCEPTED_SHARE:
+    if n_longer > best.n_read * ShardsSettings.model_fields["max_rejected_share"].default:
         yield f"max_rejected_share = {TOLERANT_SHARE} # where no first turn fits; a model with more positions keeps them"
     if best.n_with_calls > best.n_with_tools:
         yield 'missing_tools = "allow" # calls are recorded, the schemas of the tools are not'

@@ -11,8 +11,8 @@ from negtraj_dagster.rollouts.collect import TEACHER_VERSION
 from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS
 from negtraj_dagster.rollouts.landing import READER_VERSION
 from negtraj_dagster.rollouts.read import INDEX_VERSION
+from negtraj_dagster.rollouts.records import LAYOUT
 
-LAYOUT = ("blank_lines", "crlf_lines", "byte_order_marks")
 MAX_LISTED = 50
 """Entries of the landing folder that the log names; all are in the object's details."""
 

@@ -18,6 +18,7 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
 from negtraj_dagster.rollouts.eval_archive import archive_slices
 from negtraj_dagster.rollouts.formats import Format, Reading
+from negtraj_dagster.rollouts.formats.base import SHAPE_ERRORS
 from negtraj_dagster.rollouts.formats.fields import key_names
 from negtraj_dagster.rollouts.mapping import ColumnMap, fields_of
 from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, LandedBytes, PackedError, packed_array, packed_lines
@@ -42,7 +43,6 @@ NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?\Z")
 TABLE_ROWS = 256
 TABLE_BYTES = 32_000_000
 """Rows of a table that are decoded at a time, and their bytes."""
-SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 SIDECAR = b"\n\0beside:\0"
 """Stands between a file's bytes and those of the one beside it: no JSON text holds it."""
 

@@ -15,6 +15,8 @@ import jiter
 
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
 
+BLANK_LINES, CRLF_LINES, BYTE_ORDER_MARKS = LAYOUT = ("blank_lines", "crlf_lines", "byte_order_marks")
+"""What is counted of a file of JSON lines."""
 ONE_A_LINE = "write one record a line, or all of them as a JSON array"
 MAX_RECORD_CHARS = 100_000_000
 BOM = b"\xef\xbb\xbf"
@@ -68,11 +70,11 @@ def line_slices(lines: Iterable[bytes], layout: Counter[str] | None = None) -> I
     layout = Counter() if layout is None else layout
     for number, line in enumerate(lines, 1):
         if number == 1 and line.startswith(BOM):
-            layout["byte_order_marks"] += 1
+            layout[BYTE_ORDER_MARKS] += 1
         if line.endswith(b"\r\n"):
-            layout["crlf_lines"] += 1
+            layout[CRLF_LINES] += 1
         if line.isspace():
-            layout["blank_lines"] += 1
+            layout[BLANK_LINES] += 1
         yield from splitter.take(number, line)
         if splitter.is_over:
             return

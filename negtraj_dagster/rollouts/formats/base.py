@@ -8,6 +8,8 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import NOTHING
 from negtraj_dagster.schema import Rollout, Turn, canonical_json
 
+SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
+"""What a reader raises of a layout that it did not foresee."""
 Reading = Sequence[Rollout | RolloutFormatError]
 """What one document holds: its rollouts, and an error for each part of it that is none."""
 

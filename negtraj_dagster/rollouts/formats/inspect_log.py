@@ -6,7 +6,7 @@ A value `C` is a success, `I` and `N` (no answer) a failure, `P` half of one; nu
 from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
+from negtraj_dagster.rollouts.formats.base import SHAPE_ERRORS, Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import check, optional, optional_answer, optional_text, require
 from negtraj_dagster.rollouts.formats.openai import read_messages
 from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 ATTACHMENT = "attachment://"
 """In the place of a long text: its key among the sample's `attachments` follows."""
-SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def read_file(task: str, document: "FileDocument") -> Reading:
