@@ -35,6 +35,7 @@ DAMAGE = (
     ValueError,
     NotImplementedError,
     RuntimeError,
+    OSError,
 )
 """What zipfile and zstd say of an archive that is cut, damaged, encrypted or packed in another way."""
 
@@ -52,16 +53,16 @@ def archive_slices(path: Path) -> Iterator[Slice]:
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             yield from _Archive(archive, file, path.stat().st_size).slices()
-    except (*DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and not _is_damage(error):
-            raise
+    except DAMAGE as error:
+        _raise_of_the_machine(error)
         fault = f"no .eval archive that can be read ({type(error).__name__}); land it again, or convert it to JSON"
         yield Slice("file", None, fault, path.stat().st_size)
 
 
-def _is_damage(error: OSError) -> bool:
-    """Whether the archive's bytes are meant, and not the machine: bzip2's word has no number, a place before the file one."""
-    return error.errno in (None, errno.EINVAL)
+def _raise_of_the_machine(error: Exception) -> None:
+    """What the machine says, and not the archive's bytes: of these bzip2's word has no number, a place before the file one."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        raise error
 
 
 class _Archive:
@@ -101,9 +102,8 @@ class _Archive:
         limit = min(MAX_LINE_BYTES, self._n_left)
         try:
             raw = self._unpack_zstd(member, limit) if member.compress_type == ZSTD else self._unpack_other(member, limit)
-        except (*DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and not _is_damage(error):
-                raise
+        except DAMAGE as error:
+            _raise_of_the_machine(error)
             raise _MemberError(f"its packing is damaged or cut ({type(error).__name__}); land it again") from error
         self._n_left -= len(raw)
         if len(raw) > MAX_LINE_BYTES:

@@ -24,7 +24,7 @@ class FileHashes:
         self._path = store.home / FILE_HASHES
         self._known: dict[str, Any] = _read_object(store.read_text(FILE_HASHES), {"stamp", "sha256"})
         self._seen: dict[str, Any] = {}
-        self._formats: dict[str, Any] = _read_object(store.read_text(FORMATS_FOUND), {"format", "confidence", "reason"})
+        self._formats_known: dict[str, Any] = _read_object(store.read_text(FORMATS_FOUND), {"format", "confidence", "reason"})
         self._formats_seen: dict[str, Any] = {}
 
     def sha256(self, path: Path, remote: RemoteFile | None = None) -> str:
@@ -51,12 +51,13 @@ class FileHashes:
     def format_of(self, sha256: str, path: Path, mapping: ColumnMap | None, remote: RemoteFile | None) -> Detected:
         """The file's format, found once for its bytes."""
         key = detection_key(sha256, mapping)
-        if key not in self._formats:
+        entry = self._formats_seen.get(key) or self._formats_known.get(key)
+        if entry is None:
             if remote is not None and not path.is_file():
                 remote.fetch()
-            self._formats[key] = vars(detect_format(path, mapping))
-        self._formats_seen[key] = self._formats[key]
-        return Detected(**self._formats[key])
+            entry = vars(detect_format(path, mapping))
+        self._formats_seen[key] = entry
+        return Detected(**entry)
 
     def stale(self) -> list[str]:
         """Paths whose remembered hash is not that of their bytes, though nothing about them says that they changed."""
@@ -70,7 +71,7 @@ class FileHashes:
         """Keep what was seen for the next run; a cache that cannot be kept costs time only."""
         if self._seen != self._known:
             self._store.write_text(FILE_HASHES, canonical_json(self._seen))
-        if self._formats_seen:
+        if self._formats_seen != self._formats_known:
             self._store.write_text(FORMATS_FOUND, canonical_json(self._formats_seen))
 
 

@@ -49,14 +49,7 @@ def write_index(
     Raises:
         StoreError: a file's records are gone and reading it again does not bring them back.
     """
-    places, segments, pieces = _placed_records(store, files)
-    if names := _lost_files(files, places):
-        LOG.warning("records of %d files are gone from the store: these files are read again", len(names))
-        read_again([file for file in files if file.piece_key in names])
-        places, segments, pieces = _placed_records(store, files)
-        if names := _lost_files(files, places):
-            file = next(file for file in files if file.piece_key in names)
-            raise StoreError(f"records of {visible_name(file.place)} cannot be read again; {REMEDY}")
+    places, segments, pieces = _whole_places(store, files, read_again)
     bad = places.filter(pl.col("fault") != "")
     rows = _with_occurrences(places.filter(pl.col("fault") == ""))
     forgotten = rows.filter(is_refused(tombstones))["base_key"].unique()  # one copy that names the subject is enough
@@ -90,6 +83,23 @@ def write_index(
         volatile=("places.parquet",),
         refers=store.refer([*segments, *pieces]),
     )
+
+
+def _whole_places(
+    store: Store, files: Sequence[LandedFile], read_again: Callable[[Sequence[LandedFile]], object]
+) -> tuple[pl.DataFrame, list[Path], list[Path]]:
+    """`_placed_records` of all files, after reading those again whose records are gone."""
+    placed = _placed_records(store, files)
+    names = _lost_files(files, placed[0])
+    if not names:
+        return placed
+    LOG.warning("records of %d files are gone from the store: these files are read again", len(names))
+    read_again([file for file in files if file.piece_key in names])
+    placed = _placed_records(store, files)
+    if names := _lost_files(files, placed[0]):
+        file = next(file for file in files if file.piece_key in names)
+        raise StoreError(f"records of {visible_name(file.place)} cannot be read again; {REMEDY}")
+    return placed
 
 
 def _identity(index: pl.DataFrame) -> pl.DataFrame:

@@ -159,7 +159,8 @@ def _landed_file(
     Raises:
         OSError: it cannot be read.
     """
-    sha256, remote = hashes.sha256(path, remote_of.get(path)), remote_of.get(path)
+    remote = remote_of.get(path)
+    sha256 = hashes.sha256(path, remote)
     detected = hashes.format_of(sha256, path, root.mapping, remote) if root.format == AUTO else Detected(root.format, 1.0)
     if not detected.format:
         return Passed(f"{root.task}/{root.format}/{name}", detected.reason, is_fault=True)

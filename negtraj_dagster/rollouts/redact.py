@@ -46,7 +46,7 @@ BARE = (
     "authorization",
     "setter",
 )
-"""Rules of values beside which words and pieces of code stand, too: a value has to have a digit or another mark."""
+"""Rules of values beside which words and pieces of code stand, too: a value has to have a digit."""
 JUDGED = (*BARE, "named_secret", "named_tag", "env_password", "sshpass", "url_password", "option", "piped_password")
 """Rules whose findings may be variables or placeholders."""
 WITH_DIGIT = ("api_key",)
@@ -297,7 +297,7 @@ def is_secret_value(value: str, *, is_quoted: bool) -> bool:
 
     Args:
         value: the text after the name.
-        is_quoted: in quotes; without them it must not look like a word or a piece of code.
+        is_quoted: in quotes beside the name of a password, say; else it must look like a key, and not like a word or code.
     """
     text = value.strip()
     if NOT_SECRET.match(text):
