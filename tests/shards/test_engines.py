@@ -129,7 +129,8 @@ DIFFERS = {
     "safe in upper case": "{{ ('x' | safe).upper() + '<a>' }}",
     "escaped quotes": "{{ '\"' | e }}",
     "autoescape": "{% autoescape true %}{{ '<a>' }}{% endautoescape %}",
-    "equal keys": "{{ {1: 2, true: 4} | tojson }}",
+    # trajtok keeps both keys unless their hashes, seeded anew for each map, collide: 1 map of 128 is written as Jinja does
+    "equal keys": "{{ {1: 2, true: 4} | tojson }}" * 4,
     "a slice of none": "{{ none[:2] }}",
     "a printed namespace": "{{ namespace(a=1) }}",
     "a printed macro": "{% macro m() %}{% endmacro %}{{ m }}",
