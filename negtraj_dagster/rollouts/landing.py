@@ -17,7 +17,7 @@ from negtraj_dagster.rollouts.formats import FORMAT_VERSIONS, FORMATS
 from negtraj_dagster.rollouts.mapping import ColumnMap, parse_outcome
 from negtraj_dagster.rollouts.redact import REDACTION_VERSION
 from negtraj_dagster.rollouts.remote_files import RemoteFile, walk_url
-from negtraj_dagster.rollouts.walk import HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
+from negtraj_dagster.rollouts.walk import EVERY_FILE, HIDDEN, Passed, list_folder, matches, walk_folder, why_unlisted
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.settings import RolloutSource, Settings, did_you_mean
 from negtraj_dagster.store import Store
@@ -94,7 +94,7 @@ class _Root:
     format: str
     folder: Path
     """Or the home, where there is a `url`."""
-    pattern: str = "**/*"
+    pattern: str = EVERY_FILE
     has_recorded_questions: bool = False
     mapping: ColumnMap | None = None
     url: str | None = None
@@ -130,11 +130,11 @@ def _take_files(root: _Root, landed: Landed, hashes: FileHashes) -> int:
     """Add a folder's files; returns how many fit its pattern."""
     remote_of: dict[Path, RemoteFile] = {}
     if root.url is None:
-        walk = walk_folder(root.folder)
+        walk = walk_folder(root.folder, root.pattern)
     else:
-        walk, remote_of = walk_url(root.url, root.folder)
+        walk, remote_of = walk_url(root.url, root.folder, root.pattern)
     place, n_matching = f"{root.task}/{root.format}", 0
-    landed.passed += [entry.under(place) for entry in walk.passed if entry.is_fault or matches(entry.name, root.pattern)]
+    landed.passed += [entry.under(place) for entry in walk.passed]
     sidecars = _sidecars(_sidecar_ending(root.format), dict(walk.files))
     for name, path in walk.files:
         if not matches(name, root.pattern) or path in sidecars.values():

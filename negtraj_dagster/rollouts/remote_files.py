@@ -15,7 +15,7 @@ import fsspec
 
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.printable import visible_name
-from negtraj_dagster.rollouts.walk import HIDDEN, Passed, Walk, why_unread
+from negtraj_dagster.rollouts.walk import EVERY_FILE, HIDDEN, Passed, Walk, matches, why_unread
 from negtraj_dagster.schema import digest
 
 FETCHED = "cache/fetched"
@@ -59,8 +59,8 @@ class RemoteFile:
         return self.local
 
 
-def walk_url(url: str, home: Path) -> tuple[Walk, dict[Path, RemoteFile]]:
-    """A URL's files by their names below it, by the place of their local copies, and what is passed over.
+def walk_url(url: str, home: Path, pattern: str = EVERY_FILE) -> tuple[Walk, dict[Path, RemoteFile]]:
+    """A URL's files by their names below it, by the place of their local copies, and what the pattern fits and is passed over.
 
     Raises:
         SettingsError: it cannot be listed.
@@ -75,10 +75,8 @@ def walk_url(url: str, home: Path) -> tuple[Walk, dict[Path, RemoteFile]]:
         parts = name.split("/")
         if not name or ".." in parts:
             walk.passed.append(Passed(path, "its name leads out of the source's URL; look at who writes there", True))
-        elif any(part.startswith(".") for part in parts):
-            walk.passed.append(Passed(name, HIDDEN, False))
-        elif reason := why_unread(parts[-1]):
-            walk.passed.append(Passed(name, *reason))
+        elif reason := (HIDDEN, False) if any(part.startswith(".") for part in parts) else why_unread(parts[-1]):
+            walk.passed += [Passed(name, *reason)] if matches(name, pattern) else []
         else:
             stamp = digest(*(f"{key}={entry[key]}" for key in sorted(entry)))
             local = home / FETCHED / f"{digest(url, path)[:16]}-{parts[-1]}"

@@ -22,6 +22,7 @@ SUFFIXES = (
     ".traj",
     ".eval",
 )
+EVERY_FILE = "**/*"
 HIDDEN = "hidden: its name begins with a dot"
 ROLLOUTS_OTHERWISE = re.compile(r"\.(jsonl?|ndjson|jsonlines|parquet|arrow)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
 """Names of files that may well hold rollouts, in a spelling or packing that is not read."""
@@ -54,8 +55,14 @@ class Walk:
     passed: list[Passed] = field(default_factory=list)
 
 
-def walk_folder(root: Path) -> Walk:
-    """All `SUFFIXES` files under a folder. Links to folders are followed, after what is no link, and each folder once."""
+def walk_folder(root: Path, pattern: str = EVERY_FILE) -> Walk:
+    """All `SUFFIXES` files under a folder. Links to folders are followed, after what is no link, and each folder once.
+
+    Args:
+        root: the folder.
+        pattern: which of its files are asked for, in the spelling of `Path.glob`. Files are listed whatever their names;
+            folders that hold none of these are not entered, and what is passed over is told of these alone.
+    """
     walk, names_of = Walk(), dict[tuple[int, int], str]()
     folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
     while folders or links:
@@ -76,12 +83,14 @@ def walk_folder(root: Path) -> Walk:
             continue
         for entry in entries:
             inner = f"{name}/{entry.name}" if name else entry.name
+            may_hold = may_lie_under(inner, pattern)
             if refusal := _why_passed(entry, inner):
-                walk.passed.append(refusal)
-            elif entry.is_dir():
-                (links if entry.is_symlink() else folders).append((folder / entry.name, inner))
-            else:
+                if matches(inner, pattern) or (may_hold and _may_be_folder(entry)):
+                    walk.passed.append(refusal)
+            elif not entry.is_dir():
                 walk.files.append((inner, folder / entry.name))
+            elif may_hold:
+                (links if entry.is_symlink() else folders).append((folder / entry.name, inner))
     return walk
 
 
@@ -127,6 +136,14 @@ def why_unread(name: str) -> tuple[str, bool] | None:
     return "not a visible .json or .jsonl file, nor one packed by gzip or zstd", False
 
 
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is one, or a link that leads nowhere now."""
+    try:
+        return stat.S_ISDIR(entry.stat().st_mode)
+    except OSError:
+        return True
+
+
 def _is_utf8(name: str) -> bool:
     try:
         name.encode()
@@ -137,7 +154,22 @@ def _is_utf8(name: str) -> bool:
 
 def matches(name: str, pattern: str) -> bool:
     """Whether a file's name inside its folder fits a pattern in the spelling of `Path.glob`."""
-    return pattern == "**/*" or _fits(name.split("/"), [part for part in pattern.split("/") if part not in ("", ".")])
+    return pattern == EVERY_FILE or _fits(name.split("/"), _parts(pattern))
+
+
+def may_lie_under(folder: str, pattern: str) -> bool:
+    """Whether a file in this folder, or in one below it, can fit the pattern."""
+    parts = _parts(pattern)
+    for name in folder.split("/"):
+        if parts[:1] == ["**"]:
+            return True
+        if not parts or not fnmatch.fnmatchcase(name, parts.pop(0)):
+            return False
+    return bool(parts)
+
+
+def _parts(pattern: str) -> list[str]:
+    return [part for part in pattern.split("/") if part not in ("", ".")]
 
 
 def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:

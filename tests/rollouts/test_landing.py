@@ -14,8 +14,8 @@ import pytest
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.rollouts.landing import find_landed_files
 from negtraj_dagster.rollouts.read import read_landed_files
-from negtraj_dagster.rollouts.walk import matches
-from negtraj_dagster.settings import Settings
+from negtraj_dagster.rollouts.walk import list_folder, matches
+from negtraj_dagster.settings import RolloutSource, Settings
 from negtraj_dagster.store import Store
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -88,6 +88,49 @@ def test_a_pattern_fits_what_glob_finds(pattern: str, names: set[str], tmp_path:
         (tmp_path / name).touch()
     assert {name for name in every if matches(name, pattern)} == names
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob(pattern) if path.is_file()} == names
+
+
+@pytest.mark.parametrize(
+    ("pattern", "unread", "unlisted"),
+    [
+        ("mine.jsonl", [], []),
+        ("deep/*.jsonl", [], ["deep"]),
+        ("**/*.jsonl", [], ["deep", "gone"]),
+        ("*", ["a.ndjson", "gone", "pipe"], []),
+        ("**/*", ["a.ndjson", "gone", "pipe"], ["deep"]),
+    ],
+)
+def test_what_a_sources_pattern_does_not_ask_for_is_no_fault(
+    store: Store,
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pattern: str,
+    unread: list[str],
+    unlisted: list[str],
+) -> None:
+    """A file in a folder that others use, too: their pipes and folders keep no run from being green."""
+    folder = tmp_path / "shared"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "mine.jsonl").touch()
+    (folder / "a.ndjson").touch()
+    (folder / "gone").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    listed: list[str] = []
+
+    def list_unless_deep(path: Path) -> list[os.DirEntry[str]]:
+        listed.append(path.name)
+        if path.name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return list_folder(path)
+
+    monkeypatch.setattr("negtraj_dagster.rollouts.walk.list_folder", list_unless_deep)
+    source = RolloutSource(task="wordtraps", format="negtraj", path=folder, pattern=pattern)
+    landed = find_landed_files(store, settings.model_copy(update={"sources": {"mine": source}}))
+    places = sorted(entry["path"].removeprefix("wordtraps/negtraj/") for entry in landed.unread)
+    assert places == sorted({*unread, *unlisted})
+    assert ("deep" in listed) == bool(unlisted)
+    assert [file.name for file in landed.files] == (["mine.jsonl"] if matches("mine.jsonl", pattern) else [])
 
 
 def test_question_files_alone_suffice_and_a_folder_without_them_is_refused(
