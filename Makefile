@@ -12,7 +12,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
 # tests/conftest.py says which tests stay together, and what comes first.
-WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}') --dist loadgroup --no-loadscope-reorder
+WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}')
 RUST_SOURCES := $(shell find rust/trajtok/src -name '*.rs') rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "your_task.md"
 SHORTER = {
@@ -27,7 +25,6 @@ def test_the_guide_has_ten_commands_beside_the_export() -> None:
     assert commands()[-1] == "negtraj ui"
 
 
-@pytest.mark.xdist_group("trainers")
 def test_its_commands_lead_from_chats_to_a_comparison(tmp_path: Path) -> None:
     """All but the last one, which serves until it is stopped."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
