@@ -113,7 +113,7 @@ def built(first_run: dep.FirstRun, monkeypatch: pytest.MonkeyPatch) -> Path:
     return first_run.root
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def nat_dir() -> Path:
     """NAT's published files; the tests that need them are skipped where they are not at hand."""
     folder = SAMPLE_DATA / "nat"

@@ -10,53 +10,17 @@ import pytest
 from negtraj_dagster.definitions import build_definitions
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Store
-
-TINY = """
-extends = "_wordtraps"
-description = "tiny"
-role = "{role}"
-line = "tiny"
-[strategy]
-name = "{strategy}"
-[selection]
-max_positives = 20
-max_negatives = 40
-[training]
-steps = 6
-log_every_steps = 2
-[evaluation]
-max_new_tokens_per_turn = 12
-max_turns = 2
-"""
-SETTINGS = "[wordtraps]\nn_train_questions = 150\nn_gate_questions = 8\nn_test_questions = 6\n"
+from tests.support.tiny_line import Deployment, tell
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deployment with two tiny arms; the module's tests run on it in order."""
-    folder = tmp_path_factory.mktemp("home")
-    recipes = folder / "recipes"
-    recipes.mkdir()
-    (folder / "negtraj.toml").write_text(SETTINGS)
-    for strategy, role in (("nat", "candidate"), ("nut", "control")):
-        (recipes / f"tiny_{strategy}.toml").write_text(TINY.format(strategy=strategy, role=role))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def first_run(home: Path) -> tuple[Counter[str], dict[str, str]]:
-    """The first materialization, which every test of this module builds on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEGTRAJ_HOME", str(home))
-        patch.setenv("NEGTRAJ_RECIPES", str(home / "recipes"))
-        return materialize()
+def home(clean: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The line as its first run left it; the module's tests run on it in order."""
+    return clean.copy(tmp_path_factory.mktemp("lineage") / "home").home
 
 
 @pytest.fixture(autouse=True)
-def _deployment(
-    home: Path, first_run: tuple[Counter[str], dict[str, str]], _own_home: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del first_run
+def _deployment(home: Path, _own_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEGTRAJ_HOME", str(home))
     monkeypatch.setenv("NEGTRAJ_RECIPES", str(home / "recipes"))
 
@@ -66,30 +30,20 @@ def materialize(job: str = "line_tiny") -> tuple[Counter[str], dict[str, str]]:
     with dg.DagsterInstance.ephemeral() as instance:
         outcome = build_definitions().resolve_job_def(job).execute_in_process(instance=instance)
     assert outcome.success
-    work: Counter[str] = Counter()
-    versions = {}
-    for event in outcome.get_asset_materialization_events():
-        metadata = event.materialization.metadata
-        for name, value in metadata.items():
-            if name.startswith("work_"):
-                work[name.removeprefix("work_")] += value.value  # type: ignore[operator]
-        key = event.materialization.asset_key.to_user_string()
-        versions[key] = (event.materialization.tags or {})["dagster/data_version"]
-    return work, versions
+    return tell(outcome.get_asset_materialization_events())
 
 
 def store() -> Store:
     return Store(load_settings().home)
 
 
-def test_the_first_run_makes_everything_and_the_second_nothing(first_run: tuple[Counter[str], dict[str, str]]) -> None:
-    first_work, first = first_run
-    assert first_work["steps_trained"] == 12
-    assert first_work["questions_evaluated"] == 12
-    assert first_work["rows_tokenized"] > 60
+def test_the_first_run_makes_everything_and_the_second_nothing(clean: Deployment) -> None:
+    assert clean.work["steps_trained"] == 12
+    assert clean.work["questions_evaluated"] == 12
+    assert clean.work["rows_tokenized"] > 60
     second_work, second = materialize()
     assert second_work.total() == 0
-    assert second == first
+    assert second == clean.versions
 
 
 def test_the_engine_was_deepspeeds_at_the_stage_asked_for() -> None:

@@ -59,6 +59,22 @@ def adversarial() -> list[str]:
     return adversarial_texts(token for name in tokenizer_names() for token in added_tokens(real_tokenizer(name)))
 
 
+@pytest.fixture(scope="module")
+def conversations(nat_dir: Path) -> list[Conversation]:
+    return real_conversations(nat_dir)
+
+
+@pytest.fixture(scope="module")
+def hostile(conversations: list[Conversation]) -> list[Conversation]:
+    """What no cache from word to ids knows."""
+    return list(hostile_conversations(conversations))
+
+
+@pytest.fixture(scope="module")
+def fuzzed(adversarial: list[str]) -> list[str]:
+    return list(fuzzed_texts(adversarial, N_FUZZED_FAST))
+
+
 def _batches(items: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(items)
     while batch := list(islice(rest, BATCH)):
@@ -82,13 +98,13 @@ def _shortest(differing: Sequence[str]) -> list[str]:
 
 
 @needs_encode_texts
-def test_real_conversations(real: RealTokenizer, nat_dir: Path, report: Report) -> None:
-    _hold(real, "real", map(conversation_text, real_conversations(nat_dir)), report)
+def test_real_conversations(real: RealTokenizer, conversations: list[Conversation], report: Report) -> None:
+    _hold(real, "real", map(conversation_text, conversations), report)
 
 
 @needs_encode_texts
-def test_conversations_that_no_cache_knows(real: RealTokenizer, nat_dir: Path, report: Report) -> None:
-    _hold(real, "hostile", map(conversation_text, hostile_conversations(real_conversations(nat_dir))), report)
+def test_conversations_that_no_cache_knows(real: RealTokenizer, hostile: list[Conversation], report: Report) -> None:
+    _hold(real, "hostile", map(conversation_text, hostile), report)
 
 
 @needs_encode_texts
@@ -102,8 +118,8 @@ def test_code_points(real: RealTokenizer, report: Report) -> None:
 
 
 @needs_encode_texts
-def test_fuzzed_texts(real: RealTokenizer, adversarial: list[str], report: Report) -> None:
-    _hold(real, "fuzzed", fuzzed_texts(adversarial, N_FUZZED_FAST), report)
+def test_fuzzed_texts(real: RealTokenizer, fuzzed: list[str], report: Report) -> None:
+    _hold(real, "fuzzed", fuzzed, report)
 
 
 @needs_encode_texts
@@ -115,8 +131,8 @@ def test_one_text_is_encoded_like_a_list_of_one(real: RealTokenizer, adversarial
 
 @pytest.mark.slow
 @needs_encode_texts
-def test_many_conversations_that_no_cache_knows(real: RealTokenizer, nat_dir: Path, report: Report) -> None:
-    copies = hostile_conversations(real_conversations(nat_dir), copies=HOSTILE_COPIES_SLOW, seed=1)
+def test_many_conversations_that_no_cache_knows(real: RealTokenizer, conversations: list[Conversation], report: Report) -> None:
+    copies = hostile_conversations(conversations, copies=HOSTILE_COPIES_SLOW, seed=1)
     _hold(real, "hostile, many", map(conversation_text, copies), report)
 
 
@@ -167,12 +183,12 @@ def _stretches(real: RealTokenizer, conversation: str) -> Iterator[tuple[str, bo
         yield from ((text, True) for text in texts) if is_control else [("".join(texts), False)]
 
 
-def test_rows_of_real_conversations(real: RealTokenizer, nat_dir: Path, report: Report) -> None:
-    _hold_conversations(real, "rows, real", real_conversations(nat_dir), report)
+def test_rows_of_real_conversations(real: RealTokenizer, conversations: list[Conversation], report: Report) -> None:
+    _hold_conversations(real, "rows, real", conversations, report)
 
 
-def test_rows_of_conversations_that_no_cache_knows(real: RealTokenizer, nat_dir: Path, report: Report) -> None:
-    _hold_conversations(real, "rows, hostile", hostile_conversations(real_conversations(nat_dir)), report)
+def test_rows_of_conversations_that_no_cache_knows(real: RealTokenizer, hostile: list[Conversation], report: Report) -> None:
+    _hold_conversations(real, "rows, hostile", hostile, report)
 
 
 def test_rows_of_adversarial_contents(real: RealTokenizer, adversarial: list[str], report: Report) -> None:

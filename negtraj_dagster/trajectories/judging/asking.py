@@ -91,7 +91,14 @@ def _samples(requests: Sequence[Request], visible_to: Visible) -> Iterator[Reque
             yield Request(request.job, sample, visible_to(request.job, sample))
 
 
-def _alone(judge: Judge, requests: Sequence[Request], visible_to: Visible) -> Iterator[Request]:
+def _alone(judge: Judge, requests: Sequence[Request], visible_to: Visible) -> list[Request]:
+    """One row a request; those that are shown the same rows stand together, so that the session is loaded once for them."""
+    alone = list(_each_alone(judge, requests, visible_to))
+    first = {tuple(request.visible): number for number, request in reversed(list(enumerate(alone)))}
+    return sorted(alone, key=lambda request: first[tuple(request.visible)])
+
+
+def _each_alone(judge: Judge, requests: Sequence[Request], visible_to: Visible) -> Iterator[Request]:
     for request in requests:
         if request.missing.height > 1 and request.job.scope != "corpus":
             is_hit = pl.col("rollout_key").is_in(judge.last_hits(request.job).implode())
