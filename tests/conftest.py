@@ -34,17 +34,23 @@ TRAINERS = (
     "test_your_task.py",
 )
 """Files whose tests wait for each other, since trainers do: one worker runs them all, and begins with them."""
+GROUPS = {
+    **dict.fromkeys(TRAINERS, "trainers"),
+    "shards/test_exactness.py": "published tokenizers",
+    "shards/test_injection.py": "published tokenizers",
+}
+"""Files that one worker runs, since they share what takes seconds to make."""
 
 
 class ByFile(LoadScopeScheduling):
-    """Gives workers whole files, whose tests share what they build; the trainers' files as if they were one.
+    """Gives workers whole files, whose tests share what they build, or `GROUPS` of them.
 
     Marks of `--dist loadgroup` are not seen with pytest 9.2: xdist 3.8 writes them to what no longer names a test.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         name = nodeid.partition("::")[0].removeprefix("tests/")
-        return "trainers" if name in TRAINERS else name
+        return GROUPS.get(name, name)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:

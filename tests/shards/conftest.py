@@ -1,5 +1,7 @@
 """The real tokenizers, each bound to ChatML."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +24,18 @@ class RealTokenizer:
     added: dict[str, int]
 
 
+@pytest.fixture(scope="session")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RealTokenizer]:
+    """Loads each once: two seconds, and a fixture with parameters is made anew for every file."""
+    return functools.cache(lambda name: _load(name, tmp_path_factory))
+
+
 @pytest.fixture(scope="session", params=tokenizer_names())
-def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RealTokenizer:
-    name: str = request.param
+def real(request: pytest.FixtureRequest, load: Callable[[str], RealTokenizer]) -> RealTokenizer:
+    return load(request.param)
+
+
+def _load(name: str, tmp_path_factory: pytest.TempPathFactory) -> RealTokenizer:
     path = with_chatml(real_tokenizer(name), tmp_path_factory.mktemp(name))
     ours = _trajtok.Tokenizer(path, template="chatml", max_tokens=2**31 - 1)
     return RealTokenizer(name, path, ours, reference(path), added_tokens(path))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from negtraj_dagster import _trajtok
 from negtraj_dagster.chat_templates import NATIVE, ChatTemplate, make_template, reference_render
 from negtraj_dagster.schema import ConditionedTurn
 from negtraj_dagster.shards.proof import Prover
@@ -64,9 +65,7 @@ def conversations(maker: Maker, n: int, reasoning: str) -> list[str]:
     return texts
 
 
-def run(template: ChatTemplate, tokenizer_json: Path, reasoning: str, n: int) -> Outcome:
-    tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=1 << 30)
-    prover = Prover(tokenizer, tokenizer_json, reference_render(template), empty_think=template.empty_think)
+def run(tokenizer: _trajtok.Tokenizer, prover: Prover, reasoning: str, n: int) -> Outcome:
     outcome, maker = Outcome(), Maker(7)
     for start in range(0, n, BATCH):
         texts = {str(number): text for number, text in enumerate(conversations(maker, min(BATCH, n - start), reasoning))}
@@ -109,8 +108,10 @@ NATIVE_TOKENS = (
 
 def check(template: ChatTemplate, tokenizer_json: Path, n: int) -> str:
     name = template.name
-    whole = run(template, tokenizer_json, "keep", n)
-    single = run(template, tokenizer_json, "per_turn_rows", max(n // PER_TURN, N_FAST))
+    tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=1 << 30)
+    prover = Prover(tokenizer, tokenizer_json, reference_render(template), empty_think=template.empty_think)
+    whole = run(tokenizer, prover, "keep", n)
+    single = run(tokenizer, prover, "per_turn_rows", max(n // PER_TURN, N_FAST))
     for outcome in (whole, single):
         assert outcome.n_leaked == outcome.n_empty == 0
         assert outcome.n_rows == outcome.n_proved + outcome.rejected["joined_across_turn"]

@@ -4,10 +4,12 @@ The tiny tokenizer has a word for a token, and SentencePiece's dummy prefix: ▁
 between special tokens. So an expected row can be read: `▁ ▁Go ▁ </s>` is the segment ` Go </s>`.
 """
 
+import functools
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
@@ -276,6 +278,20 @@ def test_fastchat_writes_the_tag_alone_for_a_message_without_text(fastchat: Modu
     assert written == _text(nat_segments([], "Why", turns)) + ("" if empty == 4 else " ")
 
 
+class _Remembering:
+    """A tokenizer that encodes each text once for all tests: the reference asks for the same segments again and again."""
+
+    def __init__(self, path: Path) -> None:
+        tokenizer = Tokenizer.from_file(str(path))
+        self.token_to_id = tokenizer.token_to_id
+        self.encode = functools.cache(tokenizer.encode)
+
+
+@pytest.fixture(scope="module")
+def mistral() -> Tokenizer:
+    return cast("Tokenizer", _Remembering(real_tokenizer("mistral_v1")))
+
+
 # --- Real conversations ----------------------------------------------------------------------------------------------------
 
 
@@ -286,11 +302,10 @@ def test_the_papers_data_has_empty_and_unfinished_conversations(real_conversatio
 
 
 def test_every_real_conversation_is_a_row_that_ends_with_a_trained_eos(
-    real_conversations: list[RealConversation],
+    real_conversations: list[RealConversation], mistral: Tokenizer
 ) -> None:
-    tokenizer = Tokenizer.from_file(str(real_tokenizer("mistral_v1")))
     for real in real_conversations:
-        row = real.row(tokenizer)
+        row = real.row(mistral)
         assert len(row.input_ids) == len(row.labels) < MAX_TOKENS
         assert (row.input_ids[-1], row.labels[-1]) == (2, 2)
         assert row.labels.count(2) == 1 + sum(turn["loss"] for turn in real.turns)
@@ -313,11 +328,10 @@ def test_labels_are_the_ids_inside_of_spans() -> None:
 
 @pytest.mark.parametrize("max_tokens", [MAX_TOKENS, 700], ids=["whole", "cut at the right"])
 def test_trajtoks_rows_are_the_references(
-    real_conversations: list[RealConversation], capsys: pytest.CaptureFixture[str], max_tokens: int
+    real_conversations: list[RealConversation], mistral: Tokenizer, capsys: pytest.CaptureFixture[str], max_tokens: int
 ) -> None:
-    path = real_tokenizer("mistral_v1")
-    encode = trajtok_encode(path, max_tokens)
-    result = compare(encode, real_conversations, Tokenizer.from_file(str(path)), max_tokens)
+    encode = trajtok_encode(real_tokenizer("mistral_v1"), max_tokens)
+    result = compare(encode, real_conversations, mistral, max_tokens)
     with capsys.disabled():
         print(
             f"\nnat_exact, at most {max_tokens:,} tokens: {result.n_conversations:,} conversations, "
@@ -327,7 +341,9 @@ def test_trajtoks_rows_are_the_references(
 
 
 @pytest.mark.parametrize("max_tokens", [MAX_TOKENS, 700], ids=["whole", "cut at the right"])
-def test_the_shards_stage_proves_every_row(real_conversations: list[RealConversation], store: Store, max_tokens: int) -> None:
+def test_the_shards_stage_proves_every_row(
+    real_conversations: list[RealConversation], mistral: Tokenizer, store: Store, max_tokens: int
+) -> None:
     path = real_tokenizer("mistral_v1")
     rule = TokenRule(path, file_sha256(path), ChatTemplate("nat_exact"), max_tokens, "drop")
     texts = [canonical_json({"messages": each.messages()}) for each in real_conversations]
@@ -335,6 +351,5 @@ def test_the_shards_stage_proves_every_row(real_conversations: list[RealConversa
     known = token_keys(store, rule)
     assert known["reason"].unique().to_list() == [""]
     assert known.height == len(set(texts))
-    tokenizer = Tokenizer.from_file(str(path))
-    n_tokens = {text: len(each.row(tokenizer).input_ids) for text, each in zip(texts, real_conversations, strict=True)}
+    n_tokens = {text: len(each.row(mistral).input_ids) for text, each in zip(texts, real_conversations, strict=True)}
     assert (known["n_left_out"] > 0).sum() == sum(n - 1 > max_tokens for n in n_tokens.values())  # EOS is no part of the text
