@@ -36,11 +36,11 @@ def touch_three(root: Path) -> None:
     dep.write_lines(dep.landed(root)[0].with_name("late.jsonl"), [dep.rollout(n, 9) for n in range(3)])
 
 
-@pytest.mark.parametrize("change", [None, touch_three], ids=["first run", "three new rollouts"])
-def test_a_plan_foresees_what_the_run_then_does_and_changes_nothing(root: Path, change) -> None:
-    if change:
-        run(root)
-        change(root)
+@pytest.mark.parametrize("deployment", ["root", "built"], ids=["first run", "three new rollouts"])
+def test_a_plan_foresees_what_the_run_then_does_and_changes_nothing(request: pytest.FixtureRequest, deployment: str) -> None:
+    root: Path = request.getfixturevalue(deployment)
+    if deployment == "built":
+        touch_three(root)
     before = tree(root)
     planned = plan()
     assert tree(root) == before
@@ -51,31 +51,31 @@ def test_a_plan_foresees_what_the_run_then_does_and_changes_nothing(root: Path, 
         assert planned[asset].work == work, asset
 
 
-def test_a_plan_says_why(root: Path) -> None:
-    assert plan()["raw_rollouts"].why == ("never materialized here",)
-    run(root)
-    (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=7))
+def test_a_plan_says_why(built: Path) -> None:
+    (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=7))
     planned = plan()
     assert planned["tiny_nat/checkpoint"].why == ("training/seed",)
     assert planned["tiny_nat/evaluation_report"].why == ("waits for tiny_nat/checkpoint",)
     assert not planned["tiny_nat/tokenized_shards"].is_stale
 
 
-def test_the_plan_command_prints_a_table_and_can_end_with_a_code(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_command_ends_with_a_code_where_something_is_stale(root: Path) -> None:
     assert cli.main(["plan", "tiny_nat", "--check"]) == 3
-    run(root)
-    capsys.readouterr()
+    assert plan()["raw_rollouts"].why == ("never materialized here",)
+
+
+def test_the_plan_command_prints_a_table(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", "tiny_nat", "--check"]) == 0
     assert "0 of 11 assets are stale" in capsys.readouterr().out
     assert cli.main(["plan", "tiny_net"]) == 1
     assert "did you mean 'tiny_nat'" in capsys.readouterr().err
 
 
-def test_garbage_is_named_first_and_dropped_when_asked(root: Path) -> None:
-    for seed in range(4):
-        (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
-        run(root)
-    home = root / "home"
+def test_garbage_is_named_first_and_dropped_when_asked(built: Path) -> None:
+    for seed in range(1, 4):
+        (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
+        run(built)
+    home = built / "home"
     named = collect_garbage(home, keep_last=2)
     checkpoints = sorted((home / "objects" / "tiny_nat" / "checkpoint").iterdir())
     assert len(checkpoints) == 4
@@ -83,14 +83,14 @@ def test_garbage_is_named_first_and_dropped_when_asked(root: Path) -> None:
     assert collect_garbage(home, keep_last=2, delete=True).dropped == named.dropped
     assert collect_garbage(home, keep_last=2).dropped == {}
     assert verify_home(home).faults == []
-    assert run(root).rebuilt == []
+    assert run(built).rebuilt == []
 
 
-def test_the_champion_its_predecessor_and_the_anchor_outlive_their_turn(root: Path) -> None:
-    home, versions = root / "home", []
+def test_the_champion_its_predecessor_and_the_anchor_outlive_their_turn(built: Path) -> None:
+    home, versions = built / "home", []
     for seed in range(5):
-        (root / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
-        versions.append(run(root).published["tiny_nat/checkpoint"].version)
+        (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
+        versions.append(run(built).published["tiny_nat/checkpoint"].version)
     registry = home / "registry" / "tiny"
     chosen = {"recipe": "tiny_nat", "checkpoint": versions[0], "accuracy": 1.0, "why": ""}
     (registry / "champion.json").write_text(json.dumps(chosen))
@@ -134,8 +134,8 @@ def test_a_warm_start_from_a_recipe_that_is_not_there_is_refused(root: Path) -> 
         run(root)
 
 
-def test_a_tombstone_keeps_its_rollouts_out_whatever_file_brings_them(root: Path) -> None:
-    first = run(root)
+def test_a_tombstone_keeps_its_rollouts_out_whatever_file_brings_them(built: Path, first_run: dep.FirstRun) -> None:
+    first, root = first_run.ran, built
     home = root / "home"
     entry = {"field": "source", "value": "sample-1", "why": "asked to be forgotten"}
     (home / "tombstones.jsonl").write_text(json.dumps(entry) + "\n")
