@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -157,7 +158,8 @@ class _Worker:
             return self._select(request)
 
     def _select(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        # not as a relation: that plans the query once to describe it and again to run it, which is most of a short one's time
+        # not as a relation: that plans the query once to describe it and again to run it, which is most of a short one's time,
+        # while what is copied more often here are answers, few beside the rows asked about
         answered = self.connection.execute(request["sql"], request["params"] or None)
         if answered.description is None:
             raise duckdb.InvalidInputException("returns no rows of any kind, expected a SELECT")
@@ -214,6 +216,7 @@ def _limit_memory(memory_mb: int) -> None:
 
 def main() -> None:
     """Answer requests until stdin ends."""
+    warnings.filterwarnings("ignore", "Arrow output on a DB-API result")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends this process
     memory_mb, parent = int(sys.argv[1]), int(sys.argv[2])
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
