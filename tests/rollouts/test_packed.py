@@ -105,7 +105,7 @@ def test_a_bomb_is_refused_and_stops_no_other_file(
 ) -> None:
     monkeypatch.setattr(packed, "UNBOUNDED_BYTES", 1 << 20)
     ending, pack = PACKINGS[packing]
-    land_packed(settings, f"a.jsonl{ending}", pack(b"\n" * (64 << 20)))
+    land_packed(settings, f"a.jsonl{ending}", pack(b"\n" * (16 << 20)))
     land(settings, "b.jsonl", LINES)
     read = read_landed_files(store, settings)
     assert read.content["n_rollouts"] == 50

@@ -171,10 +171,10 @@ def _hold_conversations(real: RealTokenizer, corpus: str, conversations: Iterabl
 
 def _expected_rows(real: RealTokenizer, conversations: Sequence[str]) -> Iterator[list[int]]:
     stretches = [list(_stretches(real, conversation)) for conversation in conversations]
-    texts = [text for row in stretches for text, is_control in row if not is_control]
-    ids = reference_ids(real.reference, texts)
+    texts = list(dict.fromkeys(text for row in stretches for text, is_control in row if not is_control))
+    ids = dict(zip(texts, reference_ids(real.reference, texts), strict=True))  # the same prompt stands in every other row
     for row in stretches:
-        yield [token for text, is_control in row for token in ([real.added[text]] if is_control else next(ids))]
+        yield [token for text, is_control in row for token in ([real.added[text]] if is_control else ids[text])]
 
 
 def _stretches(real: RealTokenizer, conversation: str) -> Iterator[tuple[str, bool]]:
