@@ -26,6 +26,7 @@ def reference_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[i
         yield encoding.ids
 
 
+@lru_cache
 def added_tokens(path: Path) -> dict[str, int]:
     """Text and id of every added token, special or not, as Hugging Face reads the file."""
     return {token.content: token_id for token_id, token in Tokenizer.from_file(str(path)).get_added_tokens_decoder().items()}
