@@ -1,10 +1,11 @@
 """What reading landed rollouts costs, through the asset's own code, each file in a process pinned to one core: MB/s and memory.
 
-    python benches/reading.py [MEGABYTES] [FORMAT …]
+    python benches/reading.py [MEGABYTES] [FORMAT … | FORMAT:FILE …]
 
-A line a format: bytes landed, rollouts and records in quarantine, seconds from nothing to a published `raw_rollouts`, MB/s, and
-the largest resident memory, also above that of reading a file of 1 MB. One line of every hundred is bad, in seven ways. With a
-second run of nothing new, and, for `openai`, the same without redaction.
+A line a format, or a real file of one, copied with other words until there are so many bytes: records into one file,
+documents that are files into as many. Bytes landed, rollouts and records in quarantine, seconds from nothing to a published
+`raw_rollouts`, MB/s, and the largest resident memory, also above that of reading 1 MB. Of what is written here one line of
+every hundred is bad, in seven ways. With a second run of nothing new, and, for `openai`, the same without redaction.
 """
 
 import json
@@ -100,6 +101,38 @@ def write(path: Path, name: str, n_bytes: int) -> int:
     return n
 
 
+def reworded(value: Any, number: int) -> Any:
+    """The document with a number behind every text of a few words, so that no copy is another's."""
+    if isinstance(value, dict):
+        return {key: reworded(inner, number) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [reworded(inner, number) for inner in value]
+    return f"{value} {number}" if isinstance(value, str) and value.count(" ") > 2 else value
+
+
+def write_copies(folder: Path, name: str, file: Path, n_bytes: int) -> int:
+    """A real file's documents again and again; how many documents there are."""
+    from negtraj_dagster.rollouts.formats import FORMATS
+
+    text = file.read_text(encoding="utf-8")
+    is_lines = file.suffix == ".jsonl"
+    whole = [json.loads(line) for line in text.splitlines()] if is_lines else json.loads(text)
+    n = size = 0
+    if FORMATS[name].unit == "file":
+        while size < n_bytes:
+            copy = reworded(whole, n)
+            written = "".join(json.dumps(line) + "\n" for line in copy) if is_lines else json.dumps(copy)
+            size += (folder / f"{n:06}{file.suffix}").write_text(written, encoding="utf-8")
+            n += 1
+        return n
+    documents = whole if isinstance(whole, list) else [whole]
+    with (folder / "copies.jsonl").open("w", encoding="utf-8") as lines:
+        while size < n_bytes:
+            size += lines.write(json.dumps(reworded(documents[n % len(documents)], n)) + "\n")
+            n += 1
+    return n
+
+
 def read(home: Path, folder: Path, name: str, redacted: bool) -> None:
     """In a process of its own: read once from nothing and once more, and print what it took."""
     from negtraj_dagster.rollouts.read import read_landed_files
@@ -118,13 +151,16 @@ def read(home: Path, folder: Path, name: str, redacted: bool) -> None:
     print(json.dumps({"seconds": first, "again_seconds": time.perf_counter() - started, "peak_bytes": peak, **counts}))
 
 
-def measure(name: str, n_bytes: int, *, redacted: bool = True) -> dict[str, Any]:
-    """What reading a new file of this format costs."""
+def measure(name: str, n_bytes: int, *, file: Path | None = None, redacted: bool = True) -> dict[str, Any]:
+    """What reading new files of this format costs."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "files").mkdir()
-        n_records = write(root / "files" / "a.jsonl", name, n_bytes)
-        size = (root / "files" / "a.jsonl").stat().st_size
+        if file is None:
+            n_records = write(root / "files" / "a.jsonl", name, n_bytes)
+        else:
+            n_records = write_copies(root / "files", name, file, n_bytes)
+        size = sum(path.stat().st_size for path in (root / "files").iterdir())
         line = [sys.executable, __file__, "--read", str(root / "home"), str(root / "files"), name, str(int(redacted))]
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
         done = subprocess.run(["taskset", "-c", "0", *line], capture_output=True, text=True, env=environment, check=True)
@@ -138,14 +174,17 @@ def main(arguments: list[str]) -> None:
         read(Path(home), Path(folder), name, redacted == "1")
         return
     megabytes = float(arguments[0]) if arguments else 50
-    for name in arguments[1:] or MAKERS:
-        base = measure(name, 1_000_000)
-        for redacted in (True, False) if name == "openai" else (True,):
-            found = measure(name, int(megabytes * 1e6), redacted=redacted)
+    for argument in arguments[1:] or MAKERS:
+        name, _, path = argument.partition(":")
+        file = Path(path) if path else None
+        base = measure(name, 1_000_000, file=file)
+        for redacted in (True, False) if argument == "openai" else (True,):
+            found = measure(name, int(megabytes * 1e6), file=file, redacted=redacted)
             print(
                 json.dumps(
                     {
                         "format": name,
+                        **({"file": file.name} if file else {}),
                         "redacted": redacted,
                         "MB": round(found["bytes"] / 1e6, 1),
                         "records": found["records"],
