@@ -102,12 +102,13 @@ def write(path: Path, name: str, n_bytes: int) -> int:
 
 
 def reworded(value: Any, number: int) -> Any:
-    """The document with a number behind every text of a few words, so that no copy is another's."""
+    """The document with a number behind every text of some words that is no JSON, so that no copy is another's."""
     if isinstance(value, dict):
         return {key: reworded(inner, number) for key, inner in value.items()}
     if isinstance(value, list):
         return [reworded(inner, number) for inner in value]
-    return f"{value} {number}" if isinstance(value, str) and value.count(" ") > 2 else value
+    is_prose = isinstance(value, str) and value.count(" ") > 5 and value.lstrip()[:1] not in ("{", "[", "<")
+    return f"{value} {number}" if is_prose else value
 
 
 def write_copies(folder: Path, name: str, file: Path, n_bytes: int) -> int:
