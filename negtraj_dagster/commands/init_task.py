@@ -212,15 +212,9 @@ def _reason(rule: str) -> str:
 
 
 def _source(name: str, checked: "CheckedFile") -> str:
-    from negtraj_dagster.views.check import mapping_lines
+    from negtraj_dagster.views.check import source_lines
 
-    path = checked.path.resolve()
-    pattern = re.sub(r"([*?\[])", r"[\1]", path.name)
-    return (
-        f"\n[sources.{name}]\ntask = {_quoted(name)}\nformat = {_quoted(checked.best.name)}\n"
-        f"path = {_quoted(str(path.parent))}\npattern = {_quoted(pattern)}\n"
-        + "".join(f"{line}\n" for line in mapping_lines(checked.mapping))
-    )
+    return "\n" + "".join(f"{line}\n" for line in source_lines(name, name, checked))
 
 
 def _quoted(text: str) -> str:

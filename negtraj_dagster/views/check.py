@@ -1,6 +1,7 @@
 """Reads one file as a run would and tells what came of it, without writing anything: `negtraj check`."""
 
 import contextlib
+import glob
 import json
 import re
 import shlex
@@ -252,11 +253,16 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
         yield from _question_lines(checked)
         owner = task or _owner(checked) or "TASK"
         yield f"\nTo have it read: copy it to landing/{owner}/{best.name}/ of NEGTRAJ_HOME, or write into negtraj.toml:\n"
-        yield "    [sources.NAME]"
-        yield f'    task = "{owner}"'
-        yield f'    format = "{best.name}"'
-        yield f'    path = "{checked.path.resolve().parent}"'
-        yield from (f"    {line}" for line in mapping_lines(checked.mapping))
+        yield from (f"    {visible(line)}" for line in source_lines("NAME", owner, checked))
+
+
+def source_lines(name: str, task: str, checked: CheckedFile) -> Iterator[str]:
+    """The table of settings by which this file is read where it lies, and no other file beside it."""
+    path = checked.path.resolve()
+    yield f"[sources.{name}]"
+    values = {"task": task, "format": checked.best.name, "path": str(path.parent), "pattern": glob.escape(path.name)}
+    yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    yield from mapping_lines(checked.mapping)
 
 
 def _question_lines(checked: CheckedFile) -> Iterator[str]:

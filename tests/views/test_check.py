@@ -133,6 +133,7 @@ def test_chats_under_another_key_are_found_and_read_by_columns(
     assert "Outcomes: 1 right, 0 wrong, 0 not recorded." in printed
     assert 'columns = {messages = "traj"}' in printed
     assert 'outcome = "meta.score >= 0.5"' in printed
+    assert f'pattern = "{Path(path).name}"' in printed, "no other file of its folder is read with it"
 
 
 def test_a_column_that_is_not_there_is_named(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
