@@ -220,11 +220,14 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
     if type(value) is dict:
         is_probability = "logprob" in value  # of a token of text
         for key, inner in value.items():
-            if key not in WORDS_OF_FORMATS:
+            if key in WORDS_OF_FORMATS:
+                if type(inner) is str and key != "value" and inner[:1] not in JSON_BEGINNINGS:
+                    texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
+                    continue
+            elif key[:1] not in JSON_BEGINNINGS:
+                texts.append(key)
+            else:
                 _gather(key, "", texts, named_values)
-            elif type(inner) is str and key != "value" and inner[:1] not in JSON_BEGINNINGS:
-                texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
-                continue
             _gather(inner, "" if is_probability else _name_of(key, value, name), texts, named_values)
     elif type(value) is list:
         for inner in value:

@@ -83,11 +83,12 @@ def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
         content = require(item, "content", str, at=at)
         message["content"] = f"{description}\n\n{content}" if description else content
     elif kind == "code_action":
-        arguments = json_text({"code": require(item, "content", str, at=at)})
+        arguments = {"code": require(item, "content", str, at=at)}
         message["tool_calls"] = [{"name": require(item, "language", str, at=at), "arguments": arguments, **_call_id(item, at)}]
     else:
-        call = {"name": require(item, "function", str, at=at), "arguments": json_text(item.get("kwargs") or {})}
-        message["tool_calls"] = [{**call, **_call_id(item, at)}]
+        arguments = item.get("kwargs") or {}
+        call = {"name": require(item, "function", str, at=at), **_call_id(item, at)}
+        message["tool_calls"] = [{**call, "arguments": arguments if type(arguments) is dict else json_text(arguments)}]
     return read_message(message, at)
 
 
