@@ -26,6 +26,7 @@ NOT_IDENTITY = ("ingest_seq", "origin_file", "origin_place")
 
 
 EMPTY_FILE: dict[str, Any] = {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0, "layout": None}
+NEVER_LEFT_OUT = ("record_key", "fault", "part")
 LATER_COLUMNS = ("score", "parent", "question_group")
 
 
@@ -152,25 +153,33 @@ def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataF
     places = pieces.join(file_rows, on="piece_key", how="inner").sort("file", "number")
     places = places.rename({"fault": "slice_fault", "place": "origin_place"})
     read, segments = _read_records(store, tables)
+    empty = {name: kind for name, kind in RECORD_SCHEMA.items() if name not in read.columns}
     joined = places.join(read, on="record_key", how="left", maintain_order="left_right")
+    joined = joined.with_columns(**{name: pl.lit(None, dtype=kind) for name, kind in empty.items()})
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
     segment_names = set(joined["segment"].drop_nulls().unique())
     return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in segment_names], piece_segments
 
 
 def _read_pieces(store: Store, tables: Sequence[str], named: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
-    """Lists of records of the named files, and the segments that hold them."""
+    """Lists of records of the named files, each once, and the segments that hold them."""
     frames, segments = [PIECE_SCHEMA.to_frame()], []
+    wanted = named.select("piece_key")
     for table in tables:
         cache = RowCache(store, f"pieces/{table}", "piece_key", PIECE_SCHEMA)
         for segment in cache.segments():
-            keys = pl.read_parquet(segment / "keys.parquet", glob=False).join(named, on="piece_key", how="semi")
-            if keys.height:
-                segments.append(segment)
-                rows = cache.rows_of([segment]).join(keys, on="piece_key", how="semi")
-                empty = keys.join(rows, on="piece_key", how="anti")
-                frames += [rows, empty.select("piece_key").pipe(_without_records)]
-    return pl.concat(frames).unique(("piece_key", "number"), keep="first", maintain_order=True), segments
+            present = pl.read_parquet(segment / "keys.parquet", glob=False)
+            keys = present.join(wanted, on="piece_key", how="semi")
+            if not keys.height:
+                continue
+            segments.append(segment)
+            rows = cache.rows_of([segment])
+            if keys.height < present.height:
+                rows = rows.join(keys, on="piece_key", how="semi", maintain_order="left")
+            empty = keys.join(rows, on="piece_key", how="anti")
+            frames += [rows, empty.select("piece_key").pipe(_without_records)]
+            wanted = wanted.join(keys, on="piece_key", how="anti")
+    return pl.concat(frames), segments
 
 
 def _without_records(keys: pl.DataFrame) -> pl.DataFrame:
@@ -179,14 +188,26 @@ def _without_records(keys: pl.DataFrame) -> pl.DataFrame:
 
 
 def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, list[Path]]:
-    """Everything that was ever read, a row a record (its key tells the table, too), and the segments that hold it."""
+    """Everything that was ever read, a row a record (its key tells the table, too), and the segments that hold it.
+
+    Columns in which nobody has anything are left out: there may be a million rows, and a dozen of such columns.
+    """
     segments = [folder for table in tables for folder in RowCache(store, table, "record_key", RECORD_SCHEMA).segments()]
-    frames = [RECORD_SCHEMA.to_frame().with_columns(segment=pl.lit(""))]
+    frames = [RECORD_SCHEMA.to_frame().select(*NEVER_LEFT_OUT).with_columns(segment=pl.lit(""))]
     for segment in segments:
         rows = pl.read_parquet(segment / "rows.parquet", glob=False)
-        frames.append(rows.with_columns(segment=pl.lit(store.name(segment))))
-    rows = pl.concat(frames, how="diagonal").with_columns(pl.col("part").fill_null(0))
-    return rows.unique(["record_key", "part"], keep="first", maintain_order=True).sort("record_key", "part"), segments
+        rows = rows.drop(
+            [column.name for column in rows if column.null_count() == rows.height and column.name not in NEVER_LEFT_OUT]
+        )
+        frames.append(rows.with_columns(segment=pl.lit(store.name(segment)), part=_part_of(rows)))
+    read = pl.concat(frames, how="diagonal")
+    if read["record_key"].n_unique() < read.height:  # a record of several rollouts, or one that two runs have read
+        read = read.unique(["record_key", "part"], keep="first", maintain_order=True).sort("record_key", "part")
+    return read, segments
+
+
+def _part_of(rows: pl.DataFrame) -> pl.Expr:
+    return pl.col("part").fill_null(0) if "part" in rows.columns else pl.lit(0, dtype=RECORD_SCHEMA["part"])
 
 
 def _with_occurrences(rows: pl.DataFrame) -> pl.DataFrame:

@@ -38,6 +38,8 @@ INDEX_VERSION = 2
 """Rises when the index of all rollouts comes out differently from the same records."""
 BATCH_RECORDS = 4096
 """Records published at a time: what a killed run has to read again at most."""
+BATCH_PLACES = 20_000
+"""Places of one file that are kept as tuples; what goes beyond goes into a table."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
 ROW_FIELDS = (
@@ -146,16 +148,18 @@ class _Reader:
     def __init__(self, store: Store, table: str, work: ReadWork, redactor: Redactor | None) -> None:
         self._store, self._table, self._work, self._redactor = store, table, work, redactor
         self._cache = record_cache(store, table)
-        self._known = set(self._cache.keys()["record_key"].to_list())
+        self._known = {bytes.fromhex(key) for key in self._cache.keys()["record_key"]}
         self._pieces = piece_cache(store, table)
         self._new: dict[str, tuple[LandedFile, Slice]] = {}
         self._n_new_bytes = 0
         self._read: list[str] = []
         self._places: list[Place] = []
+        self._place_frames: list[pl.DataFrame] = []
 
     def read(self, file: LandedFile) -> None:
         """Take in one file."""
         places: list[Place] = []
+        frames: list[pl.DataFrame] = []  # a tuple of each of a million places would take half a gigabyte
         layout: Counter[str] = Counter()
         prefix = hashlib.sha256(f"record {self._table}\n".encode())
         for number, part in enumerate(_iter_slices(file, layout)):
@@ -163,20 +167,27 @@ class _Reader:
             if part.raw is not None:
                 hasher = prefix.copy()
                 hasher.update(part.raw)
-                key = hasher.hexdigest()
-                if key not in self._known:
+                key, raw_key = hasher.hexdigest(), hasher.digest()
+                if raw_key not in self._known:
                     self._new[key] = (file, part)
-                    self._known.add(key)
+                    self._known.add(raw_key)
                     self._n_new_bytes += len(part.raw)
             places.append((file.piece_key, number, key, part.place, part.fault, part.n_unread or len(part.raw or b""), None))
+            if len(places) >= BATCH_PLACES:
+                frames.append(pl.DataFrame(places, schema=PIECE_SCHEMA, orient="row"))
+                places = []
             if len(self._new) >= BATCH_RECORDS or self._n_new_bytes >= BATCH_BYTES:
                 self.flush()
-        if places and layout:
+        self._work.records_seen += len(places) + sum(frame.height for frame in frames)
+        if layout and frames:
+            is_first = pl.col("number") == 0
+            frames[0] = frames[0].with_columns(layout=pl.when(is_first).then(pl.lit(canonical_json(layout))))
+        elif layout and places:
             places[0] = (*places[0][:-1], canonical_json(layout))
         self._read.append(file.piece_key)
         self._places += places
+        self._place_frames += frames
         self._work.files_read += 1
-        self._work.records_seen += len(places)
 
     def flush(self) -> None:
         """Publish new records, and then which of them the files hold that are read to their end."""
@@ -192,9 +203,9 @@ class _Reader:
             self._work.records_read += len(rows)
             self._new, self._n_new_bytes = {}, 0
         if self._read:
-            places = pl.DataFrame(self._places, schema=PIECE_SCHEMA, orient="row")
+            places = pl.concat([*self._place_frames, pl.DataFrame(self._places, schema=PIECE_SCHEMA, orient="row")])
             self._pieces.add(pl.Series(self._read, dtype=pl.String), places)
-            self._read, self._places = [], []
+            self._read, self._places, self._place_frames = [], [], []
 
 
 def _iter_slices(file: LandedFile, layout: Counter[str]) -> Iterator[Slice]:
