@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts import read
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.landing import find_landed_files
 from negtraj_dagster.rollouts.read import read_landed_files
@@ -224,6 +225,22 @@ def test_many_small_files_share_segments(store: Store, settings: Settings) -> No
     raw = read_landed_files(store, settings)
     assert question_ids(raw) == [f"q{number}" for number in range(300)]
     assert len(raw.refers) == 2
+
+
+@pytest.mark.parametrize("n_kept", [1, 2, 3, 100])
+def test_how_many_places_are_kept_as_tuples_changes_nothing(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_kept: int
+) -> None:
+    land(settings, "a.jsonl", "\n" + line("q1") + "{bad\n" + line("q1") + line("q2") + line("q3"))
+    land(settings, "b.jsonl", line("q3") + line("q4"))
+    expected = read_landed_files(Store(tmp_path / "expected"), settings)
+    monkeypatch.setattr(read, "BATCH_PLACES", n_kept)
+    raw = read_landed_files(Store(tmp_path / "other"), settings)
+    assert raw.version == expected.version
+    assert raw.details == expected.details
+    assert raw.details["files"][0]["blank_lines"] == 1
+    for name in ("rollouts.parquet", "places.parquet", "quarantine.jsonl"):
+        assert (raw.folder / name).read_bytes() == (expected.folder / name).read_bytes()
 
 
 def test_blank_lines_line_ends_and_marks_are_counted(settings: Settings) -> None:
