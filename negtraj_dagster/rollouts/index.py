@@ -162,24 +162,25 @@ def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataF
 
 
 def _read_pieces(store: Store, tables: Sequence[str], named: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
-    """Lists of records of the named files, each once, and the segments that hold them."""
+    """Lists of records of the named files, and the segments that hold them."""
     frames, segments = [PIECE_SCHEMA.to_frame()], []
-    wanted = named.select("piece_key")
     for table in tables:
         cache = RowCache(store, f"pieces/{table}", "piece_key", PIECE_SCHEMA)
         for segment in cache.segments():
             present = pl.read_parquet(segment / "keys.parquet", glob=False)
-            keys = present.join(wanted, on="piece_key", how="semi")
-            if not keys.height:
-                continue
-            segments.append(segment)
-            rows = cache.rows_of([segment])
-            if keys.height < present.height:
-                rows = rows.join(keys, on="piece_key", how="semi", maintain_order="left")
-            empty = keys.join(rows, on="piece_key", how="anti")
-            frames += [rows, empty.select("piece_key").pipe(_without_records)]
-            wanted = wanted.join(keys, on="piece_key", how="anti")
-    return pl.concat(frames), segments
+            keys = present.join(named, on="piece_key", how="semi")
+            if keys.height:
+                segments.append(segment)
+                rows = cache.rows_of([segment])
+                if keys.height < present.height:
+                    rows = rows.join(keys, on="piece_key", how="semi", maintain_order="left")
+                empty = keys.join(rows, on="piece_key", how="anti")
+                frames += [rows, empty.select("piece_key").pipe(_without_records)]
+    pieces = pl.concat(frames)
+    is_doubled = pl.len() > pl.col("number").n_unique()  # of a file that was read again since its records were gone
+    if pieces.group_by("piece_key").agg(is_doubled.alias("is_doubled"))["is_doubled"].any():
+        pieces = pieces.unique(("piece_key", "number"), keep="first", maintain_order=True)
+    return pieces, segments
 
 
 def _without_records(keys: pl.DataFrame) -> pl.DataFrame:

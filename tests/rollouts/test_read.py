@@ -243,6 +243,23 @@ def test_how_many_places_are_kept_as_tuples_changes_nothing(
         assert (raw.folder / name).read_bytes() == (expected.folder / name).read_bytes()
 
 
+def test_a_file_whose_places_stand_twice_is_read_once(store: Store, settings: Settings) -> None:
+    """As one does that was read again, told more of its layout, and was merged with what was read before."""
+    for name in "ab":
+        land(settings, f"{name}.jsonl", line(f"q-{name}"))
+    read_landed_files(store, settings)
+    land(settings, "c.jsonl", line("q-c"))
+    read_landed_files(store, settings)
+    file = find_landed_files(store, settings).files[0]
+    cache = read.piece_cache(store, file.table)
+    places = cache.rows().filter(pl.col("piece_key") == file.piece_key)
+    cache.add(pl.Series([file.piece_key]), places.with_columns(layout=pl.lit('{"blank_lines": 1}')))
+    cache._merge(cache.segments())
+    assert cache.rows().height == 4
+    land(settings, "d.jsonl", line("q-d"))
+    assert read_landed_files(store, settings).content["n_rollouts"] == 4
+
+
 def test_blank_lines_line_ends_and_marks_are_counted(settings: Settings) -> None:
     folder = settings.landing / "wordtraps" / "negtraj"
     folder.mkdir(parents=True)
