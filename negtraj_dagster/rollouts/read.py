@@ -167,7 +167,8 @@ class _Reader:
             if part.raw is not None:
                 hasher = prefix.copy()
                 hasher.update(part.raw)
-                key, raw_key = hasher.hexdigest(), hasher.digest()
+                raw_key = hasher.digest()
+                key = raw_key.hex()
                 if raw_key not in self._known:
                     self._new[key] = (file, part)
                     self._known.add(raw_key)

@@ -83,13 +83,12 @@ def walk_folder(root: Path, pattern: str = EVERY_FILE) -> Walk:
             continue
         for entry in entries:
             inner = f"{name}/{entry.name}" if name else entry.name
-            may_hold = may_lie_under(inner, pattern)
             if refusal := _why_passed(entry, inner):
-                if matches(inner, pattern) or (may_hold and _may_be_folder(entry)):
+                if matches(inner, pattern) or (_may_be_folder(entry) and may_lie_under(inner, pattern)):
                     walk.passed.append(refusal)
             elif not entry.is_dir():
                 walk.files.append((inner, folder / entry.name))
-            elif may_hold:
+            elif may_lie_under(inner, pattern):
                 (links if entry.is_symlink() else folders).append((folder / entry.name, inner))
     return walk
 

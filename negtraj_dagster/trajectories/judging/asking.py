@@ -93,9 +93,10 @@ def _samples(requests: Sequence[Request], visible_to: Visible) -> Iterator[Reque
 
 def _alone(judge: Judge, requests: Sequence[Request], visible_to: Visible) -> list[Request]:
     """One row a request; those that are shown the same rows stand together, so that the session is loaded once for them."""
-    alone = list(_each_alone(judge, requests, visible_to))
-    first = {tuple(request.visible): number for number, request in reversed(list(enumerate(alone)))}
-    return sorted(alone, key=lambda request: first[tuple(request.visible)])
+    by_visible: dict[tuple[str, ...], list[Request]] = {}
+    for request in _each_alone(judge, requests, visible_to):
+        by_visible.setdefault(tuple(request.visible), []).append(request)
+    return [request for alike in by_visible.values() for request in alike]
 
 
 def _each_alone(judge: Judge, requests: Sequence[Request], visible_to: Visible) -> Iterator[Request]:
