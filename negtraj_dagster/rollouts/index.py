@@ -3,7 +3,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ NOT_IDENTITY = ("ingest_seq", "origin_file", "origin_place")
 
 EMPTY_FILE: dict[str, Any] = {"n_rollouts": 0, "n_quarantined": 0, "n_unread": 0, "layout": None}
 NEVER_LEFT_OUT = ("record_key", "fault", "part")
+PLACE_COLUMNS = ("number", "n_unread", "layout", "fault", "redacted", "absent")
+"""What is said of a record's place and reading, and is no part of the index."""
+REPEATED = ("fault", "source", "teacher", "segment")
+"""Columns with few texts in many rows: each is held once while rows are put together."""
 LATER_COLUMNS = ("score", "parent", "question_group")
 
 
@@ -51,39 +55,73 @@ def write_index(
         StoreError: a file's records are gone and reading it again does not bring them back.
     """
     places, segments, pieces = _whole_places(store, files, read_again)
-    bad = places.filter(pl.col("fault") != "")
-    rows = _with_occurrences(places.filter(pl.col("fault") == ""))
-    forgotten = rows.filter(is_refused(tombstones))["base_key"].unique()  # one copy that names the subject is enough
-    n_read, n_conflicts = rows.height, 0  # occurrences are numbered: a file has each key once
-    if rows["rollout_key"].n_unique() < rows.height:
-        n_conflicts, rows = _count_conflicts(rows), _one_row_a_key(rows)
-    is_forgotten = pl.col("base_key").is_in(forgotten.implode()) | is_refused(tombstones)  # the key of a twin, too
-    refused = rows.filter(is_forgotten)
-    rows = rows.filter(~is_forgotten).with_row_index("ingest_seq")
-    index = rows.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA).rechunk()  # type: ignore[arg-type]
+    details = _describe_places(files, places)
+    _write_quarantine(folder, files, places.filter(pl.col("fault") != ""))
+    good = places.filter(pl.col("fault") == "").drop(PLACE_COLUMNS)
+    del places  # of a million rows every column that lives on costs tens of megabytes
+    rows, counts = _distinct_rollouts(good, tombstones)
+    del good
+    rows.select(PLACES_SCHEMA.names()).unique().cast(PLACES_SCHEMA).sort("base_key").write_parquet(folder / "places.parquet")  # type: ignore[arg-type]
+    index = _as_index(rows.drop("segment"), files)
+    del rows
     index.write_parquet(folder / "rollouts.parquet")
-    rows.select(PLACES_SCHEMA.names()).unique().sort("base_key").write_parquet(folder / "places.parquet")
-    _write_quarantine(folder, bad)
-    reasons = Counter(bad["fault"].to_list())
     return Built(
         content={"n_rollouts": index.height, "rows": frame_digest(_identity(index))},
-        details={
-            "files": _summaries(files, places),
-            "n_files": len(files),
-            "n_quarantined": bad.height,
-            "n_bytes": sum(file.size_bytes for file in files),
-            "n_unread_bytes": int(bad["n_unread"].sum()),
-            "n_repeated_keys": n_read - rows.height - refused.height,
-            "n_label_conflicts": n_conflicts,
-            "n_refused_by_tombstones": refused.height,
-            "redacted": _count_redacted(places["redacted"]),
-            "absent": _absent_everywhere(places, files),
-            "quarantine_reasons": dict(reasons.most_common(20)),
-            "per_task": _per_task(index),
-        },
+        details={**details, **counts, "per_task": _per_task(index)},
         volatile=("places.parquet",),
         refers=store.refer([*segments, *pieces]),
     )
+
+
+def _describe_places(files: Sequence[LandedFile], places: pl.DataFrame) -> dict[str, Any]:
+    bad = places.filter(pl.col("fault") != "").select("fault", "n_unread")
+    return {
+        "files": _summaries(files, places),
+        "n_files": len(files),
+        "n_quarantined": bad.height,
+        "n_bytes": sum(file.size_bytes for file in files),
+        "n_unread_bytes": int(bad["n_unread"].sum()),
+        "redacted": _count_redacted(places["redacted"]),
+        "absent": _absent_everywhere(places, files),
+        "quarantine_reasons": dict(Counter(bad["fault"].to_list()).most_common(20)),
+    }
+
+
+def _distinct_rollouts(rows: pl.DataFrame, tombstones: Sequence[Tombstone]) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Each rollout once, in order of arrival, without those that tombstones refuse; and how many were left out why."""
+    n_places, n_conflicts, n_refused = rows.height, 0, 0
+    if rows["base_key"].n_unique() == rows.height:
+        rows = rows.with_columns(occurrence=pl.lit(0, dtype=pl.Int32))
+        forgotten = _forgotten(rows, tombstones)
+    else:
+        rows = _with_occurrences(rows)
+        forgotten = _forgotten(rows, tombstones)
+        if rows["rollout_key"].n_unique() < rows.height:
+            n_conflicts, rows = _count_conflicts(rows), _one_row_a_key(rows)
+    n_distinct = rows.height
+    if tombstones:
+        rows = rows.filter(~(pl.col("base_key").is_in(forgotten.implode()) | is_refused(tombstones)))
+        n_refused = n_distinct - rows.height
+    counts = {
+        "n_repeated_keys": n_places - n_distinct,
+        "n_label_conflicts": n_conflicts,
+        "n_refused_by_tombstones": n_refused,
+    }
+    return rows, counts
+
+
+def _forgotten(rows: pl.DataFrame, tombstones: Sequence[Tombstone]) -> pl.Series:
+    """Base keys that a tombstone refuses: one copy that names the subject is enough, and the key of a twin is one, too."""
+    return rows.filter(is_refused(tombstones))["base_key"].unique()
+
+
+def _as_index(rows: pl.DataFrame, files: Sequence[LandedFile]) -> pl.DataFrame:
+    """One row a rollout, numbered in order of arrival, with its task and its file's name."""
+    names = {"task": {number: file.task for number, file in enumerate(files)}}
+    names["origin_file"] = {number: file.place for number, file in enumerate(files)}
+    of_file = {name: pl.col("file").replace_strict(known, return_dtype=pl.String) for name, known in names.items()}
+    index = rows.with_row_index("ingest_seq").with_columns(**of_file)
+    return index.select(INDEX_SCHEMA.names()).cast(INDEX_SCHEMA)  # type: ignore[arg-type]
 
 
 def _whole_places(
@@ -133,59 +171,89 @@ def _absent_everywhere(places: pl.DataFrame, files: Sequence[LandedFile]) -> lis
 
 def _lost_files(files: Sequence[LandedFile], placed: pl.DataFrame) -> set[str]:
     """Piece keys of files whose list of records is gone, or one of these records."""
-    is_lost = (pl.col("slice_fault") == "") & (pl.col("record_key") != "") & pl.col("segment").is_null()
-    present_keys = set(placed["piece_key"])
-    return set(placed.filter(is_lost)["piece_key"]) | {file.piece_key for file in files if file.piece_key not in present_keys}
+    with_lost = placed.filter(pl.col("number").is_not_null() & pl.col("fault").is_null())["file"].unique()
+    present_keys = {files[number].piece_key for number in placed["file"].unique()}
+    return {files[number].piece_key for number in with_lost} | {file.piece_key for file in files} - present_keys
 
 
 def _placed_records(store: Store, files: Sequence[LandedFile]) -> tuple[pl.DataFrame, list[Path], list[Path]]:
-    """Every record of every file at its place, joined with what it was read to; each distinct piece once.
+    """Every record of every file at its place, with what it was read to; each distinct piece once. `file` counts `files`.
 
-    A file without a record has one row all the same, without a place.
+    A file without a record has one row all the same, without a place. What is gone from the store has no `fault`, not even "".
     """
     tables = sorted({file.table for file in files})
-    file_rows = pl.DataFrame(
-        [(number, file.task, file.place, file.piece_key) for number, file in enumerate(files)],
-        schema={"file": pl.Int32, "task": pl.String, "origin_file": pl.String, "piece_key": pl.String},
-        orient="row",
-    ).unique("piece_key", keep="first", maintain_order=True)
-    pieces, piece_segments = _read_pieces(store, tables, file_rows)
-    places = pieces.join(file_rows, on="piece_key", how="inner").sort("file", "number")
-    places = places.rename({"fault": "slice_fault", "place": "origin_place"})
+    number_of: dict[str, int] = {}
+    for number, file in enumerate(files):
+        number_of.setdefault(file.piece_key, number)
+    places, piece_segments = _read_places(store, tables, number_of)
     read, segments = _read_records(store, tables)
-    empty = {name: kind for name, kind in RECORD_SCHEMA.items() if name not in read.columns}
-    joined = places.join(read, on="record_key", how="left", maintain_order="left_right")
-    joined = joined.with_columns(**{name: pl.lit(None, dtype=kind) for name, kind in empty.items()})
+    matched = _matched(places["record_id"], read["record_id"])
+    places, read = places.drop("record_id"), read.drop("record_id")
+    if matched.height > places.height:  # documents of several rollouts
+        places = places[matched["place"]]
+    placed = places.hstack(read[matched["read"]])
+    del places, read, matched
+    empty = {name: pl.lit(None, dtype=kind) for name, kind in RECORD_SCHEMA.items() if name not in placed.columns}
     fault = pl.when(pl.col("slice_fault") != "").then("slice_fault").otherwise("fault")
-    segment_names = set(joined["segment"].drop_nulls().unique())
-    return joined.with_columns(fault=fault), [path for path in segments if store.name(path) in segment_names], piece_segments
+    placed = placed.with_columns(**empty, fault=fault).drop("slice_fault")
+    segment_names = set(placed["segment"].drop_nulls().unique())
+    return placed, [path for path in segments if store.name(path) in segment_names], piece_segments
 
 
-def _read_pieces(store: Store, tables: Sequence[str], named: pl.DataFrame) -> tuple[pl.DataFrame, list[Path]]:
-    """Lists of records of the named files, and the segments that hold them."""
-    frames, segments = [PIECE_SCHEMA.to_frame()], []
+def _matched(wanted: pl.Series, present: pl.Series) -> pl.DataFrame:
+    """Row numbers of a left join by ids, in the order of both: `place` of the wanted, `read` of the present or null.
+
+    A join of whole ids holds them all once more in its hash table; their first eight bytes tell a million of them apart.
+    """
+    beginning = pl.col("id").bin.slice(0, 8).bin.reinterpret(dtype=pl.UInt64)
+    left = pl.DataFrame({"id": wanted}).with_row_index("place").with_columns(beginning=beginning)
+    right = pl.DataFrame({"id": present}).with_row_index("read").with_columns(beginning=beginning)
+    matched = left.join(right, on="beginning", how="left", maintain_order="left_right")
+    if matched.select((pl.col("id") != pl.col("id_right")).any()).item():
+        matched = left.join(right, on="id", how="left", maintain_order="left_right")
+    return matched.select("place", "read")
+
+
+def _read_places(store: Store, tables: Sequence[str], number_of: Mapping[str, int]) -> tuple[pl.DataFrame, list[Path]]:
+    """Lists of records of the files of these piece keys, by file and number, and the segments that hold them.
+
+    A file without a record has one row, of nulls.
+    """
+    no_rows = PIECE_SCHEMA.to_frame().drop("piece_key", "record_key")
+    no_rows = no_rows.with_columns(file=pl.lit(0, dtype=pl.Int32), record_id=pl.lit(b"", dtype=pl.Binary))
+    frames = [no_rows.cast({"fault": pl.Categorical})]
+    segments = []
     for table in tables:
         cache = RowCache(store, f"pieces/{table}", "piece_key", PIECE_SCHEMA)
         for segment in cache.segments():
-            present = pl.read_parquet(segment / "keys.parquet", glob=False)
-            keys = present.join(named, on="piece_key", how="semi")
-            if keys.height:
+            keys = set(pl.read_parquet(segment / "keys.parquet", glob=False)["piece_key"]) & number_of.keys()
+            if keys:
                 segments.append(segment)
-                rows = cache.rows_of([segment])
-                if keys.height < present.height:
-                    rows = rows.join(keys, on="piece_key", how="semi", maintain_order="left")
-                empty = keys.join(rows, on="piece_key", how="anti")
-                frames += [rows, empty.select("piece_key").pipe(_without_records)]
-    pieces = pl.concat(frames)
-    is_doubled = pl.len() > pl.col("number").n_unique()  # of a file that was read again since its records were gone
-    if pieces.group_by("piece_key").agg(is_doubled.alias("is_doubled"))["is_doubled"].any():
-        pieces = pieces.unique(("piece_key", "number"), keep="first", maintain_order=True)
-    return pieces, segments
+                of_segment = _places_of_segment(segment, number_of)
+                empty = {number_of[key] for key in keys}.difference(of_segment["file"].unique())
+                frames += [of_segment, pl.DataFrame({"file": sorted(empty)}, schema={"file": pl.Int32})]
+    places = pl.concat(frames, how="diagonal").rename({"fault": "slice_fault", "place": "origin_place"})
+    place = pl.col("file").cast(pl.Int64) * 2**32 + pl.col("number").fill_null(0)
+    if not places.select(place).to_series().is_sorted():
+        places = places.sort(place, maintain_order=True)
+    if places.select((place.diff() == 0).any()).item():  # a file was read again since its records were gone
+        places = places.unique(("file", "number"), keep="first", maintain_order=True)
+    return places, segments
 
 
-def _without_records(keys: pl.DataFrame) -> pl.DataFrame:
-    columns = {name: pl.lit(None, dtype=kind) for name, kind in PIECE_SCHEMA.items() if name != "piece_key"}
-    return keys.with_columns(**columns).select(PIECE_SCHEMA.names())
+def _places_of_segment(segment: Path, number_of: Mapping[str, int]) -> pl.DataFrame:
+    """Rows of `PIECE_SCHEMA` by the number of their file, records by the bytes of their key; other files' are left out."""
+    path = segment / "rows.parquet"
+    file = pl.col("piece_key").replace_strict(number_of, default=None, return_dtype=pl.Int32)
+    keys = pl.read_parquet(path, columns=["piece_key", "record_key"], glob=False).select(file=file, record_id=_record_id())
+    present = [name for name in pl.read_parquet_schema(path) if name not in ("piece_key", "record_key")]
+    places = keys.hstack(pl.read_parquet(path, columns=present, glob=False)).cast({"fault": pl.Categorical})
+    return places.filter(pl.col("file").is_not_null()) if keys["file"].null_count() else places
+
+
+def _record_id() -> pl.Expr:
+    """A record's key as 32 bytes: half of its digits' memory, for every record that there is; null where there is no key."""
+    return pl.col("record_key").replace("", None).str.decode("hex")
 
 
 def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, list[Path]]:
@@ -194,17 +262,20 @@ def _read_records(store: Store, tables: Sequence[str]) -> tuple[pl.DataFrame, li
     Columns in which nobody has anything are left out: there may be a million rows, and a dozen of such columns.
     """
     segments = [folder for table in tables for folder in RowCache(store, table, "record_key", RECORD_SCHEMA).segments()]
-    frames = [RECORD_SCHEMA.to_frame().select(*NEVER_LEFT_OUT).with_columns(segment=pl.lit(""))]
+    no_rows = RECORD_SCHEMA.to_frame().select(*NEVER_LEFT_OUT)
+    no_rows = no_rows.with_columns(segment=pl.lit(""), record_id=_record_id()).drop("record_key")
+    frames = [no_rows.cast(dict.fromkeys(("fault", "segment"), pl.Categorical))]
     for segment in segments:
         rows = pl.read_parquet(segment / "rows.parquet", glob=False)
         rows = rows.drop(
             [column.name for column in rows if column.null_count() == rows.height and column.name not in NEVER_LEFT_OUT]
         )
-        frames.append(rows.with_columns(segment=pl.lit(store.name(segment)), part=_part_of(rows)))
+        placed = rows.with_columns(segment=pl.lit(store.name(segment)), part=_part_of(rows), record_id=_record_id())
+        frames.append(placed.drop("record_key").cast({name: pl.Categorical for name in REPEATED if name in placed.columns}))
     read = pl.concat(frames, how="diagonal")
-    if read["record_key"].n_unique() < read.height:  # a record of several rollouts, or one that two runs have read
-        read = read.unique(["record_key", "part"], keep="first", maintain_order=True).sort("record_key", "part")
-    return read, segments
+    if read["record_id"].n_unique() < read.height:  # a record of several rollouts, or one that two runs have read
+        read = read.unique(["record_id", "part"], keep="first", maintain_order=True).sort("record_id", "part")
+    return read.drop("part"), segments
 
 
 def _part_of(rows: pl.DataFrame) -> pl.Expr:
@@ -242,10 +313,10 @@ def _count_conflicts(rows: pl.DataFrame) -> int:
     return rewards.filter(pl.col("reward") > 1).height
 
 
-def _write_quarantine(folder: Path, bad: pl.DataFrame) -> None:
+def _write_quarantine(folder: Path, files: Sequence[LandedFile], bad: pl.DataFrame) -> None:
     lines = [
-        canonical_json({"file": visible_name(file), "place": place, "reason": reason})
-        for file, place, reason in bad.select("origin_file", "origin_place", "fault").rows()
+        canonical_json({"file": visible_name(files[number].place), "place": place, "reason": reason})
+        for number, place, reason in bad.select("file", "origin_place", "fault").rows()
     ]
     write_text_durably(folder / "quarantine.jsonl", "".join(f"{line}\n" for line in lines))
 
