@@ -199,7 +199,9 @@ VERDICT_COLUMNS: dict[str, str] = {
 """One row per hit; the absence of a row means the rollout passed. Nothing is ever deleted by a verdict."""
 
 
-CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+CANONICAL = json.JSONEncoder(
+    sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
+)  # what is written was parsed, or is ours: no circles
 
 
 def canonical_json(value: object) -> str:
@@ -209,12 +211,11 @@ def canonical_json(value: object) -> str:
 
 def digest(*parts: str | bytes) -> str:
     """sha256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ."""
-    hasher = hashlib.sha256()
+    prefixed: list[bytes] = []
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part
-        hasher.update(len(raw).to_bytes(8, "little"))
-        hasher.update(raw)
-    return hasher.hexdigest()
+        prefixed += (len(raw).to_bytes(8, "little"), raw)
+    return hashlib.sha256(b"".join(prefixed)).hexdigest()
 
 
 def digest_json(value: object) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from negtraj_dagster.errors import SettingsError, StoreError
@@ -49,7 +50,7 @@ class LandedFile:
     remotes: tuple[RemoteFile, ...] = ()
     confidence: float | None = None
 
-    @property
+    @cached_property
     def table(self) -> str:
         """Where records of this kind are kept once read."""
         kind = f"-recorded-{RECORDED_VERSION}" if self.has_recorded_questions else ""
@@ -57,7 +58,7 @@ class LandedFile:
         kind += f"-redacted-{REDACTION_VERSION}" if self.is_redacted else "-plain"
         return f"rollouts/{self.task}-{self.format}{kind}-{READER_VERSION}.{FORMAT_VERSIONS[self.format]}"
 
-    @property
+    @cached_property
     def piece_key(self) -> str:
         """Identity of what reading this file gives: its bytes, its task, and the reader's and format's versions."""
         return digest("rollouts", self.table, self.sha256, *([self.sidecar_sha256] if self.sidecar else []))

@@ -23,6 +23,7 @@ BOM = b"\xef\xbb\xbf"
 FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
 """What files begin with that hold no text in UTF-8."""
 MAX_KEY_CHARS = 40
+HOLD_FLOATS = (dict, list, float)
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,9 @@ def _has_infinity(value: object) -> bool:
     while open_values:
         inner = open_values.pop()
         if type(inner) is dict:
-            open_values += [item for item in inner.values() if type(item) is not str]
+            open_values += [item for item in inner.values() if type(item) in HOLD_FLOATS]
         elif type(inner) is list:
-            open_values += [item for item in inner if type(item) is not str]
+            open_values += [item for item in inner if type(item) in HOLD_FLOATS]
         elif type(inner) is float and math.isinf(inner):
             return True
     return False

@@ -220,14 +220,19 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
     if type(value) is dict:
         is_probability = "logprob" in value  # of a token of text
         for key, inner in value.items():
-            if key in WORDS_OF_FORMATS:
-                if type(inner) is str and key != "value" and inner[:1] not in JSON_BEGINNINGS:
-                    texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
-                    continue
-            elif key[:1] not in JSON_BEGINNINGS:
-                texts.append(key)
-            else:
-                _gather(key, "", texts, named_values)
+            is_plain = key in WORDS_OF_FORMATS
+            if not is_plain:
+                if key[:1] in JSON_BEGINNINGS:
+                    _gather(key, "", texts, named_values)
+                else:
+                    texts.append(key)
+                is_plain = not _names_secret(key)
+            kind = type(inner)
+            if kind is str and is_plain and inner[:1] not in JSON_BEGINNINGS and key not in VALUE_KEYS:
+                texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
+                continue
+            if inner is None or kind is bool:
+                continue
             _gather(inner, "" if is_probability else _name_of(key, value, name), texts, named_values)
     elif type(value) is list:
         for inner in value:

@@ -46,9 +46,9 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
         turns.append(
             _turn(item, at, follows_call=bool(turns) and bool(turns[-1].get("tool_calls") or turns[-1]["role"] == "tool"))
         )
-        if rest := {
-            key: field_value for key, field_value in item.items() if key not in ITEM_KEYS and field_value not in NOTHING
-        }:
+        if not item.keys() <= ITEM_KEYS and (
+            rest := {key: field for key, field in item.items() if key not in ITEM_KEYS and field not in NOTHING}
+        ):
             unread[str(index)] = rest
     if not turns:
         raise RolloutFormatError("content is empty, expected observations and actions")
@@ -68,13 +68,11 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
 
 
 def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
+    if item.get("class_") == "text_observation":
+        return _text(item, require(item, "content", str, at=at), at, follows_call=follows_call)
     kind = require(item, "class_", str, at=at)
     if kind not in KINDS:
         raise refusal(f"{at}.class_", kind, f"one of {', '.join(KINDS)}", "pages and images are unsupported")
-    if kind == "text_observation" and item.get("source") in AGENT:
-        return read_message({"role": "assistant", "content": require(item, "content", str, at=at)}, at)
-    if kind == "text_observation":
-        return _observation(item, at, follows_call=follows_call)
     description = optional_text(item, "description", at=at) or ""
     message: dict[str, Any] = {"role": "assistant", "content": description}
     if reasoning := optional_text(item, "reasoning_content", at=at):
@@ -97,13 +95,15 @@ def _call_id(item: dict[str, Any], at: str) -> dict[str, str]:
     return {"id": call_id} if call_id else {}
 
 
-def _observation(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
-    role = "tool" if follows_call else "user"
-    if item.get("source") == "user":
-        role = "user"
-    elif item.get("name") == "system":
-        role = "system"
-    message: dict[str, Any] = {"role": role, "content": require(item, "content", str, at=at)}
-    if role == "tool" and (call_id := optional_text(item, "tool_call_id", at=at)):
-        message["tool_call_id"] = call_id
-    return read_message(message, at)
+def _text(item: dict[str, Any], content: str, at: str, *, follows_call: bool) -> Turn:
+    source = item.get("source")
+    if source in AGENT:
+        return read_message({"role": "assistant", "content": content}, at)
+    if source == "user" or not (follows_call or item.get("name") == "system"):
+        return {"role": "user", "content": content}
+    if item.get("name") == "system":
+        return {"role": "system", "content": content}
+    turn: Turn = {"role": "tool", "content": content}
+    if call_id := optional_text(item, "tool_call_id", at=at):
+        turn["tool_call_id"] = call_id
+    return turn

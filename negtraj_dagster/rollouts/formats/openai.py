@@ -116,7 +116,7 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
 
 def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
     calls, unread_of_calls = _readable_calls(message.get("tool_calls"))
-    is_text = type(message.get("content")) is str
+    is_text = type(message.get("content")) is str or (calls and message.get("content") is None)
     if is_text and not unread_of_calls and message.keys() <= PLAIN_KEYS and message.get("role") in PLAIN_ROLES:
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}

@@ -7,9 +7,10 @@ an earlier segment trains stands in a later one as context.
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.schema import Turn, canonical_json
+from negtraj_dagster.schema import SaidTurn, Turn
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Segment:
     turns: list[Turn]
     parent: str | None = None
     calls: list[str] = field(default_factory=list)
-    spelled: list[str] = field(default_factory=list)
+    compared: list[SaidTurn] = field(default_factory=list)
 
 
 def merge_calls(calls: Iterable[Call]) -> list[Segment]:
@@ -46,20 +47,20 @@ def merge_calls(calls: Iterable[Call]) -> list[Segment]:
     """
     segments: list[Segment] = []
     for call in calls:
-        spelled = [_spelling(turn) for turn in call.sent]
+        sent = [_compared(turn) for turn in call.sent]
         whole = [
-            segment_before for segment_before in segments if segment_before.spelled == spelled[: len(segment_before.spelled)]
+            segment_before for segment_before in segments if segment_before.compared == sent[: len(segment_before.compared)]
         ]
         if whole:
-            segment = max(whole, key=lambda segment_before: len(segment_before.spelled))
+            segment = max(whole, key=lambda segment_before: len(segment_before.compared))
             new = list(call.sent[len(segment.turns) :])
             segment.turns += [as_untrained(turn) for turn in new]
         else:
-            parent = max(segments, key=lambda segment_before: _shared(segment_before.spelled, spelled), default=None)
+            parent = max(segments, key=lambda segment_before: _shared(segment_before.compared, sent), default=None)
             segment = Segment(call.name, [as_untrained(turn) for turn in call.sent], parent.name if parent else None)
             segments.append(segment)
         segment.turns += call.answered
-        segment.spelled = [*spelled, *map(_spelling, call.answered)]
+        segment.compared = [*sent, *map(_compared, call.answered)]
         segment.calls.append(call.name)
     return segments
 
@@ -172,11 +173,14 @@ def _path(leaf: Message, by_name: Mapping[str, Message]) -> list[Message]:
     return path[::-1]
 
 
-def _spelling(turn: Turn) -> str:
-    return canonical_json({key: value for key, value in turn.items() if key not in ("loss", "token_ids")})
+def _compared(turn: Turn) -> SaidTurn:
+    """What calls are compared by: a turn without what says how it is trained."""
+    if "loss" not in turn and "token_ids" not in turn:
+        return turn
+    return cast("SaidTurn", {key: value for key, value in turn.items() if key not in ("loss", "token_ids")})
 
 
-def _shared(first: Sequence[str], second: Sequence[str]) -> int:
+def _shared(first: Sequence[SaidTurn], second: Sequence[SaidTurn]) -> int:
     n_shared = 0
     for first_turn, second_turn in zip(first, second, strict=False):
         if first_turn != second_turn:

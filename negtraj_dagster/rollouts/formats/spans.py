@@ -255,14 +255,14 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
     if isinstance(nested := attributes.get(prefix), list):
         return nested
     tree: dict[str, Any] = {}
-    for key, value in attributes.items():
-        if key.startswith(f"{prefix}."):
-            at = tree
-            *path, last = key.removeprefix(f"{prefix}.").split(".")
-            for part in path:
-                at = at.setdefault(part, {})
-            at[last] = value
-    listed = _listed(tree)
+    beginning = f"{prefix}."
+    for key in [key for key in attributes if key.startswith(beginning)]:
+        at = tree
+        *path, last = key[len(beginning) :].split(".")
+        for part in path:
+            at = at.setdefault(part, {})
+        at[last] = attributes[key]
+    listed = _listed(tree) if tree else None
     return listed if isinstance(listed, list) else []
 
 
@@ -270,8 +270,8 @@ def _listed(value: Any) -> Any:
     """Objects whose keys are all numbers as lists, at every depth."""
     if not isinstance(value, dict):
         return value
-    inner = {key: _listed(item) for key, item in value.items()}
-    if inner and all(key.isdigit() for key in inner):
+    inner = {key: _listed(item) if type(item) is dict else item for key, item in value.items()}
+    if all(map(str.isdigit, inner)) and inner:
         return [inner[key] for key in sorted(inner, key=int)]
     return inner
 
@@ -284,6 +284,8 @@ def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str
             result = _attributes(event)
             judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
             _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
+    if not any("annotations" in key or "evaluations" in key for key in attributes):  # a span may have hundreds of keys
+        return
     for prefix, key in SCORE_PREFIXES:
         for annotation in _unflattened(attributes, prefix):
             result = annotation.get(key, {})

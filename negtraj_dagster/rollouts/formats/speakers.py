@@ -3,9 +3,11 @@
 What an agent says and the calls that follow it without a result between are one answer of the model, and one turn.
 """
 
-from typing import Any
+import re
+from typing import Any, cast
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.reasoning import CLOSE
 from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_reward, read_score, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import read_content
@@ -27,6 +29,8 @@ ROLE_OF = {
 CALLS = ("function_call", "tool_call")
 WEIGHTS = ("loss", "loss_weight", "loss_scale")
 KEYS = {"from", "value", "role", "content", *WEIGHTS}
+SPEAKER_KEYS, ROLE_KEYS = {"from", "value", "loss"}, {"role", "content", "loss"}
+MEDIA_MARK = re.compile("<(?:image|audio|video)>")
 
 
 def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, Any]]:
@@ -40,6 +44,9 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
     for index, value in enumerate(values):
         at = f"{place}[{index}]"
         message = check(value, at, dict)
+        if (plain := _plain_turn(message)) is not None:
+            turns.append(plain)
+            continue
         speaker_key, content_key = ("from", "value") if "from" in message else ("role", "content")
         speaker = require(message, speaker_key, str, at=at)
         if message.get("tool_calls"):
@@ -60,6 +67,26 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
         if rest := {key: field_value for key, field_value in message.items() if key not in KEYS and field_value not in NOTHING}:
             unread[str(index)] = rest
     return turns, unread
+
+
+def _plain_turn(message: dict[str, Any]) -> Turn | None:
+    """The turn of a message that is a text of a speaker, and at most trained or not, as most are; None for any other."""
+    is_of_speaker = "from" in message
+    if not message.keys() <= (SPEAKER_KEYS if is_of_speaker else ROLE_KEYS):
+        return None
+    speaker, content = (
+        (message["from"], message.get("value")) if is_of_speaker else (message.get("role"), message.get("content"))
+    )
+    if type(content) is not str or type(speaker) is not str or MEDIA_MARK.search(content):
+        return None
+    role, loss = ROLE_OF.get(speaker), message.get("loss")
+    if role is None or (loss is not None and type(loss) is not bool):
+        return None
+    if role == "assistant":
+        if CLOSE in content:
+            return None
+        return cast("Turn", {"role": role, "content": content} | ({"loss": False} if loss is False else {}))
+    return None if loss else cast("Turn", {"role": role, "content": content})
 
 
 def _weight(message: dict[str, Any]) -> object:
@@ -92,7 +119,7 @@ def _parts(value: object, place: str) -> tuple[str, str, list[dict[str, Any]]]:
 
 def _content(value: object, place: str) -> str:
     text = read_content(value, place) or ""
-    if "<image>" in text or "<audio>" in text or "<video>" in text:
+    if MEDIA_MARK.search(text):
         raise RolloutFormatError(f"{place}: found a mark of an image, sound or video, expected text; they are unsupported")
     return text
 
