@@ -13,7 +13,7 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
 # tests/conftest.py says which tests stay together, and what comes first.
 WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}')
-RUST_SOURCES := $(shell find rust/trajtok/src -name '*.rs') rust/trajtok/Cargo.toml rust/trajtok/Cargo.lock
+RUST_SOURCES := $(shell find rust/trajtok/src rust/trajproof/src -name '*.rs') $(wildcard rust/*/Cargo.toml) rust/trajtok/Cargo.lock
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
 
@@ -56,20 +56,20 @@ check: setup ## ruff, format, types, stub, floors, SQL, the graph, cargo fmt, cl
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/sqlfluff lint -q sql
 	$(BIN)/python -m pytest tests/test_house.py tests/defs/test_graph.py tests/sql/test_registry.py
-	cd rust/trajtok && cargo fmt --check
-	cd rust/trajtok && cargo clippy --locked --all-targets --features python -q -- -D warnings
+	cd rust/trajtok && cargo fmt --all --check
+	cd rust/trajtok && cargo clippy --locked --workspace --all-targets --features python -q -- -D warnings
 
 format: setup ## let ruff and cargo format the code
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format -q .
-	cd rust/trajtok && cargo fmt
+	cd rust/trajtok && cargo fmt --all
 
 test: setup ## every test that needs no GPU, network or model hub
-	cd rust/trajtok && cargo test --locked -q
+	cd rust/trajtok && cargo test --locked --workspace -q
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu"
 
 test-all: setup ## the slow tests too
-	cd rust/trajtok && cargo test --locked -q
+	cd rust/trajtok && cargo test --locked --workspace -q
 	$(BIN)/python -m pytest $(WORKERS) -m "not gpu"
 
 bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)

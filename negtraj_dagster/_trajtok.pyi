@@ -15,6 +15,7 @@ __all__ = [
     "PackError",
     "RecordBatch",
     "RecordReader",
+    "RowProver",
     "TemplateError",
     "Tokenizer",
     "TokenizerError",
@@ -206,6 +207,47 @@ class Tokenizer:
         Raises:
             TrajtokError: the conversation is refused; the message begins with the reason.
             TokenizerError: as for `encode`.
+        """
+
+@final
+class RowProver:
+    """Proves token rows by the crate `rust/trajproof`, which shares no code with what made them.
+
+    It vouches for rows or it does not: what it leaves, `shards.proof` looks at, and says what is wrong.
+    """
+
+    @staticmethod
+    def open(
+        tokenizer: Tokenizer,
+        tokenizer_json: str | os.PathLike[str],
+        *,
+        template: str,
+        enable_thinking: bool,
+        masks_empty_think: bool,
+    ) -> RowProver | None:
+        """A prover of rows by a native template; None where it cannot read the tokenizer's ids or does not know the template.
+
+        Args:
+            tokenizer: what serves.
+            tokenizer_json: its file, read anew for what its ids stand for.
+            template: a native template's name.
+            enable_thinking: whether its generation prompt leaves the thinking to the model (`qwen3`).
+            masks_empty_think: whether an empty `<think></think>` before an answer without reasoning is context.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+
+    def prove(self, rows: _ArrowArray, conversations: Sequence[str], n_kept: Sequence[int | None]) -> list[int | None]:
+        """By row the number of its trained turns, all proved; None where the row is not vouched for.
+
+        Args:
+            rows: columns as `EncodedBatch` has them.
+            conversations: the canonical conditioned conversation of every row.
+            n_kept: of a row that lacks the end of its conversation the number of its messages.
+
+        Raises:
+            ValueError: other columns, or not one conversation for each row.
         """
 
 @final

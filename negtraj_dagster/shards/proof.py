@@ -1,5 +1,8 @@
 """Proves token rows before they are published, without trajtok's own rendering and mask code.
 
+Most rows are vouched for by the crate `rust/trajproof`, which looks at them in the same way (`RowProver`). This module judges
+all others, looks at a sample of those once more, as their reference, and knows what is wrong with a row.
+
 For every trained turn of every row: (a) its trained tokens decode to what should be trained; (b) what precedes it, as text
 and as tokens, is what a served model is given there; (c) it is what a conversation that ends with this turn has there, with
 all that the agent wrote: reasoning, content, tool calls, end token. A row that fails stops the stage: a wrong mask never
@@ -8,6 +11,7 @@ first characters with what precedes it, recorded token ids are not those of the 
 """
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +40,7 @@ class Proof:
     n_turns: int = 0
     n_tokens: int = 0
     n_trained: int = 0
+    n_by_reference: int = 0
 
     def counts(self) -> dict[str, int]:
         """Numbers for a manifest."""
@@ -94,6 +99,7 @@ class Prover:
         row_end: the token that is appended to a row that does not end with it, and trained, where there is room; None where
             none is.
         max_tokens: the room.
+        vouching: looks at rows before this does; None where there is none for this template and tokenizer.
         jinja_name: what the template is called in messages, where it is a Jinja one: it may be one that the engines do not
             render alike. None where a difference is our own fault.
     """
@@ -107,8 +113,10 @@ class Prover:
         empty_think: EmptyThink = "mask",
         row_end: str | None = None,
         max_tokens: int = 0,
+        vouching: _trajtok.RowProver | None = None,
         jinja_name: str | None = None,
     ) -> None:
+        self._vouching = vouching
         self._empty_think = empty_think
         self._engines = None if jinja_name is None else Engines(jinja_name, render, tokenizer)
         self._tokenizer, self._render = tokenizer, render if self._engines is None else self._engines.render
@@ -140,22 +148,41 @@ class Prover:
             MaskError: names the row's key, the turn, what was found and what was expected.
         """
         proof = Proof()
-        for row in batch.to_pylist():
+        keys: list[str] = batch.column("token_key").to_pylist()
+        n_turns_of = self._vouch(batch, keys, conversations, kept or {})
+        looked_at = [index for index, n in enumerate(n_turns_of) if n is None or is_in_sample(index, keys[index])]
+        for index, row in zip(looked_at, batch.take(pa.array(looked_at, pa.int64())).to_pylist(), strict=True):
             key = row["token_key"]
             conversation = json.loads(conversations[key])
             turns: list[ConditionedTurn] = conversation["messages"][: (kept or {}).get(key)]
             tools = conversation.get("tools")
+            vouched = n_turns_of[index]
             try:
-                n_turns = self._prove_row(row, turns, tools)
+                n_turns_of[index] = self._prove_row(row, turns, tools)
             except (MaskError, TemplateRaisesError, _WeightsError, _JoinedAcrossTurnError) as error:
                 reason, detail = self._judge_fault(error, key, turns, tools, has_straddling=has_straddling)
                 proof.rejected.append((key, reason, detail))
-                continue
-            proof.n_rows += 1
-            proof.n_turns += n_turns
-            proof.n_tokens += row["n_tokens"]
-            proof.n_trained += row["n_trained"]
+                n_turns_of[index] = None
+            if vouched not in (None, n_turns_of[index]):
+                raise MaskError(
+                    f"token row {key}: {vouched} turns were vouched for, the reference proves {n_turns_of[index]}; the two "
+                    f"proofs differ, which is a fault of this program: report it"
+                )
+        proof.n_by_reference = len(looked_at)
+        is_proved = [n is not None for n in n_turns_of]
+        proof.n_rows, proof.n_turns = sum(is_proved), sum(n or 0 for n in n_turns_of)
+        proof.n_tokens, proof.n_trained = (
+            sum(batch.column(name).filter(pa.array(is_proved, pa.bool_())).to_pylist()) for name in ("n_tokens", "n_trained")
+        )
         return proof
+
+    def _vouch(
+        self, batch: pa.RecordBatch, keys: Sequence[str], conversations: Mapping[str, str], kept: Mapping[str, int]
+    ) -> list[int | None]:
+        """By row how many turns of it are vouched for."""
+        if self._vouching is None:
+            return [None] * len(keys)
+        return self._vouching.prove(batch, [conversations[key] for key in keys], [kept.get(key) for key in keys])
 
     def _judge_fault(
         self, error: Exception, key: str, turns: Sequence[ConditionedTurn], tools: str | None, *, has_straddling: bool
@@ -185,6 +212,9 @@ class Prover:
         spans = [Span(*span) for span in zip(*(row[name] for name in SPANS), strict=True)]
         if row["n_tokens"] != len(ids) or row["n_trained"] != sum(span.end - span.start for span in spans):
             raise MaskError(f"counts {row['n_tokens']}/{row['n_trained']} do not fit its tokens")
+        borders = [0, *(at for span in spans for at in (span.start, span.end)), len(ids)]
+        if borders != sorted(borders):
+            raise MaskError(f"its trained stretches are not in order from token 0 to {len(ids)}")
         whole = self._render(turns, tools, False)
         trained = [index for index, turn in enumerate(turns) if is_target(turn)]
         if self._row_end_id is not None:
@@ -348,6 +378,14 @@ class Prover:
     def _check_reads(self, ids: Sequence[int], text: str, what: str) -> None:
         if not self._reader.reads(ids, text):
             raise MaskError(f"{what} decodes to {self._reader.read(ids)[:200]!r}, expected {text[:200]!r}")
+
+
+def is_in_sample(index: int, key: str) -> bool:
+    """Whether a row is looked at by the reference though it is vouched for: the first of a batch, and one of `SAMPLE_OF`."""
+    return index == 0 or zlib.crc32(key.encode()) % SAMPLE_OF == 0
+
+
+SAMPLE_OF = 64
 
 
 def is_beginning(row: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:

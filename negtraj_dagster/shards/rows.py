@@ -11,6 +11,8 @@ from negtraj_dagster.schema import ConditionedTurn, MissingTools, Reasoning, Tok
 
 FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 """Letters and marks by name that are drawn as nothing."""
+MAYBE_BLANK = re.compile(rf'"content":"(?:[^\w!-~]|[{FILLERS}]|\\u[0-9a-f]{{4}}|\\[^u])*+"')
+"""A content in canonical JSON in which no character is surely seen."""
 THINK_TAG = re.compile(r"</?(?:[a-z]+:)?think(?:ing)?>|<\|(?:begin|end)_of_thought\|>", re.IGNORECASE)
 UNPROVED = (
     "prompt_differs",
@@ -95,6 +97,8 @@ def lacks_tools(conversation: str) -> bool:
 
 def blank_target(conversation: str) -> int | None:
     """The first trained turn, counted from 0, in which the agent says nothing at all: no content, reasoning or call."""
+    if not MAYBE_BLANK.search(conversation):
+        return None
     for index, turn in enumerate(json.loads(conversation)["messages"]):
         if is_target(turn) and not turn.get("tool_calls") and not _says(turn, "content") and not _says(turn, "reasoning"):
             return index

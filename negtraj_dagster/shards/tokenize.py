@@ -192,7 +192,11 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
         rejected = [*refused, *encoded.rejected, *proof.rejected]
         described = _describe_keys(batch, rejected, _describe_cuts(encoded.cut, rule))
         content = {"n_straddling": encoded.n_straddling, "n_drifted": encoded.n_drifted, **proof.counts()}
-        details = {"encoder": tokenizer.encoder, "encoder_note": tokenizer.encoder_note}
+        details = {
+            "encoder": tokenizer.encoder,
+            "encoder_note": tokenizer.encoder_note,
+            "proved_by_reference": proof.n_by_reference,
+        }
         store.publish_segment(token_table(rule), digest(*batch_keys), _segment_writer(batch, described, content, details))
     return n_tokens
 
@@ -206,7 +210,21 @@ def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
         empty_think=rule.template.empty_think,
         row_end=row_end,
         max_tokens=rule.max_tokens,
+        vouching=_open_vouching(rule, tokenizer),
         jinja_name=None if rule.template.jinja is None else rule.template.name,
+    )
+
+
+@lru_cache(maxsize=2)
+def _open_vouching(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> _trajtok.RowProver | None:
+    if rule.template.jinja is not None:
+        return None
+    return _trajtok.RowProver.open(
+        tokenizer,
+        rule.tokenizer_json,
+        template=rule.template.name,
+        enable_thinking=bool(rule.template.variables().get("enable_thinking", True)),
+        masks_empty_think=rule.template.empty_think == "mask",
     )
 
 

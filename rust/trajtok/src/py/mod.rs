@@ -9,6 +9,7 @@ mod errors;
 mod jinja;
 mod pack;
 mod prepare;
+mod proof;
 mod reader;
 mod signature;
 mod tokenizer;
@@ -37,6 +38,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     jinja::register(module)?;
     pack::register(module)?;
     prepare::register(module)?;
+    proof::register(module)?;
     signature::register(module)?;
     reader::register(module)
 }

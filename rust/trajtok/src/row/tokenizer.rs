@@ -322,15 +322,36 @@ impl Tokenizer {
     fn encode_stretch(&self, rendering: &Rendering, stretch: Range<usize>, tokens: &mut Tokens) -> Result<(), Error> {
         for Segment { kind, bytes } in &rendering.segments {
             let bytes = bytes.start.max(stretch.start)..bytes.end.min(stretch.end);
-            if bytes.is_empty() {
-                continue;
-            }
-            match kind {
-                SegmentKind::Control(index) => tokens.push(self.control(*index)?, bytes),
-                SegmentKind::Text => self.encode_segment(rendering, bytes, tokens)?,
+            if !bytes.is_empty() {
+                self.encode_piece(rendering, *kind, bytes, tokens)?;
             }
         }
         Ok(())
+    }
+
+    fn encode_piece(
+        &self,
+        rendering: &Rendering,
+        kind: SegmentKind,
+        bytes: Range<usize>,
+        tokens: &mut Tokens,
+    ) -> Result<(), Error> {
+        match kind {
+            SegmentKind::Control(index) => tokens.push(self.control(index)?, bytes),
+            SegmentKind::Text => self.encode_segment(rendering, bytes, tokens)?,
+        }
+        Ok(())
+    }
+
+    /// The text that a served model is given before a message of this conversation.
+    pub(crate) fn render_prompt(&self, conversation: &Conversation<'_>, n_before: usize) -> Result<Rendering, Error> {
+        self.template.render(&conversation.beginning(n_before), true)
+    }
+
+    /// Appends the ids of one segment of a rendering.
+    pub(crate) fn segment_ids(&self, rendering: &Rendering, segment: usize, tokens: &mut Tokens) -> Result<(), Error> {
+        let Segment { kind, bytes } = &rendering.segments[segment];
+        self.encode_piece(rendering, *kind, bytes.clone(), tokens)
     }
 
     fn control(&self, index: usize) -> Result<TokenId, Error> {
