@@ -7,7 +7,7 @@ they answer for and the rows they reject.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -40,7 +40,7 @@ class TokenRule:
     over_length: str
     rows: RowSettings = DEFAULT_ROWS
 
-    @property
+    @cached_property
     def rule_key(self) -> str:
         """Identity of the rule."""
         template = self.template.identity(VERSIONS)
@@ -48,7 +48,7 @@ class TokenRule:
         allowed = ["tools may be missing"] if self.rows.missing_tools == "allow" else []
         return digest("tokens", self.tokenizer_sha256, template, f"{self.over_length} {self.max_tokens}", versions, *allowed)
 
-    @property
+    @cached_property
     def rows_key(self) -> str:
         """Identity of how a conversation becomes rows under the rule."""
         return digest("rows", self.rule_key, self.rows.reasoning, self.rows.ids)

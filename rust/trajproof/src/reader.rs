@@ -9,6 +9,8 @@ use crate::json::Json;
 /// The sign that SentencePiece puts for a space.
 const SPACE_SIGN: char = '▁';
 
+const MAX_IDS: u32 = 16_000_000;
+
 /// How a vocabulary's entries spell bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spelling {
@@ -22,9 +24,18 @@ enum Spelling {
 #[derive(Debug)]
 pub struct Reader {
     spelling: Spelling,
-    /// By id: the bytes of an entry, and `None` for an added token, or for no token at all.
-    bytes: Vec<Option<Box<[u8]>>>,
-    added: HashMap<u32, String>,
+    /// By id.
+    entries: Vec<Entry>,
+    /// The texts of all entries, one behind the other.
+    bytes: Vec<u8>,
+}
+
+/// What an id is: a place in `Reader::bytes`, or nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    None,
+    Text { start: u32, end: u32 },
+    Added { start: u32, end: u32 },
 }
 
 #[derive(Deserialize)]
@@ -58,31 +69,49 @@ impl Reader {
         }
         let spelling = spelling_of(&file.decoder?)?;
         let n_ids = file.model.vocab.values().chain(file.added_tokens.iter().map(|token| &token.id)).max()? + 1;
-        if n_ids > 16_000_000 {
+        if n_ids > MAX_IDS {
             return None;
         }
-        let mut bytes = vec![None; n_ids as usize];
+        let mut reader = Self { spelling, entries: vec![Entry::None; n_ids as usize], bytes: Vec::new() };
         let byte_of = byte_level_bytes();
         for (entry, id) in file.model.vocab {
-            bytes[id as usize] = match spelling {
-                Spelling::ByteLevel => {
-                    entry.chars().map(|char| byte_of.get(&char).copied()).collect::<Option<Vec<u8>>>().map(Into::into)
-                }
-                Spelling::SentencePiece => Some(sentence_piece_bytes(&entry).into()),
+            let bytes = match spelling {
+                Spelling::ByteLevel => entry.chars().map(|char| byte_of.get(&char).copied()).collect(),
+                Spelling::SentencePiece => Some(sentence_piece_bytes(&entry)),
             };
+            if let Some(bytes) = bytes {
+                let (start, end) = reader.push(&bytes)?;
+                reader.entries[id as usize] = Entry::Text { start, end };
+            }
         }
-        let added: HashMap<u32, String> =
-            file.added_tokens.into_iter().map(|token| (token.id, token.content)).collect();
-        for id in added.keys() {
-            bytes[*id as usize] = None;
+        for token in file.added_tokens {
+            let (start, end) = reader.push(token.content.as_bytes())?;
+            reader.entries[token.id as usize] = Entry::Added { start, end };
         }
-        Some(Self { spelling, bytes, added })
+        Some(reader)
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Option<(u32, u32)> {
+        let start = u32::try_from(self.bytes.len()).ok()?;
+        self.bytes.extend_from_slice(bytes);
+        Some((start, u32::try_from(self.bytes.len()).ok()?))
+    }
+
+    fn entry(&self, id: u32) -> Entry {
+        self.entries.get(id as usize).copied().unwrap_or(Entry::None)
+    }
+
+    fn slice(&self, start: u32, end: u32) -> &[u8] {
+        &self.bytes[start as usize..end as usize]
     }
 
     /// The text of an added token.
     #[must_use]
     pub fn added(&self, id: u32) -> Option<&str> {
-        self.added.get(&id).map(String::as_str)
+        match self.entry(id) {
+            Entry::Added { start, end } => std::str::from_utf8(self.slice(start, end)).ok(),
+            Entry::Text { .. } | Entry::None => None,
+        }
     }
 
     /// Whether ids stand for one text alone.
@@ -104,18 +133,14 @@ impl Reader {
     fn matches(&self, ids: &[u32], text: &[u8]) -> bool {
         let (mut rest, mut at) = (text, 0);
         while at < ids.len() {
-            if let Some(token) = self.added.get(&ids[at]) {
-                let Some(behind) = rest.strip_prefix(token.as_bytes()) else {
-                    return false;
-                };
+            if let Entry::Added { start, end } = self.entry(ids[at]) {
+                let Some(behind) = rest.strip_prefix(self.slice(start, end)) else { return false };
                 (rest, at) = (behind, at + 1);
                 continue;
             }
-            let end = ids[at..].iter().position(|id| self.added.contains_key(id)).map_or(ids.len(), |n| at + n);
-            let Some(behind) = self.after_stretch(&ids[at..end], rest) else {
-                return false;
-            };
-            (rest, at) = (behind, end);
+            let n = ids[at..].iter().take_while(|id| !matches!(self.entry(**id), Entry::Added { .. })).count();
+            let Some(behind) = self.after_stretch(&ids[at..at + n], rest) else { return false };
+            (rest, at) = (behind, at + n);
         }
         rest.is_empty()
     }
@@ -138,7 +163,8 @@ impl Reader {
     /// What of a text follows the bytes of some ids, the first `n_left_out` of them left out.
     fn strip<'t>(&self, ids: &[u32], mut text: &'t [u8], mut n_left_out: usize) -> Option<&'t [u8]> {
         for id in ids {
-            let bytes = self.bytes.get(*id as usize)?.as_deref()?;
+            let Entry::Text { start, end } = self.entry(*id) else { return None };
+            let bytes = self.slice(start, end);
             let n = n_left_out.min(bytes.len());
             text = text.strip_prefix(&bytes[n..])?;
             n_left_out -= n;
@@ -151,7 +177,11 @@ impl Reader {
     }
 
     fn byte_at(&self, ids: &[u32], index: usize) -> Option<u8> {
-        ids.iter().filter_map(|id| self.bytes.get(*id as usize)?.as_deref()).flatten().nth(index).copied()
+        let texts = ids.iter().map(|id| match self.entry(*id) {
+            Entry::Text { start, end } => self.slice(start, end),
+            Entry::Added { .. } | Entry::None => &[],
+        });
+        texts.flatten().nth(index).copied()
     }
 }
 
