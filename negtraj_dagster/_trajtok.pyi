@@ -221,16 +221,16 @@ class RowProver:
         tokenizer: Tokenizer,
         tokenizer_json: str | os.PathLike[str],
         *,
-        template: str,
+        template: str | None,
         enable_thinking: bool,
         masks_empty_think: bool,
     ) -> RowProver | None:
-        """A prover of rows by a native template; None where it cannot read the tokenizer's ids or does not know the template.
+        """A prover of rows by a template; None where it cannot read the tokenizer's ids or does not know the template.
 
         Args:
             tokenizer: what serves.
             tokenizer_json: its file, read anew for what its ids stand for.
-            template: a native template's name.
+            template: a native template's name; None where the texts are handed over.
             enable_thinking: whether its generation prompt leaves the thinking to the model (`qwen3`).
             masks_empty_think: whether an empty `<think></think>` before an answer without reasoning is context.
 
@@ -238,13 +238,21 @@ class RowProver:
             OSError: the file cannot be read.
         """
 
-    def prove(self, rows: _ArrowArray, conversations: Sequence[str], n_kept: Sequence[int | None]) -> list[int | None]:
+    def prove(
+        self,
+        rows: _ArrowArray,
+        conversations: Sequence[str],
+        n_kept: Sequence[int | None],
+        texts: Sequence[Sequence[tuple[int, bool, str]] | None] | None = None,
+    ) -> list[int | None]:
         """By row the number of its trained turns, all proved; None where the row is not vouched for.
 
         Args:
             rows: columns as `EncodedBatch` has them.
             conversations: the canonical conditioned conversation of every row.
             n_kept: of a row that lacks the end of its conversation the number of its messages.
+            texts: where `template` is None, what the template writes: of so many messages, with the generation prompt or
+                without it; of the whole, and of the prompt before each trained turn and the conversation that ends with it.
 
         Raises:
             ValueError: other columns, or not one conversation for each row.

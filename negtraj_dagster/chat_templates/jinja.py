@@ -32,6 +32,19 @@ class _Generation(Extension):
         return jinja2.nodes.Scope(body).set_lineno(line)
 
 
+class _Environment(ImmutableSandboxedEnvironment):
+    """The sandbox, and a short way to what it is asked for most."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """A key of a message, which the sandbox comes to by an exception: `message.role`; anything else is left to it."""
+        if type(obj) is dict and attribute not in DICT_ATTRIBUTES and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+DICT_ATTRIBUTES = frozenset(dir(dict))
+
+
 def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
@@ -42,7 +55,7 @@ def _to_json(value: Any, **options: Any) -> str:
 
 @lru_cache(maxsize=8)
 def _compile(source: str) -> jinja2.Template:
-    environment = ImmutableSandboxedEnvironment(
+    environment = _Environment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], keep_trailing_newline=False
     )
     environment.filters["tojson"] = _to_json

@@ -29,6 +29,13 @@ from negtraj_dagster.shards.rows import is_target
 from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
 from negtraj_dagster.shards.weights import Span, as_float32, expected_weights, find_weight_fault
 
+SAMPLE_OF = 64
+"""One of so many rows that are vouched for is looked at all the same."""
+MAX_TEXT_CHARS = 16_000_000
+"""Of a Jinja template's texts that are held at a time: a conversation's turns write its beginning again and again."""
+Texts = list[tuple[int, bool, str]]
+"""What a template writes of so many messages, with the generation prompt or without."""
+
 
 @dataclass
 class Proof:
@@ -182,7 +189,34 @@ class Prover:
         """By row how many turns of it are vouched for."""
         if self._vouching is None:
             return [None] * len(keys)
-        return self._vouching.prove(batch, [conversations[key] for key in keys], [kept.get(key) for key in keys])
+        asked = [conversations[key] for key in keys]
+        if self._engines is None:
+            return self._vouching.prove(batch, asked, [kept.get(key) for key in keys])
+        n_turns_of: list[int | None] = []
+        texts: list[Texts | None] = []
+        n_chars = 0
+        for key in keys:
+            texts.append(self._texts(conversations[key], kept.get(key)))
+            n_chars += sum(len(text) for _, _, text in texts[-1] or ())
+            if n_chars >= MAX_TEXT_CHARS or len(n_turns_of) + len(texts) == len(keys):
+                part = slice(len(n_turns_of), len(n_turns_of) + len(texts))
+                rows = batch.slice(part.start, len(texts))
+                n_turns_of += self._vouching.prove(rows, asked[part], [kept.get(key) for key in keys[part]], texts)
+                texts, n_chars = [], 0
+        return n_turns_of
+
+    def _texts(self, conversation: str, n_kept: int | None) -> Texts | None:
+        """All that Jinja itself writes of a conversation by which its row is proved; None where it raises."""
+        whole = json.loads(conversation)
+        turns, tools = whole["messages"][:n_kept], whole.get("tools")
+        asked = [(len(turns), False)]
+        for index, turn in enumerate(turns):
+            if turn["weight"] > 0:
+                asked += [(index, True)] + [(index + 1, False)] * (index + 1 < len(turns))
+        try:
+            return [(n, is_prompt, self._render(turns[:n], tools, is_prompt)) for n, is_prompt in asked]
+        except TemplateRaisesError:
+            return None
 
     def _judge_fault(
         self, error: Exception, key: str, turns: Sequence[ConditionedTurn], tools: str | None, *, has_straddling: bool
@@ -383,9 +417,6 @@ class Prover:
 def is_in_sample(index: int, key: str) -> bool:
     """Whether a row is looked at by the reference though it is vouched for: the first of a batch, and one of `SAMPLE_OF`."""
     return index == 0 or zlib.crc32(key.encode()) % SAMPLE_OF == 0
-
-
-SAMPLE_OF = 64
 
 
 def is_beginning(row: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:

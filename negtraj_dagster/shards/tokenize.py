@@ -217,12 +217,10 @@ def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
 
 @lru_cache(maxsize=2)
 def _open_vouching(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> _trajtok.RowProver | None:
-    if rule.template.jinja is not None:
-        return None
     return _trajtok.RowProver.open(
         tokenizer,
         rule.tokenizer_json,
-        template=rule.template.name,
+        template=rule.template.name if rule.template.jinja is None else None,
         enable_thinking=bool(rule.template.variables().get("enable_thinking", True)),
         masks_empty_think=rule.template.empty_think == "mask",
     )

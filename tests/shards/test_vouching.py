@@ -32,6 +32,12 @@ TEMPLATES = {
     "llama2": ("mistral_v1", make_template("llama2")),
     "zephyr": ("mistral_v1", make_template("zephyr")),
 }
+JINJA = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEMPLATES["jinja"] = ("qwen", make_template("t.jinja", JINJA))
 N_FUZZ, N_FUZZ_SLOW = 300, 168_000
 TALK: list[ConditionedTurn] = [
     {"role": "user", "content": "Is the Nile longer than the Rhine?", "weight": 0.0},
@@ -47,20 +53,26 @@ TOOLS = json.dumps([{"type": "function", "function": {"name": "look", "descripti
 
 
 @cache
-def provers(template: str) -> tuple[_trajtok.Tokenizer, _trajtok.RowProver, Prover]:
-    """What makes rows, what vouches for them, and the reference."""
+def provers(template: str) -> tuple[_trajtok.Tokenizer, Prover, Prover]:
+    """What makes rows, what has them vouched for, and the reference alone."""
     name, chat = TEMPLATES[template]
     path = real_tokenizer(name)
     tokenizer = chat.open_tokenizer(path, max_tokens=4096)
     vouching = _trajtok.RowProver.open(
         tokenizer,
         path,
-        template=chat.name,
+        template=None if chat.jinja else chat.name,
         enable_thinking=bool(chat.variables().get("enable_thinking", True)),
         masks_empty_think=chat.empty_think == "mask",
     )
     assert vouching is not None
-    return tokenizer, vouching, Prover(tokenizer, path, reference_render(chat), empty_think=chat.empty_think)
+    settings_: dict[str, Any] = {"empty_think": chat.empty_think, "jinja_name": chat.name if chat.jinja else None}
+    render = reference_render(chat)
+    return (
+        tokenizer,
+        Prover(tokenizer, path, render, vouching=vouching, **settings_),
+        Prover(tokenizer, path, render, **settings_),
+    )
 
 
 def made(template: str, conversation: str) -> dict[str, Any] | None:
@@ -75,7 +87,8 @@ def as_batch(row: Mapping[str, Any]) -> pa.RecordBatch:
 
 
 def vouched(template: str, row: Mapping[str, Any], conversation: str, n_kept: int | None = None) -> int | None:
-    return provers(template)[1].prove(as_batch(row), [conversation], [n_kept])[0]
+    kept = {} if n_kept is None else {"k": n_kept}
+    return provers(template)[1]._vouch(as_batch(row), ["k"], {"k": conversation}, kept)[0]
 
 
 def proved(template: str, row: Mapping[str, Any], conversation: str, n_kept: int | None = None) -> int | None:
@@ -243,7 +256,7 @@ def changed(index: int, **keys: Any) -> list[ConditionedTurn]:
     return [{**turn, **keys} if n == index else turn for n, turn in enumerate(TALK)]  # type: ignore[typeddict-item]
 
 
-CALL = [{"name": "look", "arguments": "{}"}]
+CALL = [{"name": "fetch_page", "arguments": "{}"}]
 CONVERSATIONS: dict[str, tuple[list[ConditionedTurn], int | None]] = {
     "another question": (changed(0, content="Is the Rhine longer than the Nile?"), None),
     "another answer": (changed(1, content="Let me look it up:\n\nsearch[Rhine]"), None),
@@ -282,6 +295,23 @@ def test_more_turns_kept_than_there_are_is_not_vouched_for() -> None:
         assert vouched("chatml", row, text) is None
 
 
+def test_without_jinja_s_texts_no_row_of_a_jinja_template_is_vouched_for() -> None:
+    conversation = conditioned_json(TALK)
+    row = made("jinja", conversation)
+    assert row is not None
+    vouching = provers("jinja")[1]._vouching
+    assert vouching is not None
+    texts = provers("jinja")[1]._texts(conversation, None)
+    assert texts is not None
+    assert vouching.prove(as_batch(row), [conversation], [None], [texts]) == [3]
+    assert vouching.prove(as_batch(row), [conversation], [None]) == [None]
+    for left_out in range(len(texts)):
+        assert vouching.prove(as_batch(row), [conversation], [None], [texts[:left_out] + texts[left_out + 1 :]]) == [None]
+        n, is_prompt, text = texts[left_out]
+        changed_texts = [*texts[:left_out], (n, is_prompt, text[:-1] + "x"), *texts[left_out + 1 :]]
+        assert vouching.prove(as_batch(row), [conversation], [None], [changed_texts]) == [None]
+
+
 def test_what_is_not_looked_at_is_left_to_the_reference() -> None:
     """Ranges and recorded ids are right here, but not vouched for."""
     ranges = [{"field": "content", "start": 0, "end": 1, "weight": 0.0}]
@@ -297,10 +327,11 @@ def test_what_is_not_looked_at_is_left_to_the_reference() -> None:
 
 
 def test_columns_and_counts_that_do_not_fit_are_named() -> None:
-    vouching = provers("chatml")[1]
+    vouching = provers("chatml")[1]._vouching
     row = made("chatml", conditioned_json(TALK))
     assert row is not None
-    with pytest.raises(ValueError, match="found 0 conversations and 1 counts for 1 rows"):
+    assert vouching is not None
+    with pytest.raises(ValueError, match="found 0 conversations, 1 counts and 1 lists of texts for 1 rows"):
         vouching.prove(as_batch(row), [], [None])
     with pytest.raises(ValueError, match='column "input_ids": found None'):
         vouching.prove(as_batch(row).drop_columns(["input_ids"]), [conditioned_json(TALK)], [None])
@@ -357,6 +388,7 @@ class Vouches:
         self._n_turns = n_turns
 
     def prove(self, rows: pa.RecordBatch, conversations: list[str], n_kept: list[int | None]) -> list[int | None]:
+        del conversations, n_kept
         return [self._n_turns] * rows.num_rows
 
 

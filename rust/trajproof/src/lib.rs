@@ -7,8 +7,8 @@
 //! one that is wrong, and one that has what is not looked at here (weights of ranges, recorded token ids, texts that Unicode
 //! normalization changes, escapes that templates seldom write). Whoever asks proves those otherwise, and says what is wrong.
 //!
-//! Three things are this crate's own, so that no fault of the making hides itself: the templates ([`Template`]), the reading of
-//! ids by the vocabulary of the tokenizer's file ([`Reader`]), and the walk over the row. What a served model is given is asked
+//! Three things are this crate's own, so that no fault of the making hides itself: the native templates ([`NativeTexts`]; what
+//! Jinja itself wrote is given, as [`GivenTexts`]), the reading of ids by the vocabulary of the tokenizer's file ([`Reader`]), and the walk over the row. What a served model is given is asked
 //! of the serving side ([`Served`]).
 
 mod conversation;
@@ -23,6 +23,6 @@ mod texts;
 pub use conversation::{Call, Conversation, Message};
 pub use json::Json;
 pub use reader::Reader;
-pub use render::Template;
+pub use render::{GivenTexts, NativeTexts, Template, Texts};
 pub use row::{Proof, Row, Span};
 pub use served::{Piece, Prompt, Served};

@@ -3,7 +3,55 @@
 mod plain;
 mod qwen3;
 
-use crate::conversation::Message;
+use std::borrow::Cow;
+
+use crate::conversation::{Conversation, Message};
+
+/// What a template writes for the beginnings of one conversation.
+pub trait Texts {
+    /// Of the first `n_messages`, with the generation prompt behind them where `is_prompt`; `None` where it cannot be told.
+    fn text(&self, n_messages: usize, is_prompt: bool) -> Option<Cow<'_, str>>;
+}
+
+/// The texts of a native template.
+#[derive(Debug)]
+pub struct NativeTexts<'a> {
+    /// The template.
+    pub template: Template,
+    /// The conversation.
+    pub conversation: &'a Conversation<'a>,
+}
+
+impl Texts for NativeTexts<'_> {
+    fn text(&self, n_messages: usize, is_prompt: bool) -> Option<Cow<'_, str>> {
+        let messages = self.conversation.messages.get(..n_messages)?;
+        let n_bytes: usize = messages.iter().map(|message| message.content.len() + 64).sum();
+        let mut text = String::with_capacity(n_bytes + 256);
+        self.template.write(messages, self.conversation.tools.as_deref(), is_prompt, &mut text)?;
+        Some(Cow::Owned(text))
+    }
+}
+
+/// Texts that someone else wrote: what is not among them cannot be told.
+#[derive(Debug, Default)]
+pub struct GivenTexts {
+    texts: Vec<(usize, bool, String)>,
+}
+
+impl GivenTexts {
+    /// By the number of messages, and whether the generation prompt stands behind them.
+    #[must_use]
+    pub fn new(texts: Vec<(usize, bool, String)>) -> Self {
+        Self { texts }
+    }
+}
+
+impl Texts for GivenTexts {
+    fn text(&self, n_messages: usize, is_prompt: bool) -> Option<Cow<'_, str>> {
+        let found = self.texts.iter().find(|(n, prompts, _)| (*n, *prompts) == (n_messages, is_prompt));
+        found.map(|(_, _, text)| Cow::Borrowed(text.as_str()))
+    }
+}
 
 /// A template's text for a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +89,7 @@ impl Template {
     }
 
     /// Writes the text into an empty `text`; `None` where this crate cannot tell it.
-    pub(crate) fn write(
-        self,
-        messages: &[Message<'_>],
-        tools: Option<&str>,
-        is_prompt: bool,
-        text: &mut String,
-    ) -> Option<()> {
+    fn write(self, messages: &[Message<'_>], tools: Option<&str>, is_prompt: bool, text: &mut String) -> Option<()> {
         match self {
             Self::ChatMl => plain::chatml(messages, is_prompt, text),
             Self::Llama2 => plain::llama2(messages, text),

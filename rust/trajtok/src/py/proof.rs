@@ -8,7 +8,9 @@ use arrow_array::{Array, RecordBatch};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use rayon::prelude::*;
-use trajproof::{Conversation as Proved, Piece, Prompt, Proof, Reader, Row, Served, Span, Template};
+use trajproof::{
+    Conversation as Proved, GivenTexts, NativeTexts, Piece, Prompt, Proof, Reader, Row, Served, Span, Template,
+};
 
 use crate::Conversation;
 use crate::encode::Tokens;
@@ -19,8 +21,12 @@ use crate::template::{Rendering, SegmentKind};
 #[pyclass(name = "RowProver", module = "negtraj_dagster._trajtok", frozen)]
 struct RowProver {
     tokenizer: Py<PyTokenizer>,
+    /// `None` where the texts are handed over.
+    template: Option<Template>,
     proof: Proof,
 }
+
+type Given = Option<Vec<(usize, bool, String)>>;
 
 #[pymethods]
 impl RowProver {
@@ -30,34 +36,45 @@ impl RowProver {
         py: Python<'_>,
         tokenizer: Py<PyTokenizer>,
         tokenizer_json: PathBuf,
-        template: &str,
+        template: Option<&str>,
         enable_thinking: bool,
         masks_empty_think: bool,
     ) -> PyResult<Option<Self>> {
-        let Some(template) = Template::named(template, enable_thinking) else { return Ok(None) };
+        let named = template.map(|name| Template::named(name, enable_thinking));
+        if named == Some(None) {
+            return Ok(None);
+        }
         let reader = py.detach(|| std::fs::read(tokenizer_json).map(|bytes| Reader::new(&bytes)))?;
-        Ok(reader.map(|reader| Self { tokenizer, proof: Proof::new(reader, template, masks_empty_think) }))
+        let proof = reader.map(|reader| Proof::new(reader, masks_empty_think));
+        Ok(proof.map(|proof| Self { tokenizer, template: named.flatten(), proof }))
     }
 
+    #[pyo3(signature = (rows, conversations, n_kept, texts = None))]
     fn prove(
         &self,
         py: Python<'_>,
         rows: pyo3_arrow::PyRecordBatch,
         conversations: Vec<String>,
         n_kept: Vec<Option<usize>>,
+        texts: Option<Vec<Given>>,
     ) -> PyResult<Vec<Option<usize>>> {
         let rows = Columns::of(rows.into_inner())?;
-        if (conversations.len(), n_kept.len()) != (rows.0.num_rows(), rows.0.num_rows()) {
+        let n_rows = rows.0.num_rows();
+        let texts = texts.unwrap_or_else(|| vec![None; n_rows]);
+        if [conversations.len(), n_kept.len(), texts.len()] != [n_rows; 3] {
             return Err(PyValueError::new_err(format!(
-                "found {} conversations and {} counts for {} rows; expected one each",
+                "found {} conversations, {} counts and {} lists of texts for {n_rows} rows; expected one each",
                 conversations.len(),
                 n_kept.len(),
-                rows.0.num_rows()
+                texts.len()
             )));
         }
         let tokenizer = &self.tokenizer.get().0;
-        let prove = |index: usize| self.prove_row(tokenizer, &rows, index, &conversations[index], n_kept[index]);
-        Ok(py.detach(|| (0..conversations.len()).into_par_iter().map(prove).collect()))
+        let asked: Vec<_> = conversations.iter().zip(n_kept).zip(texts).enumerate().collect();
+        let prove = |(index, ((json, n_kept), texts)): (usize, ((&String, Option<usize>), Given))| {
+            self.prove_row(tokenizer, &rows, index, json, n_kept, texts)
+        };
+        Ok(py.detach(|| asked.into_par_iter().map(prove).collect()))
     }
 }
 
@@ -69,6 +86,7 @@ impl RowProver {
         index: usize,
         json: &str,
         n_kept: Option<usize>,
+        texts: Given,
     ) -> Option<usize> {
         let conversation: Proved<'_> = serde_json::from_str(json).ok()?;
         let n_kept = n_kept.unwrap_or(conversation.messages.len());
@@ -85,7 +103,14 @@ impl RowProver {
             n_tokens: rows.count("n_tokens", index)?,
             n_trained: rows.count("n_trained", index)?,
         };
-        self.proof.prove(row, &conversation, n_kept, &mut serving)
+        match (self.template, texts) {
+            (Some(template), None) => {
+                let texts = NativeTexts { template, conversation: &conversation };
+                self.proof.prove(row, &conversation, n_kept, &texts, &mut serving)
+            }
+            (None, Some(texts)) => self.proof.prove(row, &conversation, n_kept, &GivenTexts::new(texts), &mut serving),
+            (Some(_), Some(_)) | (None, None) => None,
+        }
     }
 }
 
