@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from negtraj_dagster.modeling import make_base_model
 from negtraj_dagster.settings import Settings, WordtrapsSettings
-from negtraj_dagster.shards import proof
+from negtraj_dagster.shards import vouching
 from negtraj_dagster.store import Store
 from tests.support import deployment as dep
 
@@ -72,7 +72,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         monkeypatch.delenv(name)
     monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
-    monkeypatch.setattr(proof, "SAMPLE_OF", 1)  # the reference looks at every row that a test makes
+    monkeypatch.setattr(vouching, "SAMPLE_OF", 1)  # the reference looks at every row that a test makes
     before = dict(os.environ)
     yield
     os.environ.clear()  # what a command under test sets for its children is not the next test's

@@ -11,7 +11,6 @@ first characters with what precedes it, recorded token ids are not those of the 
 """
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,14 +26,8 @@ from negtraj_dagster.shards.engines import MACHINE_ERRORS, Engines, TemplateRais
 from negtraj_dagster.shards.reading import load_reader
 from negtraj_dagster.shards.rows import is_target
 from negtraj_dagster.shards.turn_texts import empty_think, foreign_text, lost_text
+from negtraj_dagster.shards.vouching import count_vouched, is_in_sample
 from negtraj_dagster.shards.weights import Span, as_float32, expected_weights, find_weight_fault
-
-SAMPLE_OF = 64
-"""One of so many rows that are vouched for is looked at all the same."""
-MAX_TEXT_CHARS = 16_000_000
-"""Of a Jinja template's texts that are held at a time: a conversation's turns write its beginning again and again."""
-Texts = list[tuple[int, bool, str]]
-"""What a template writes of so many messages, with the generation prompt or without."""
 
 
 @dataclass
@@ -156,7 +149,10 @@ class Prover:
         """
         proof = Proof()
         keys: list[str] = batch.column("token_key").to_pylist()
-        n_turns_of = self._vouch(batch, keys, conversations, kept or {})
+        n_turns_of: list[int | None] = [None] * len(keys)
+        if self._vouching is not None:
+            render = None if self._engines is None else self._engines.render
+            n_turns_of = count_vouched(self._vouching, batch, conversations, kept or {}, render)
         looked_at = [index for index, n in enumerate(n_turns_of) if n is None or is_in_sample(index, keys[index])]
         for index, row in zip(looked_at, batch.take(pa.array(looked_at, pa.int64())).to_pylist(), strict=True):
             key = row["token_key"]
@@ -182,41 +178,6 @@ class Prover:
             sum(batch.column(name).filter(pa.array(is_proved, pa.bool_())).to_pylist()) for name in ("n_tokens", "n_trained")
         )
         return proof
-
-    def _vouch(
-        self, batch: pa.RecordBatch, keys: Sequence[str], conversations: Mapping[str, str], kept: Mapping[str, int]
-    ) -> list[int | None]:
-        """By row how many turns of it are vouched for."""
-        if self._vouching is None:
-            return [None] * len(keys)
-        asked = [conversations[key] for key in keys]
-        if self._engines is None:
-            return self._vouching.prove(batch, asked, [kept.get(key) for key in keys])
-        n_turns_of: list[int | None] = []
-        texts: list[Texts | None] = []
-        n_chars = 0
-        for key in keys:
-            texts.append(self._texts(conversations[key], kept.get(key)))
-            n_chars += sum(len(text) for _, _, text in texts[-1] or ())
-            if n_chars >= MAX_TEXT_CHARS or len(n_turns_of) + len(texts) == len(keys):
-                part = slice(len(n_turns_of), len(n_turns_of) + len(texts))
-                rows = batch.slice(part.start, len(texts))
-                n_turns_of += self._vouching.prove(rows, asked[part], [kept.get(key) for key in keys[part]], texts)
-                texts, n_chars = [], 0
-        return n_turns_of
-
-    def _texts(self, conversation: str, n_kept: int | None) -> Texts | None:
-        """All that Jinja itself writes of a conversation by which its row is proved; None where it raises."""
-        whole = json.loads(conversation)
-        turns, tools = whole["messages"][:n_kept], whole.get("tools")
-        asked = [(len(turns), False)]
-        for index, turn in enumerate(turns):
-            if turn["weight"] > 0:
-                asked += [(index, True)] + [(index + 1, False)] * (index + 1 < len(turns))
-        try:
-            return [(n, is_prompt, self._render(turns[:n], tools, is_prompt)) for n, is_prompt in asked]
-        except TemplateRaisesError:
-            return None
 
     def _judge_fault(
         self, error: Exception, key: str, turns: Sequence[ConditionedTurn], tools: str | None, *, has_straddling: bool
@@ -412,11 +373,6 @@ class Prover:
     def _check_reads(self, ids: Sequence[int], text: str, what: str) -> None:
         if not self._reader.reads(ids, text):
             raise MaskError(f"{what} decodes to {self._reader.read(ids)[:200]!r}, expected {text[:200]!r}")
-
-
-def is_in_sample(index: int, key: str) -> bool:
-    """Whether a row is looked at by the reference though it is vouched for: the first of a batch, and one of `SAMPLE_OF`."""
-    return index == 0 or zlib.crc32(key.encode()) % SAMPLE_OF == 0
 
 
 def is_beginning(row: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:

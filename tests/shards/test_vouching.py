@@ -15,9 +15,10 @@ from negtraj_dagster import _trajtok
 from negtraj_dagster.chat_templates import ChatTemplate, make_template, reference_render
 from negtraj_dagster.errors import MaskError
 from negtraj_dagster.schema import ConditionedTurn, canonical_json, conditioned_json
-from negtraj_dagster.shards import proof
+from negtraj_dagster.shards import vouching
 from negtraj_dagster.shards.proof import Prover
 from negtraj_dagster.shards.tokenize import TokenRule, token_table, tokenize
+from negtraj_dagster.shards.vouching import count_vouched, write_texts
 from negtraj_dagster.store import Store, file_sha256
 from tests.support.real_tokenizers import real_tokenizer
 
@@ -53,25 +54,24 @@ TOOLS = json.dumps([{"type": "function", "function": {"name": "look", "descripti
 
 
 @cache
-def provers(template: str) -> tuple[_trajtok.Tokenizer, Prover, Prover]:
-    """What makes rows, what has them vouched for, and the reference alone."""
+def provers(template: str) -> tuple[_trajtok.Tokenizer, _trajtok.RowProver, Prover]:
+    """What makes rows, what vouches for them, and the reference."""
     name, chat = TEMPLATES[template]
     path = real_tokenizer(name)
     tokenizer = chat.open_tokenizer(path, max_tokens=4096)
-    vouching = _trajtok.RowProver.open(
+    prover = _trajtok.RowProver.open(
         tokenizer,
         path,
         template=None if chat.jinja else chat.name,
         enable_thinking=bool(chat.variables().get("enable_thinking", True)),
         masks_empty_think=chat.empty_think == "mask",
     )
-    assert vouching is not None
-    settings_: dict[str, Any] = {"empty_think": chat.empty_think, "jinja_name": chat.name if chat.jinja else None}
-    render = reference_render(chat)
+    assert prover is not None
+    jinja_name = chat.name if chat.jinja else None
     return (
         tokenizer,
-        Prover(tokenizer, path, render, vouching=vouching, **settings_),
-        Prover(tokenizer, path, render, **settings_),
+        prover,
+        Prover(tokenizer, path, reference_render(chat), empty_think=chat.empty_think, jinja_name=jinja_name),
     )
 
 
@@ -88,7 +88,8 @@ def as_batch(row: Mapping[str, Any]) -> pa.RecordBatch:
 
 def vouched(template: str, row: Mapping[str, Any], conversation: str, n_kept: int | None = None) -> int | None:
     kept = {} if n_kept is None else {"k": n_kept}
-    return provers(template)[1]._vouch(as_batch(row), ["k"], {"k": conversation}, kept)[0]
+    render = reference_render(TEMPLATES[template][1]) if template == "jinja" else None
+    return count_vouched(provers(template)[1], as_batch(row), {"k": conversation}, kept, render)[0]
 
 
 def proved(template: str, row: Mapping[str, Any], conversation: str, n_kept: int | None = None) -> int | None:
@@ -299,17 +300,16 @@ def test_without_jinja_s_texts_no_row_of_a_jinja_template_is_vouched_for() -> No
     conversation = conditioned_json(TALK)
     row = made("jinja", conversation)
     assert row is not None
-    vouching = provers("jinja")[1]._vouching
-    assert vouching is not None
-    texts = provers("jinja")[1]._texts(conversation, None)
+    prover = provers("jinja")[1]
+    texts = write_texts(conversation, None, reference_render(TEMPLATES["jinja"][1]))
     assert texts is not None
-    assert vouching.prove(as_batch(row), [conversation], [None], [texts]) == [3]
-    assert vouching.prove(as_batch(row), [conversation], [None]) == [None]
+    assert prover.prove(as_batch(row), [conversation], [None], [texts]) == [3]
+    assert prover.prove(as_batch(row), [conversation], [None]) == [None]
     for left_out in range(len(texts)):
-        assert vouching.prove(as_batch(row), [conversation], [None], [texts[:left_out] + texts[left_out + 1 :]]) == [None]
+        assert prover.prove(as_batch(row), [conversation], [None], [texts[:left_out] + texts[left_out + 1 :]]) == [None]
         n, is_prompt, text = texts[left_out]
         changed_texts = [*texts[:left_out], (n, is_prompt, text[:-1] + "x"), *texts[left_out + 1 :]]
-        assert vouching.prove(as_batch(row), [conversation], [None], [changed_texts]) == [None]
+        assert prover.prove(as_batch(row), [conversation], [None], [changed_texts]) == [None]
 
 
 def test_what_is_not_looked_at_is_left_to_the_reference() -> None:
@@ -327,14 +327,13 @@ def test_what_is_not_looked_at_is_left_to_the_reference() -> None:
 
 
 def test_columns_and_counts_that_do_not_fit_are_named() -> None:
-    vouching = provers("chatml")[1]._vouching
+    prover = provers("chatml")[1]
     row = made("chatml", conditioned_json(TALK))
     assert row is not None
-    assert vouching is not None
     with pytest.raises(ValueError, match="found 0 conversations, 1 counts and 1 lists of texts for 1 rows"):
-        vouching.prove(as_batch(row), [], [None])
+        prover.prove(as_batch(row), [], [None])
     with pytest.raises(ValueError, match='column "input_ids": found None'):
-        vouching.prove(as_batch(row).drop_columns(["input_ids"]), [conditioned_json(TALK)], [None])
+        prover.prove(as_batch(row).drop_columns(["input_ids"]), [conditioned_json(TALK)], [None])
 
 
 def test_a_tokenizer_or_template_that_cannot_be_read_has_no_prover() -> None:
@@ -355,21 +354,21 @@ def rule_of_qwen() -> TokenRule:
 
 
 def test_the_reference_looks_at_the_first_row_and_one_of_64(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "SAMPLE_OF", 64)
+    monkeypatch.setattr(vouching, "SAMPLE_OF", 64)
     rule = rule_of_qwen()
     texts = [conditioned_json(changed(0, content=f"question {n}")) for n in range(300)]
     keys = {rule.token_key(text): text for text in texts}
     assert tokenize(store, rule, keys).n_rows == 300
     (segment,) = store.segments(token_table(rule))
     details = json.loads((segment / "MANIFEST.json").read_text())["details"]
-    in_sample = [proof.is_in_sample(index, key) for index, key in enumerate(sorted(keys))]
+    in_sample = [vouching.is_in_sample(index, key) for index, key in enumerate(sorted(keys))]
     assert details["proved_by_reference"] == sum(in_sample)
     assert in_sample[0]
     assert 1 < sum(in_sample) < 15
 
 
 def test_a_row_of_the_sample_that_was_wrongly_vouched_for_stops_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "SAMPLE_OF", 64)
+    monkeypatch.setattr(vouching, "SAMPLE_OF", 64)
     conversation = conditioned_json(TALK)
     row = made("chatml", conversation)
     assert row is not None
