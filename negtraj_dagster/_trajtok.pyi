@@ -27,6 +27,7 @@ __all__ = [
     "pack",
     "pack_flat",
     "prepare",
+    "read_plain",
     "read_records",
     "similar_pairs",
 ]
@@ -523,6 +524,23 @@ class RecordReader(Iterator[RecordBatch]):
         Raises:
             TrajtokError: the file cannot be read any further.
         """
+
+def read_plain(
+    records: Sequence[bytes], *, layout: str, task: str, has_recorded_questions: bool, is_redacted: bool
+) -> list[tuple[dict[str, str | float | bool | None], dict[str, str | None], str | None] | None]:
+    """Rollouts of the records that leave one way to read them; None for any other, which the readers in Python judge.
+
+    Args:
+        records: their bytes, each a JSON object.
+        layout: a format's name; records of formats but `nat`, `negtraj` and `openai` are never plain.
+        task: whose rollouts they are.
+        has_recorded_questions: whether the question is the recorded prompt.
+        is_redacted: whether secrets are looked for: a record with a name that may be a secret's is not plain then.
+
+    Returns:
+        rollouts: by record its columns of `RECORD_SCHEMA`, those of `CONVERSATION_SCHEMA`, and, where secrets are looked for,
+            the texts to look for them in, a line each.
+    """
 
 def prepare(
     input: str | os.PathLike[str],

@@ -22,6 +22,7 @@ from negtraj_dagster.rollouts.documents import absent_names, iter_documents, par
 from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
+from negtraj_dagster.rollouts.plain import read_plainly
 from negtraj_dagster.rollouts.recorded import with_recorded_question
 from negtraj_dagster.rollouts.redact import Redactor, home_redactor
 from negtraj_dagster.rollouts.remote_files import forget_fetched
@@ -236,7 +237,11 @@ def _iter_slices(file: LandedFile, layout: Counter[str]) -> Iterator[Slice]:
 def _read_records(
     new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
-    for key, (file, part) in new.items():
+    """Rows of records, all of one table."""
+    for (key, (file, part)), plain in zip(new.items(), read_plainly(list(new.values()), redactor), strict=True):
+        if plain is not None:
+            yield {"record_key": key, "part": 0, "fault": "", **plain[0]}, plain[1]
+            continue
         reading, counts, absent = _read_document(file, part, redactor)
         if file.has_recorded_questions:
             reading = [_asked(rollout) for rollout in reading]

@@ -52,6 +52,7 @@ mod error;
 mod fixture;
 mod json;
 mod pack;
+mod plain;
 mod prepare;
 #[cfg(feature = "python")]
 mod py;
@@ -65,6 +66,7 @@ pub use encode::{Encoder, HfEncoder, NativeEncoder, TokenId, Tokens, load_encode
 pub use error::{Error, Reason, Rejection};
 pub use json::MAX_DEPTH;
 pub use pack::{Packing, pack, pack_flat};
+pub use plain::{Layout, PlainReader, PlainRollout};
 pub use prepare::{PrepareSettings, Prepared, prepare};
 pub use records::{Place, ReaderSettings, Record, RecordBatch, RecordMessage, RecordReader, Shape};
 pub use row::{

@@ -8,6 +8,7 @@ mod arrow;
 mod errors;
 mod jinja;
 mod pack;
+mod plain;
 mod prepare;
 mod proof;
 mod reader;
@@ -37,6 +38,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     tokenizer::register(module)?;
     jinja::register(module)?;
     pack::register(module)?;
+    plain::register(module)?;
     prepare::register(module)?;
     proof::register(module)?;
     signature::register(module)?;

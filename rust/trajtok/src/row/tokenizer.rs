@@ -344,12 +344,18 @@ impl Tokenizer {
     }
 
     /// The text that a served model is given before a message of this conversation.
-    pub(crate) fn render_prompt(&self, conversation: &Conversation<'_>, n_before: usize) -> Result<Rendering, Error> {
+    ///
+    /// # Errors
+    /// As [`Tokenizer::render`].
+    pub fn render_prompt(&self, conversation: &Conversation<'_>, n_before: usize) -> Result<Rendering, Error> {
         self.template.render(&conversation.beginning(n_before), true)
     }
 
     /// Appends the ids of one segment of a rendering.
-    pub(crate) fn segment_ids(&self, rendering: &Rendering, segment: usize, tokens: &mut Tokens) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_row`], for what a text can be rejected for.
+    pub fn segment_ids(&self, rendering: &Rendering, segment: usize, tokens: &mut Tokens) -> Result<(), Error> {
         let Segment { kind, bytes } = &rendering.segments[segment];
         self.encode_piece(rendering, *kind, bytes.clone(), tokens)
     }

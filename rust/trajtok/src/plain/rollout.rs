@@ -1,0 +1,145 @@
+//! A rollout's columns and its keys.
+
+use sha2::{Digest, Sha256};
+
+use super::messages::PlainTurn;
+use super::value::push_text;
+
+/// Characters of a recorded question's id.
+const ID_CHARS: usize = 16;
+
+/// What a layout reads of a record.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) question_id: String,
+    pub(super) source: String,
+    pub(super) teacher: String,
+    pub(super) turns: Vec<PlainTurn>,
+    pub(super) prompt: Vec<PlainTurn>,
+    pub(super) reward: Option<bool>,
+    pub(super) pred: Option<String>,
+    pub(super) gold: Option<String>,
+    pub(super) score: Option<f64>,
+    pub(super) subject: Option<String>,
+    pub(super) session: Option<String>,
+    pub(super) licence: Option<String>,
+    pub(super) origin_url: Option<String>,
+    pub(super) parent: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) tools: Option<String>,
+}
+
+/// A rollout as `raw_rollouts` keeps it.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs, reason = "named as the columns of `negtraj_dagster.conversations`")]
+pub struct PlainRollout {
+    pub base_key: String,
+    pub rollout_key: String,
+    pub question_id: String,
+    pub source: String,
+    pub teacher: String,
+    pub reward: Option<bool>,
+    pub pred: Option<String>,
+    pub gold: Option<String>,
+    pub score: Option<f64>,
+    pub subject: Option<String>,
+    pub session: Option<String>,
+    pub licence: Option<String>,
+    pub origin_url: Option<String>,
+    pub parent: Option<String>,
+    pub question_group: Option<String>,
+    /// Canonical JSON text.
+    pub turns: String,
+    /// Canonical JSON text.
+    pub prompt: Option<String>,
+    pub tools: Option<String>,
+    /// All texts of the record, a line each, where secrets are looked for in them.
+    pub texts: Option<String>,
+}
+
+impl Read {
+    /// With the question's id that its prompt gives it; `None` where that asks nothing.
+    pub(super) fn with_recorded_question(mut self) -> Option<Self> {
+        if !self.prompt.iter().any(|turn| turn.asks) {
+            return None;
+        }
+        let named = |text: Option<String>| text.filter(|text| !text.is_empty());
+        self.group = named(self.group.take()).or_else(|| named(Some(self.question_id.clone())));
+        let mut asked = format!("[{},", list_json(&self.prompt));
+        match &self.tools {
+            Some(tools) => push_text(&mut asked, tools),
+            None => asked.push_str("null"),
+        }
+        asked.push(']');
+        self.question_id = digest(&["recorded question", self.group.as_deref().unwrap_or(""), &asked]);
+        self.question_id.truncate(ID_CHARS);
+        Some(self)
+    }
+
+    /// The columns.
+    pub(super) fn finish(self, task: &str, texts: Option<String>) -> PlainRollout {
+        let turns = list_json(&self.turns);
+        let prompt = (!self.prompt.is_empty()).then(|| list_json(&self.prompt));
+        let mut parts = vec![task, &self.question_id, &self.source, &turns];
+        let extras: Vec<(&str, &String)> = [("prompt", &prompt), ("tools", &self.tools)]
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+            .collect();
+        let mut extra = String::new();
+        if !extras.is_empty() {
+            for (name, text) in extras {
+                extra.push(if extra.is_empty() { '{' } else { ',' });
+                push_text(&mut extra, name);
+                extra.push(':');
+                push_text(&mut extra, text);
+            }
+            extra.push('}');
+            parts.push(&extra);
+        }
+        let base_key = digest(&parts);
+        PlainRollout {
+            rollout_key: digest(&["rollout", &base_key, "0"]),
+            base_key,
+            question_id: self.question_id,
+            source: self.source,
+            teacher: self.teacher,
+            reward: self.reward,
+            pred: self.pred,
+            gold: self.gold,
+            score: self.score,
+            subject: self.subject,
+            session: self.session,
+            licence: self.licence,
+            origin_url: self.origin_url,
+            parent: self.parent,
+            question_group: self.group,
+            turns,
+            prompt,
+            tools: self.tools,
+            texts,
+        }
+    }
+}
+
+fn list_json(turns: &[PlainTurn]) -> String {
+    let n_bytes: usize = turns.iter().map(|turn| turn.json.len() + 1).sum();
+    let mut json = String::with_capacity(n_bytes + 2);
+    json.push('[');
+    for (index, turn) in turns.iter().enumerate() {
+        json.push_str(if index > 0 { "," } else { "" });
+        json.push_str(&turn.json);
+    }
+    json.push(']');
+    json
+}
+
+/// sha256 over parts with their lengths before them, as `schema.digest` has it.
+fn digest(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|half| char::from(b"0123456789abcdef"[usize::from(half)]));
+    hasher.finalize().iter().flat_map(digits).collect()
+}

@@ -1,0 +1,220 @@
+"""Plain records: what trajtok reads of them is what the formats' own readers read, secrets and recorded questions included."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from negtraj_dagster import _trajtok  # noqa: TID251 - tests the compiled module itself
+from negtraj_dagster.rollouts import plain
+from negtraj_dagster.rollouts.arrays import Slice
+from negtraj_dagster.rollouts.landing import LandedFile
+from negtraj_dagster.rollouts.read import _asked, _read_document, _row
+from negtraj_dagster.rollouts.redact import Redactor, _gather, find_secrets
+from negtraj_dagster.schema import Rollout
+from tests.conftest import SAMPLE_DATA
+
+N_FAST, N_SLOW = 1_500, 170_000
+REDACTOR = Redactor(b"k" * 32)
+
+
+def slowly(file: LandedFile, raw: bytes, redactor: Redactor | None) -> Any:
+    """What the format's own reader reads: one rollout's columns, or why there is none, or how many rollouts."""
+    reading, counts, _ = _read_document(file, Slice("line 1", raw), redactor)
+    reading = [_asked(rollout) for rollout in reading] if file.has_recorded_questions else reading
+    if counts or len(reading) != 1 or not isinstance(reading[0], Rollout):
+        return [str(rollout) for rollout in reading], counts
+    return _row(reading[0])
+
+
+def landed(layout: str, *, is_recorded: bool = False) -> LandedFile:
+    return LandedFile("t", layout, Path("a"), "a", "", 0, has_recorded_questions=is_recorded)
+
+
+def check_alike(layout: str, raw: bytes, *, is_recorded: bool, is_redacted: bool) -> bool:
+    """Whether the record is plain; if it is, both read it alike."""
+    file, redactor = landed(layout, is_recorded=is_recorded), REDACTOR if is_redacted else None
+    (read,) = plain.read_plainly([(file, Slice("line 1", raw))], redactor)
+    if read is not None:
+        assert read == slowly(file, raw, redactor)
+    return read is not None
+
+
+STRANGE = (
+    "<think>a</think>b",
+    "</think>",
+    '{"a": [1, NaN]}',
+    '{"token": "x"}',
+    '{"a": 1, "a": "b"}',
+    "[INST] x",
+    '["x", {"y": "z"}]',
+)
+TELLING = ("ghp_" + "a1B2" * 9, "password = hunter2X9", "q1", "true", "assistant", "  ", "1e5")
+LETTERS = st.sampled_from('ab1 \n\t\x00\x1f\x7f"\\/{}[]é長\u2028😀<>|')
+TEXTS = st.text(LETTERS, max_size=6) | st.sampled_from(STRANGE) | st.sampled_from(TELLING)
+NUMBERS = (
+    st.integers(-(2**70), 2**70) | st.integers(-3, 3000) | st.floats(allow_nan=False) | st.sampled_from([0.0, -0.0, 0.5, 1.0])
+)
+SCALARS = TEXTS | NUMBERS | st.booleans() | st.none()
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=6
+)
+KEYS = st.sampled_from(
+    ["content", "role", "name", "value", "key", "id", "api_key", "Token", "x", "logprob", "text", "K", "{", "n"]
+)
+
+
+def often(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any] = JSON) -> st.SearchStrategy[Any]:
+    """The usual value nine times of ten."""
+    return st.integers(0, 9).flatmap(lambda n: usual if n else other)
+
+
+def some(keys: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    """An object with some of the keys, seldom with one more."""
+    known = st.fixed_dictionaries({}, optional=keys)
+    return st.tuples(known, often(st.just({}), st.dictionaries(KEYS, JSON, max_size=1))).map(
+        lambda both: {**both[0], **both[1]}
+    )
+
+
+ARGUMENTS = st.dictionaries(TEXTS, JSON, max_size=2)
+FUNCTION = {"name": often(TEXTS), "arguments": ARGUMENTS | ARGUMENTS.map(json.dumps) | TEXTS | st.none()}
+CALLS = st.lists(
+    st.fixed_dictionaries(FUNCTION, optional={"id": SCALARS})
+    | st.fixed_dictionaries({"function": st.fixed_dictionaries(FUNCTION)}, optional={"id": TEXTS, "type": st.just("function")})
+    | some({**FUNCTION, "index": st.integers(0, 2)}),
+    max_size=2,
+)
+ROLES = often(st.sampled_from(["assistant", "user", "system", "tool"]), TEXTS)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Any:
+    role = draw(ROLES)
+    message = {"role": role, "content": draw(often(TEXTS))}
+    if role == "assistant" and draw(st.booleans()):
+        message["tool_calls"] = draw(often(CALLS))
+        message["content"] = draw(TEXTS | st.none())
+    if role == "tool" and draw(st.booleans()):
+        message["tool_call_id"] = draw(often(TEXTS | st.none()))
+    if draw(st.integers(0, 9)) == 0:
+        message[draw(KEYS)] = draw(JSON)
+    return message
+
+
+NAT_TURNS = st.fixed_dictionaries(
+    {"role": often(st.sampled_from(["assistant", "gpt", "user", "human", "system"])), "content": often(TEXTS)},
+    optional={"loss": often(st.booleans() | st.none())},
+)
+OUTCOME = {"reward": often(st.booleans() | st.none()), "pred": SCALARS, "score": often(NUMBERS | st.booleans() | st.none())}
+TOOLS = often(st.lists(st.dictionaries(TEXTS, JSON, max_size=2), max_size=2) | TEXTS | st.sampled_from(["[]", '[{"a": 1}]']))
+NAMES = ("source", "teacher", "subject", "session", "licence", "origin_url", "parent", "group")
+COMMON: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(NAMES, often(TEXTS | st.integers())),
+    **OUTCOME,
+    "gold": SCALARS,
+    "tools": TOOLS,
+    "is_evaluation": often(st.just(False) | st.none()),
+}
+RECORDS = {
+    "nat": st.tuples(
+        st.fixed_dictionaries({"id": often(TEXTS | st.integers()), "conversations": often(st.lists(NAT_TURNS, max_size=3))}),
+        some({"source": often(TEXTS), "info": often(some({**OUTCOME, "gt": SCALARS, "acc": JSON})), "extra": JSON}),
+    ),
+    "negtraj": st.tuples(
+        st.fixed_dictionaries(
+            {"question_id": often(TEXTS | st.integers()), "messages": often(st.lists(messages(), max_size=3))}
+        ),
+        some({**COMMON, "prompt": often(st.lists(messages(), max_size=2))}),
+    ),
+    "openai": st.tuples(
+        st.fixed_dictionaries({"messages": often(st.lists(messages(), max_size=4))}),
+        some(
+            {**COMMON, "resolved": st.booleans(), "question_id": TEXTS, "instance_id": TEXTS, "model": SCALARS, "run_id": TEXTS}
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", RECORDS)
+@settings(max_examples=N_FAST // 3, deadline=None)
+@given(st.data())
+def test_a_plain_record_is_read_as_its_formats_reader_reads_it(layout: str, data: st.DataObject) -> None:
+    record, more = data.draw(RECORDS[layout])
+    raw = json.dumps({**record, **more}, ensure_ascii=data.draw(st.booleans())).encode()
+    check_alike(layout, raw, is_recorded=data.draw(st.booleans()), is_redacted=data.draw(st.booleans()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", RECORDS)
+@settings(max_examples=N_SLOW, deadline=None)
+@given(st.data())
+def test_a_plain_record_is_read_as_its_formats_reader_reads_it_at_length(layout: str, data: st.DataObject) -> None:
+    record, more = data.draw(RECORDS[layout])
+    raw = json.dumps({**record, **more}, ensure_ascii=data.draw(st.booleans())).encode()
+    check_alike(layout, raw, is_recorded=data.draw(st.booleans()), is_redacted=data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize("layout", RECORDS)
+@settings(max_examples=N_FAST // 3, deadline=None)
+@given(st.data())
+def test_the_texts_that_are_scanned_are_those_that_redaction_gathers(layout: str, data: st.DataObject) -> None:
+    record, more = data.draw(RECORDS[layout])
+    raw = json.dumps({**record, **more}).encode()
+    (read,) = _trajtok.read_plain([raw], layout=layout, task="t", has_recorded_questions=False, is_redacted=True)
+    if read is None:
+        return
+    texts: list[str] = []
+    named: list[str] = []
+    _gather(json.loads(raw), "", texts, named)
+    assert (read[2], named) == ("\n".join(texts), [])
+
+
+PLAIN = {
+    "nat": {"id": "q", "conversations": [{"role": "assistant", "content": "a", "loss": True}], "info": {"reward": True}},
+    "negtraj": {"question_id": "q", "messages": [{"role": "assistant", "content": "a"}], "reward": False},
+    "openai": {
+        "messages": [{"role": "user", "content": "how?"}, {"role": "assistant", "content": "so"}],
+        "resolved": True,
+        "instance_id": "i",
+    },
+}
+
+
+@pytest.mark.parametrize("layout", PLAIN)
+@pytest.mark.parametrize("is_redacted", [True, False])
+def test_what_is_plain_is_read_plainly(layout: str, is_redacted: bool) -> None:
+    raw = json.dumps(PLAIN[layout]).encode()
+    assert check_alike(layout, raw, is_recorded=False, is_redacted=is_redacted)
+    assert check_alike("openai", json.dumps(PLAIN["openai"]).encode(), is_recorded=True, is_redacted=is_redacted)
+
+
+@pytest.mark.parametrize("layout", PLAIN)
+def test_a_secret_anywhere_makes_a_record_one_to_look_at(layout: str) -> None:
+    token = "ghp_" + "a1B2" * 9
+    assert find_secrets(token)
+    for said in (token, json.dumps({"x": [token]}), f"[{token}"):
+        raw = json.dumps(PLAIN[layout]).replace('"a"', json.dumps(said)).replace('"so"', json.dumps(said)).encode()
+        assert not check_alike(layout, raw, is_recorded=False, is_redacted=True)
+        assert check_alike(layout, raw, is_recorded=False, is_redacted=False)
+    for key in ("password", "api_key", "Token", "auth_token", "apiKey", "\u212aey", "connection_string"):
+        raw = json.dumps({**PLAIN[layout], key: "x"}).encode()
+        assert not check_alike(layout, raw, is_recorded=False, is_redacted=True)
+
+
+def test_other_formats_and_mapped_sources_have_no_plain_records() -> None:
+    raw = json.dumps(PLAIN["nat"]).encode()
+    assert plain.read_plainly([(landed("adp"), Slice("line 1", raw))], None) == [None]
+    assert plain.read_plainly([], None) == []
+
+
+def test_most_of_the_real_rollouts_are_plain() -> None:
+    folder = SAMPLE_DATA / "nat" / "strategyqa"
+    if not folder.is_dir():
+        pytest.skip("the real NAT files are not at hand")
+    records = [row for path in sorted(folder.glob("strategyqa_gpt*.json")) for row in json.loads(path.read_text())]
+    is_plain = [check_alike("nat", json.dumps(row).encode(), is_recorded=False, is_redacted=True) for row in records[::7]]
+    assert sum(is_plain) > 0.95 * len(is_plain)
