@@ -167,6 +167,7 @@ class Prover:
                 proof.rejected.append((key, reason, detail))
                 n_turns_of[index] = None
             if vouched not in (None, n_turns_of[index]):
+                # also where the row is rejected as the data's own fault: nothing of it should have been vouched for
                 raise MaskError(
                     f"token row {key}: {vouched} turns were vouched for, the reference proves {n_turns_of[index]}; the two "
                     f"proofs differ, which is a fault of this program: report it"
@@ -368,7 +369,9 @@ class Prover:
         before = self._reader.read(ids[target.start : spans[0].start])
         # A token on both sides of the border is trained.
         if not think.startswith(before) or think[len(before) :].strip():
-            raise MaskError(f"{before!r} is left out at its start, expected {think!r}")
+            # Where the agent itself begins with one, nobody can tell which is the template's.
+            kind = _WeightsError if empty_think("", target.turn["content"]) else MaskError
+            raise kind(f"{before!r} is left out at its start, expected {think!r}")
 
     def _check_reads(self, ids: Sequence[int], text: str, what: str) -> None:
         if not self._reader.reads(ids, text):

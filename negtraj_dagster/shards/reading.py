@@ -43,7 +43,11 @@ class TokenReader:
         # A typed ▁ is the sign that SentencePiece puts for a space: a served model reads a space there, too.
         if self._drops_space and _matches(pieces, text.replace("▁", " ")):
             return True
-        return self._tokenizer.normalizer is not None and decoded == self._tokenizer.normalizer.normalize_str(text)
+        return (
+            is_text(text)
+            and self._tokenizer.normalizer is not None
+            and decoded == self._tokenizer.normalizer.normalize_str(text)
+        )
 
     def without_added(self, text: str) -> str:
         """The text without what reads like an added token."""
@@ -67,6 +71,15 @@ class TokenReader:
             else:
                 pieces.append(self._tokenizer.decode(list(stretch), skip_special_tokens=False))
         return pieces
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written at all: half of a pair of surrogates cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def load_reader(tokenizer_json: Path) -> TokenReader:

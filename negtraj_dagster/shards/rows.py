@@ -96,7 +96,10 @@ def lacks_tools(conversation: str) -> bool:
 
 
 def blank_target(conversation: str) -> int | None:
-    """The first trained turn, counted from 0, in which the agent says nothing at all: no content, reasoning or call."""
+    """The first trained turn, counted from 0, in which the agent says nothing at all: no content, reasoning or call.
+
+    The conversation is canonical JSON, in which every message has a text as its content.
+    """
     if not MAYBE_BLANK.search(conversation):
         return None
     for index, turn in enumerate(json.loads(conversation)["messages"]):

@@ -13,7 +13,7 @@ from negtraj_dagster.shards.engines import TemplateRaisesError
 SAMPLE_OF = 64
 """One of so many rows that are vouched for is looked at all the same."""
 MAX_TEXT_CHARS = 16_000_000
-"""Of a Jinja template's texts that are held at a time: a conversation's turns write its beginning again and again."""
+"""Of a Jinja template's texts that are held at a time, about: each trained turn writes the conversation's beginning twice."""
 Texts = list[tuple[int, bool, str]]
 """What a template writes of so many messages, with the generation prompt or without."""
 
@@ -61,14 +61,24 @@ def count_vouched(
 
 
 def write_texts(conversation: str, n_kept: int | None, render: Render) -> Texts | None:
-    """All that Jinja itself writes of a conversation by which its row is proved; None where it raises."""
+    """All that Jinja itself writes of a conversation by which its row is proved.
+
+    None where it raises or writes what is no text, where that would be too much to hold, and where the row has what nobody
+    vouches for.
+    """
     whole = json.loads(conversation)
     turns, tools = whole["messages"][:n_kept], whole.get("tools")
+    if any("ranges" in turn or "token_ids" in turn for turn in turns):
+        return None
     asked = [(len(turns), False)]
     for index, turn in enumerate(turns):
         if turn["weight"] > 0:
             asked += [(index, True)] + [(index + 1, False)] * (index + 1 < len(turns))
-    try:
-        return [(n, is_prompt, render(turns[:n], tools, is_prompt)) for n, is_prompt in asked]
-    except TemplateRaisesError:
+    if len(conversation) * len(asked) > 2 * MAX_TEXT_CHARS:
         return None
+    try:
+        texts = [(n, is_prompt, render(turns[:n], tools, is_prompt)) for n, is_prompt in asked]
+        "".join(text for _, _, text in texts).encode()
+    except (TemplateRaisesError, UnicodeEncodeError):  # half of a pair of surrogates is no text
+        return None
+    return texts

@@ -467,3 +467,54 @@ def test_nothing_is_vouched_for_that_the_reference_does_not_prove_at_length(
     template: str, one: str, other: str, seed: int
 ) -> None:
     check_soundness(template, one, other, seed)
+
+
+TIES = (1700000000.00390625, 1320275584388339.2, 0.5, 123456.789, 2.0**-14 + 2.0**-60, 9007199254740993.0)
+
+
+@pytest.mark.parametrize("number", TIES)
+def test_numbers_in_calls_are_written_as_python_writes_them(number: float) -> None:
+    calls = [{"name": "look", "arguments": json.dumps({"x": number})}]
+    turns: list[Any] = [{"role": "user", "content": "How long?", "weight": 0.0}]
+    turns += [{"role": "assistant", "content": "so", "tool_calls": calls, "weight": 1.0}]
+    conversation = conditioned_json(turns, TOOLS)
+    row = made("qwen3", conversation)
+    assert row is not None
+    assert proved("qwen3", row, conversation) == 1
+    assert vouched("qwen3", row, conversation) in (None, 1)
+
+
+@pytest.mark.parametrize("weight", [0.9209243953227997, 1.0003358721733093, 0.1])
+def test_weights_are_read_to_the_last_bit(weight: float) -> None:
+    conversation = conditioned_json(changed(5, weight=weight))
+    row = made("chatml", conversation)
+    assert row is not None
+    assert vouched("chatml", row, conversation) == proved("chatml", row, conversation) == 3
+
+
+def test_a_null_is_not_vouched_for() -> None:
+    row = made("chatml", conditioned_json(TALK))
+    assert row is not None
+    assert vouched("chatml", row, conditioned_json(changed(1, reasoning=None))) is None
+    for name in ("n_tokens", "n_trained", "input_ids", *SPANS):
+        assert vouched("chatml", {**row, name: None}, conditioned_json(TALK)) is None
+
+
+def test_texts_that_are_none_or_too_many_are_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    render = reference_render(TEMPLATES["jinja"][1])
+    conversation = conditioned_json(TALK)
+    assert write_texts(conversation, None, render) is not None
+    assert write_texts(conditioned_json(changed(1, token_ids=[1])), None, render) is None
+    assert write_texts(conversation, None, lambda *_: "\ud83d\ude00") is None
+    monkeypatch.setattr(vouching, "MAX_TEXT_CHARS", len(conversation))
+    assert write_texts(conversation, None, render) is None
+
+
+def test_an_answer_that_begins_with_an_empty_thought_of_its_own_stops_no_stage() -> None:
+    conversation = conditioned_json(changed(1, content="<think></think>x y z"))
+    for template in ("chatml", "llama3", "zephyr", "jinja"):
+        row = made(template, conversation)
+        assert row is not None
+        batch = as_batch(row)
+        found = provers(template)[2].prove(batch, {"k": conversation}, has_straddling=True)
+        assert [reason for _, reason, _ in found.rejected] in ([], ["weights_differ"])

@@ -62,7 +62,7 @@ def read_message(value: object, place: str) -> Turn:
 def _plain_turn(message: dict[str, Any], place: str) -> Turn | None:
     """The turn of a message that has nothing to look at but texts and calls, as most have; None for any other."""
     role, content = message.get("role"), message.get("content")
-    if role not in PLAIN_KEYS or not message.keys() <= PLAIN_KEYS[role]:
+    if type(role) is not str or role not in PLAIN_KEYS or not message.keys() <= PLAIN_KEYS[role]:
         return None
     if content is None and message.get("tool_calls"):
         content = ""

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 
 /// A conditioned conversation.
 #[derive(Debug, Deserialize)]
@@ -32,8 +32,8 @@ pub struct Message<'a> {
     pub content: Cow<'a, str>,
     /// The loss weight of its tokens.
     pub weight: f64,
-    /// What the agent thought before.
-    #[serde(default)]
+    /// What the agent thought before; null is no text, and refused.
+    #[serde(default, deserialize_with = "text")]
     pub reasoning: Option<String>,
     /// The calls that the agent made.
     #[serde(default)]
@@ -63,6 +63,10 @@ pub struct Call {
     /// The call's own name.
     #[serde(default)]
     pub id: Option<IgnoredAny>,
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 impl Message<'_> {

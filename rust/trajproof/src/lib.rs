@@ -8,8 +8,9 @@
 //! normalization changes, escapes that templates seldom write). Whoever asks proves those otherwise, and says what is wrong.
 //!
 //! Three things are this crate's own, so that no fault of the making hides itself: the native templates ([`NativeTexts`]; what
-//! Jinja itself wrote is given, as [`GivenTexts`]), the reading of ids by the vocabulary of the tokenizer's file ([`Reader`]), and the walk over the row. What a served model is given is asked
-//! of the serving side ([`Served`]).
+//! Jinja itself wrote is given, as [`GivenTexts`]), the reading of ids by the vocabulary of the tokenizer's file ([`Reader`]),
+//! and the walk over the row. What a served model is given is asked of the serving side ([`Served`]). `serde_json` and Rust's own
+//! formatting of numbers are shared: a number that either might read or write unlike Python is not vouched for ([`Json`]).
 
 mod conversation;
 mod json;

@@ -68,7 +68,8 @@ impl Reader {
             return None;
         }
         let spelling = spelling_of(&file.decoder?)?;
-        let n_ids = file.model.vocab.values().chain(file.added_tokens.iter().map(|token| &token.id)).max()? + 1;
+        let n_ids =
+            file.model.vocab.values().chain(file.added_tokens.iter().map(|token| &token.id)).max()?.checked_add(1)?;
         if n_ids > MAX_IDS {
             return None;
         }
@@ -187,8 +188,8 @@ impl Reader {
 
 /// How the entries of a file with this decoder are spelled; `None` for any other way.
 fn spelling_of(decoder: &Json) -> Option<Spelling> {
-    let steps = match field(decoder, "decoders") {
-        Some(Json::List(steps)) => steps.as_slice(),
+    let steps = match (kind(decoder), field(decoder, "decoders")) {
+        ("Sequence", Some(Json::List(steps))) => steps.as_slice(),
         _ => std::slice::from_ref(decoder),
     };
     let kinds: Vec<&str> = steps.iter().map(kind).collect();
@@ -281,8 +282,17 @@ mod tests {
     }
 
     #[test]
+    fn an_id_beyond_all_others_is_no_vocabulary() {
+        for id in ["4294967295", "4294967294", "16000001"] {
+            let file = BYTE_LEVEL.replace(r#""id": 5"#, &format!(r#""id": {id}"#));
+            assert!(Reader::new(file.as_bytes()).is_none(), "{id}");
+        }
+    }
+
+    #[test]
     fn another_way_of_spelling_is_not_read() {
-        for decoder in [r#"{"type": "WordPiece"}"#, r#"{"type": "Metaspace"}"#, "null"] {
+        let disguised = r#"{"type": "WordPiece", "decoders": [{"type": "ByteLevel"}]}"#;
+        for decoder in [r#"{"type": "WordPiece"}"#, r#"{"type": "Metaspace"}"#, "null", disguised] {
             let file = BYTE_LEVEL.replace(r#"{"type": "ByteLevel"}"#, decoder);
             assert!(Reader::new(file.as_bytes()).is_none(), "{decoder}");
         }

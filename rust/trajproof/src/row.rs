@@ -98,14 +98,14 @@ impl Proof {
         is_read.then_some(targets.len())
     }
 
-    /// Whether the tokens before the trained ones are the empty think, or so much of it that only white space is left of it: a
-    /// token on both sides of the border is trained.
+    /// Whether the tokens before the trained ones are the empty think, or its beginning with only white space missing: a token
+    /// that lies on both sides of the border is trained.
     fn is_think(&self, ids: &[u32], think: &str) -> bool {
         if !think.is_empty() && !self.reader.is_exact() {
             return false;
         }
         let n_blank = think.len() - think.trim_end_matches(is_space).len();
-        ids.is_empty() && strip(think).is_empty()
+        (ids.is_empty() && strip(think).is_empty())
             || (0..=n_blank)
                 .filter_map(|n| think.get(..think.len() - n))
                 .any(|beginning| !beginning.is_empty() && self.reader.reads(ids, beginning))
@@ -135,6 +135,7 @@ impl Walk<'_> {
             if self.texts.text(message, true)? != prompt.text || !self.whole.starts_with(&prompt.text) {
                 return None;
             }
+            // Both prompts begin the same whole, so that pieces at one place are one text.
             let n_equal = prompt.pieces.iter().zip(&before.pieces).take_while(|(piece, other)| piece == other).count();
             ends.truncate(n_equal);
             let mut at_byte = ends.len().checked_sub(1).map_or(0, |last| prompt.pieces[last].bytes.end);

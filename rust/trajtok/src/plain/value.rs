@@ -41,7 +41,9 @@ impl<'a> Value<'a> {
             Self::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
             Self::Integer(value) => text.push_str(&value.to_string()),
             // Python writes an exponent below 1e-4 and from 1e16 on, where whole numbers of more than 64 bits are, too
-            Self::Number(value) if (1e-4..1e16).contains(&value.abs()) => write!(text, "{value:?}").ok()?,
+            Self::Number(value) if (1e-4..1e16).contains(&value.abs()) && !is_tie(*value) => {
+                write!(text, "{value:?}").ok()?;
+            }
             Self::Number(_) => return None,
             Self::Text(inner) => push_text(text, inner),
             Self::List(items) => {
@@ -65,6 +67,14 @@ impl<'a> Value<'a> {
         }
         Some(())
     }
+}
+
+/// Whether two texts of the fewest digits are as near to the number: Rust and Python take another one then.
+fn is_tie(value: f64) -> bool {
+    let shortest = format!("{value:e}");
+    let n_decimals =
+        shortest.split_once('e').and_then(|(digits, _)| digits.split_once('.')).map_or(0, |(_, end)| end.len());
+    shortest != format!("{value:.n_decimals$e}")
 }
 
 const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];

@@ -136,7 +136,8 @@ impl Columns {
 
     fn spans(&self, index: usize) -> Option<Vec<Span>> {
         let (starts, ends) = (self.integers("span_start", index)?, self.integers("span_end", index)?);
-        let weights = self.0.column_by_name("span_weight")?.as_list::<i32>().value(index);
+        let weights = self.0.column_by_name("span_weight")?.as_list::<i32>();
+        let weights = weights.is_valid(index).then(|| weights.value(index))?;
         let weights = weights.as_primitive_opt::<Float32Type>()?;
         if (starts.len(), weights.len(), weights.null_count()) != (ends.len(), ends.len(), 0) {
             return None;
@@ -157,7 +158,8 @@ impl Columns {
     }
 
     fn count(&self, name: &str, index: usize) -> Option<usize> {
-        self.0.column_by_name(name)?.as_primitive_opt::<Int32Type>()?.value(index).try_into().ok()
+        let column = self.0.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
+        column.is_valid(index).then(|| column.value(index))?.try_into().ok()
     }
 }
 

@@ -116,19 +116,28 @@ fn push_number(value: &Value, out: &mut String, infinite: &str, none: &str) {
 
 /// `float.__repr__`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
 fn push_float(float: f64, out: &mut String) {
-    let scientific = format!("{float:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let shortest = format!("{float:e}");
+    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
+    let n_decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
     if float != 0.0 && !(-4..16).contains(&exponent) {
+        let scientific = nearest_even(float, shortest.clone(), format!("{float:.n_decimals$e}"));
         let sign = if exponent < 0 { '-' } else { '+' };
+        let digits = scientific.split('e').next().unwrap_or_default();
         let _ = write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs());
         return;
     }
-    let plain = format!("{float}");
+    let n_places = n_decimals.saturating_add_signed(-isize::try_from(exponent).unwrap_or(0));
+    let plain = nearest_even(float, format!("{float}"), format!("{float:.n_places$}"));
     out.push_str(&plain);
     if !plain.contains('.') {
         out.push_str(".0");
     }
+}
+
+/// Of two texts of as few digits that are as near to a number, the one that ends evenly, as Python has it.
+fn nearest_even(float: f64, shortest: String, even: String) -> String {
+    if even.parse() == Ok(float) { even } else { shortest }
 }
 
 /// Python's `json.dumps`.
