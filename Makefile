@@ -17,7 +17,7 @@ RUST_SOURCES := $(shell find rust/trajtok/src rust/trajproof/src -name '*.rs') $
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
 
-.PHONY: help setup build check format test test-all bench-trajtok ci-smoke demo ui clean
+.PHONY: help setup build check format test test-all bench-trajtok bench-path ci-smoke demo ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -74,6 +74,9 @@ test-all: setup ## the slow tests too
 
 bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)
 	@$(BIN)/python benches/trajtok.py $(BENCH)
+
+bench-path: setup ## landed file to proved token rows through the assets, beside others, half an hour (benches/README.md)
+	@$(BIN)/python benches/path.py $(BENCH)
 
 ci-smoke: setup ## two tiny arms through Dagster, twice: the second run recomputes nothing (examples/ci)
 	@examples/ci/smoke.sh
