@@ -246,7 +246,8 @@ def _places_of_segment(segment: Path, number_of: Mapping[str, int]) -> pl.DataFr
     path = segment / "rows.parquet"
     file = pl.col("piece_key").replace_strict(number_of, default=None, return_dtype=pl.Int32)
     keys = pl.read_parquet(path, columns=["piece_key", "record_key"], glob=False).select(file=file, record_id=_record_id())
-    present = [name for name in pl.read_parquet_schema(path) if name not in ("piece_key", "record_key")]
+    columns = pl.read_parquet(path, n_rows=0, glob=False).columns
+    present = [name for name in columns if name not in ("piece_key", "record_key")]
     places = keys.hstack(pl.read_parquet(path, columns=present, glob=False)).cast({"fault": pl.Categorical})
     return places.filter(pl.col("file").is_not_null()) if keys["file"].null_count() else places
 
