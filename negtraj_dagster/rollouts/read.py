@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -34,6 +34,7 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 INDEX_VERSION = 2
 """Rises when the index of all rollouts comes out differently from the same records."""
@@ -43,6 +44,8 @@ BATCH_PLACES = 20_000
 """Places of one file that are kept as tuples; what goes beyond goes into a table."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
+PLAIN_RECORDS = 256
+"""Records that trajtok is given at a time: their texts are held twice until secrets were looked for."""
 ROW_FIELDS = (
     "question_id",
     "source",
@@ -238,7 +241,9 @@ def _read_records(
     new: dict[str, tuple[LandedFile, Slice]], redactor: Redactor | None
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     """Rows of records, all of one table."""
-    for (key, (file, part)), plain in zip(new.items(), read_plainly(list(new.values()), redactor), strict=True):
+    documents = list(new.values())
+    read = (plain for part in _in_parts(documents, PLAIN_RECORDS) for plain in read_plainly(part, redactor))
+    for (key, (file, part)), plain in zip(new.items(), read, strict=True):
         if plain is not None:
             yield {"record_key": key, "part": 0, "fault": "", **plain[0]}, plain[1]
             continue
@@ -253,6 +258,11 @@ def _read_records(
                 yield {**document_columns, "fault": "", **row}, conversation
             else:
                 yield {**document_columns, "fault": str(rollout)}, {}
+
+
+def _in_parts(documents: Sequence[T], n: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(documents), n):
+        yield documents[start : start + n]
 
 
 def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int], str | None]:
