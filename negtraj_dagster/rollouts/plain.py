@@ -13,7 +13,6 @@ from negtraj_dagster.rollouts.redact import Redactor, find_secrets
 
 Plain = tuple[dict[str, Any], dict[str, str | None]]
 """A rollout's columns of `RECORD_SCHEMA`, and those of `CONVERSATION_SCHEMA`."""
-LAYOUTS = ("nat", "negtraj", "openai")
 
 
 def read_plainly(records: Sequence[tuple[LandedFile, Slice]], redactor: Redactor | None) -> list[Plain | None]:
@@ -26,7 +25,7 @@ def read_plainly(records: Sequence[tuple[LandedFile, Slice]], redactor: Redactor
     if not records:
         return []
     file = records[0][0]
-    if file.format not in LAYOUTS or file.mapping is not None:
+    if file.mapping is not None:
         return [None] * len(records)
     read = _trajtok.read_plain(
         [part.raw or b"" for _, part in records],

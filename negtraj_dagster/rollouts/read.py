@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import polars as pl
 
@@ -34,7 +34,6 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import RowCache
 
 LOG = logging.getLogger(__name__)
-T = TypeVar("T")
 
 INDEX_VERSION = 2
 """Rises when the index of all rollouts comes out differently from the same records."""
@@ -242,7 +241,8 @@ def _read_records(
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     """Rows of records, all of one table."""
     documents = list(new.values())
-    read = (plain for part in _in_parts(documents, PLAIN_RECORDS) for plain in read_plainly(part, redactor))
+    starts = range(0, len(documents), PLAIN_RECORDS)
+    read = (plain for start in starts for plain in read_plainly(documents[start : start + PLAIN_RECORDS], redactor))
     for (key, (file, part)), plain in zip(new.items(), read, strict=True):
         if plain is not None:
             yield {"record_key": key, "part": 0, "fault": "", **plain[0]}, plain[1]
@@ -258,11 +258,6 @@ def _read_records(
                 yield {**document_columns, "fault": "", **row}, conversation
             else:
                 yield {**document_columns, "fault": str(rollout)}, {}
-
-
-def _in_parts(documents: Sequence[T], n: int) -> Iterator[Sequence[T]]:
-    for start in range(0, len(documents), n):
-        yield documents[start : start + n]
 
 
 def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int], str | None]:
