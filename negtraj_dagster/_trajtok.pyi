@@ -21,7 +21,9 @@ __all__ = [
     "TokenizerError",
     "TrajtokError",
     "__version__",
+    "canonical_json",
     "contaminated",
+    "digest",
     "minhash",
     "ngrams",
     "pack",
@@ -526,20 +528,40 @@ class RecordReader(Iterator[RecordBatch]):
         """
 
 def read_plain(
-    records: Sequence[bytes], *, layout: str, task: str, has_recorded_questions: bool, is_redacted: bool
-) -> list[tuple[dict[str, str | float | bool | None], dict[str, str | None], str | None] | None]:
-    """Rollouts of the records that leave one way to read them; None for any other, which the readers in Python judge.
+    documents: Sequence[bytes], *, layout: str, task: str, has_recorded_questions: bool, is_redacted: bool, is_file: bool
+) -> list[tuple[tuple[dict[str, str | float | bool | None], dict[str, str | None]] | None, str | None]]:
+    """Rollouts of the records that leave one way to read them, and the texts that documents hold.
 
     Args:
-        records: their bytes, each a JSON object.
+        documents: their bytes, each a JSON object.
         layout: a format's name; records of formats but `nat`, `negtraj` and `openai` are never plain.
         task: whose rollouts they are.
         has_recorded_questions: whether the question is the recorded prompt.
         is_redacted: whether secrets are looked for: a record with a name that may be a secret's is not plain then.
+        is_file: whether a document is a file: an object, a list of objects, or a line for each. It is never plain.
 
     Returns:
-        rollouts: by record its columns of `RECORD_SCHEMA`, those of `CONVERSATION_SCHEMA`, and, where secrets are looked for,
-            the texts to look for them in, a line each.
+        seen: by document the rollout's columns of `RECORD_SCHEMA` and of `CONVERSATION_SCHEMA`, None where the readers in
+            Python have to look at it; and, where secrets are looked for, the texts to look for them in, a line each, None
+            where a name tells of a secret or the document is not JSON beyond doubt.
+    """
+
+def canonical_json(value: object) -> str | None:
+    """JSON text with sorted keys, no spaces and UTF-8 kept, as `schema.canonical_json` has it.
+
+    Args:
+        value: of exactly JSON's types, and tuples.
+
+    Returns:
+        text: None for what Python's encoder has to judge: another type, a whole number of more than 64 bits, NaN, a lone
+            surrogate, more than 100 levels.
+    """
+
+def digest(*parts: str | bytes) -> str:
+    """sha256 over length-prefixed parts, as `schema.digest` has it.
+
+    Raises:
+        UnicodeEncodeError: a lone surrogate stands in a part.
     """
 
 def prepare(

@@ -11,6 +11,8 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Literal, NotRequired, TypedDict
 
+from negtraj_dagster import _trajtok  # noqa: TID251 - writes what most values are faster than json
+
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 
@@ -206,16 +208,12 @@ CANONICAL = json.JSONEncoder(
 
 def canonical_json(value: object) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, UTF-8 kept, NaN refused."""
-    return CANONICAL.encode(value)
+    return _trajtok.canonical_json(value) or CANONICAL.encode(value)
 
 
 def digest(*parts: str | bytes) -> str:
     """sha256 over length-prefixed parts, so that ("ab", "c") and ("a", "bc") differ."""
-    prefixed: list[bytes] = []
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        prefixed += (len(raw).to_bytes(8, "little"), raw)
-    return hashlib.sha256(b"".join(prefixed)).hexdigest()
+    return _trajtok.digest(*parts)
 
 
 def digest_json(value: object) -> str:

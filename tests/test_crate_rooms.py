@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).resolve().parents[1] / "rust" / "trajtok" / "src"
-ROOMS = ("py", "prepare", "pack", "plain", "records", "row", "template", "conversation", "encode", "signature", "json", "error")
+ROOMS = (
+    *("py", "prepare", "pack", "plain", "records", "row", "template", "conversation", "encode", "signature"),
+    *("json", "json_text", "digest", "error"),
+)
 """A room may import those behind it."""
 USE = re.compile(r"^\s*(?:pub(?:\([a-z ]+\))? )?use ((?:crate|super|self)(?:::\w+)*|[a-z_0-9]+(?:::\w+)*)", re.MULTILINE)
 TESTS = re.compile(r"^#\[cfg\(test\)\]\n(?:#\[path.*\]\n)?mod \w+(?:;| \{.*\Z)", re.MULTILINE | re.DOTALL)

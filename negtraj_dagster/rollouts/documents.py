@@ -21,7 +21,7 @@ from negtraj_dagster.rollouts.formats import Format, Reading
 from negtraj_dagster.rollouts.formats.base import SHAPE_ERRORS
 from negtraj_dagster.rollouts.formats.fields import key_names
 from negtraj_dagster.rollouts.mapping import ColumnMap, fields_of
-from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, LandedBytes, PackedError, packed_array, packed_lines
+from negtraj_dagster.rollouts.packed import MAX_LINE_BYTES, PACKINGS, LandedBytes, PackedError, packed_array, packed_lines
 from negtraj_dagster.rollouts.records import (
     holds_array,
     iter_records,
@@ -87,6 +87,10 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
         sha256 = file_sha256(path)
         yield from slices(path)
         return FileRead((sha256, beside_sha256))
+    if format_.unit == "file" and path.suffix not in PACKINGS and path.stat().st_size <= MAX_LINE_BYTES:
+        raw = path.read_bytes()  # a trace may be a file of a few kB, and there may be many
+        yield _whole(raw, beside)
+        return FileRead((hashlib.sha256(raw).hexdigest(), beside_sha256))
     layout: Counter[str] = Counter()
     with LandedBytes(path) as source:
         handle = io.BufferedReader(source, BUFFER_BYTES)
@@ -94,7 +98,7 @@ def iter_documents(path: Path, format_: Format, sidecar: Path | None = None) -> 
             if format_.unit == "file" or (
                 format_.unit == "object" and handle.peek(BUFFER_BYTES).lstrip()[:2] in (b"{\n", b"{\r")
             ):
-                yield _whole(handle, beside)
+                yield _whole(handle.read(MAX_LINE_BYTES + 1), beside)
             else:
                 yield from _records(handle, layout, is_packed=source.is_packed)
         except PackedError as error:
@@ -113,8 +117,7 @@ def _records(handle: "io.BufferedReader[LandedBytes]", layout: Counter[str], *, 
     yield from array_slices(text)
 
 
-def _whole(handle: "io.BufferedReader[LandedBytes]", beside: bytes) -> Slice:
-    raw = handle.read(MAX_LINE_BYTES + 1)
+def _whole(raw: bytes, beside: bytes) -> Slice:
     if len(raw) > MAX_LINE_BYTES:
         fault = f"more than {MAX_LINE_BYTES:,} bytes, which this format reads as one document; split it by session or trace"
         return Slice("file", None, fault, len(raw))
@@ -194,12 +197,19 @@ Parsed = dict[str, Any] | FileDocument | RolloutFormatError
 """A document's value, or why it has none."""
 
 
-def parse_document(format_: Format, raw: bytes, place: str) -> Parsed:
-    """A document of its bytes: a record, or a file's objects."""
+def parse_document(format_: Format, raw: bytes, place: str, *, is_proper: bool = False) -> Parsed:
+    """A document of its bytes: a record, or a file's objects.
+
+    Args:
+        format_: whose document it is.
+        raw: its bytes.
+        place: where they stand.
+        is_proper: see `records.parse_record`.
+    """
     try:
         if format_.unit == "file":
-            return _parse_file(raw)
-        record = parse_record(raw, place)
+            return _parse_file(raw, is_proper=is_proper)
+        record = parse_record(raw, place, is_proper=is_proper)
         return RolloutFormatError(record.fault) if record.value is None else record.value
     except RolloutFormatError as error:
         return error
@@ -262,13 +272,13 @@ def _no_rollout() -> RolloutFormatError:
     return RolloutFormatError("holds no rollout, expected at least one; leave it out")
 
 
-def _parse_file(raw: bytes) -> FileDocument:
+def _parse_file(raw: bytes, *, is_proper: bool) -> FileDocument:
     raw, _, beside = raw.partition(SIDECAR)
     beside_object = parse_record(beside.strip(), "beside").value if beside else None
     if beside and beside_object is None:
         raise RolloutFormatError("the file beside it, which says its outcome, is no JSON object; mend or remove it")
     try:
-        value = parse_text(raw.decode("utf-8-sig").strip())
+        value = parse_text(raw.decode("utf-8-sig").strip(), is_proper=is_proper)
     except ValueError:  # JSON lines, or none at all
         records = list(iter_records(raw))
         faults = [RolloutFormatError(f"{item.place}: {item.fault}") for item in records if item.value is None]

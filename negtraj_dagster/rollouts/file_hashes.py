@@ -27,19 +27,24 @@ class FileHashes:
         self._formats_known: dict[str, Any] = _read_object(store.read_text(FORMATS_FOUND), {"format", "confidence", "reason"})
         self._formats_seen: dict[str, Any] = {}
 
-    def sha256(self, path: Path, remote: RemoteFile | None = None) -> str:
-        """The file's hash, read from the file only where it may have changed; one that lies elsewhere is fetched for it."""
+    def of(self, path: Path, remote: RemoteFile | None = None) -> tuple[str, int]:
+        """The file's hash, read from the file only where it may have changed, and its bytes.
+
+        Args:
+            path: of the file.
+            remote: where it lies elsewhere: it is fetched for it.
+        """
         if remote is not None:
-            return self._remote_sha256(remote)
-        status = path.stat()
+            return self._remote_sha256(remote), remote.size_bytes
+        name = str(path)
         stamp = _stamp(path)
-        entry = self._known.get(str(path))
+        entry = self._known.get(name)
         if not (isinstance(entry, dict) and entry.get("stamp") == stamp):
             now_ns = time.time_ns()  # noqa: TID251 - only decides whether a hash may be remembered, never what it is
-            is_settled = now_ns - max(status.st_mtime_ns, status.st_ctime_ns) > SETTLED_NS
+            is_settled = now_ns - max(stamp[-2:]) > SETTLED_NS
             entry = {"stamp": stamp if is_settled else None, "sha256": file_sha256(path)}
-        self._seen[str(path)] = entry
-        return str(entry["sha256"])
+        self._seen[name] = entry
+        return str(entry["sha256"]), stamp[0]
 
     def _remote_sha256(self, remote: RemoteFile) -> str:
         entry = self._known.get(remote.place)

@@ -34,21 +34,21 @@ NAT_PATTERNS = ("*_positive.json", "*_negative.json")
 @dataclass(frozen=True)
 class LandedFile:
     """A file to read, by content. `name` is its path inside its source folder; `remotes` are to be fetched to be read.
-    `confidence` is that of the format where it was not named."""
+    `confidence` is that of the format where it was not named. Only name and content are hashed: they tell files apart."""
 
-    task: str
-    format: str
-    path: Path
+    task: str = field(hash=False)
+    format: str = field(hash=False)
+    path: Path = field(hash=False)
     name: str
     sha256: str
-    size_bytes: int
-    has_recorded_questions: bool = False
-    mapping: ColumnMap | None = None
-    sidecar: Path | None = None
-    sidecar_sha256: str = ""
-    is_redacted: bool = True
-    remotes: tuple[RemoteFile, ...] = ()
-    confidence: float | None = None
+    size_bytes: int = field(hash=False)
+    has_recorded_questions: bool = field(default=False, hash=False)
+    mapping: ColumnMap | None = field(default=None, hash=False)
+    sidecar: Path | None = field(default=None, hash=False)
+    sidecar_sha256: str = field(default="", hash=False)
+    is_redacted: bool = field(default=True, hash=False)
+    remotes: tuple[RemoteFile, ...] = field(default=(), hash=False)
+    confidence: float | None = field(default=None, hash=False)
 
     @cached_property
     def table(self) -> str:
@@ -123,7 +123,7 @@ def find_landed_files(store: Store, settings: Settings) -> Landed:
         root = _Root(source.task, source.format, folder, source.pattern, is_recorded, used_mapping, source.url)
         _take_files(root, landed, hashes)
     hashes.save()
-    files = [replace(file, is_redacted=settings.redaction.enabled) for file in landed.files]
+    files = landed.files if settings.redaction.enabled else [replace(file, is_redacted=False) for file in landed.files]
     return Landed(sorted(files, key=lambda file: file.place), list(dict.fromkeys(landed.passed)))
 
 
@@ -161,7 +161,7 @@ def _landed_file(
         OSError: it cannot be read.
     """
     remote = remote_of.get(path)
-    sha256 = hashes.sha256(path, remote)
+    sha256, n_bytes = hashes.of(path, remote)
     detected = hashes.format_of(sha256, path, root.mapping, remote) if root.format == AUTO else Detected(root.format, 1.0)
     if not detected.format:
         return Passed(f"{root.task}/{root.format}/{name}", detected.reason, is_fault=True)
@@ -172,11 +172,11 @@ def _landed_file(
         path,
         name,
         sha256,
-        remote.size_bytes if remote else path.stat().st_size,
+        n_bytes,
         root.has_recorded_questions,
         root.mapping,
         used_sidecar,
-        hashes.sha256(used_sidecar, remote_of.get(used_sidecar)) if used_sidecar else "",
+        hashes.of(used_sidecar, remote_of.get(used_sidecar))[0] if used_sidecar else "",
         remotes=tuple(remote_of[local] for local in (path, used_sidecar) if local is not None and local in remote_of),
         confidence=detected.confidence if root.format == AUTO else None,
     )
@@ -267,7 +267,7 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
 def _read_arrivals(store: Store, text: str | None) -> list[dict[str, str]]:
     lines = [line for line in (text or "").split("\n") if line]
     try:
-        return [{name: str(json.loads(line)[name]) for name in ("file", "piece")} for line in lines]
+        return [{name: str(entry[name]) for name in ("file", "piece")} for entry in json.loads(f"[{','.join(lines)}]")]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{store.place(ARRIVALS)}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "
@@ -288,7 +288,8 @@ def in_order_of_arrival(store: Store, files: Sequence[LandedFile]) -> list[Lande
     def add_files(text: str | None) -> str:
         nonlocal place_of
         arrivals = _read_arrivals(store, text)
-        arrivals += _own_arrivals(arrivals, _read_arrivals(store, store.read_local_text(ARRIVALS)))
+        if (own := store.read_local_text(ARRIVALS)) != text:
+            arrivals += _own_arrivals(arrivals, _read_arrivals(store, own))
         place_of = _take_places(arrivals, files)
         return "".join(f"{canonical_json(entry)}\n" for entry in arrivals)
 

@@ -21,6 +21,10 @@ MAX_ARRAY_BYTES = 1_000_000_000
 """An array is read whole."""
 
 
+REST_BYTES = 1 << 16
+"""What was not needed of a file is hashed in such parts: most often there is nothing left."""
+
+
 class PackedError(Exception):
     """A packed file cannot be unpacked to its end; says why and what to do."""
 
@@ -66,8 +70,7 @@ class LandedBytes(io.RawIOBase):
 
     def sha256(self) -> str:
         """Of the whole file; reads what was not read yet."""
-        rest = bytearray(1 << 20)
-        while self._file.readinto(rest):
+        while self._file.readinto(bytearray(REST_BYTES)):
             pass
         return self._file.hasher.hexdigest()
 

@@ -4,10 +4,12 @@ Three layers, each by content: a *record* (its bytes -> a row or a reason), a *p
 and the index of all rollouts. Conversations stay with their records; the index is narrow. Judging is not done here.
 """
 
+import gc
 import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from negtraj_dagster.rollouts.documents import absent_names, iter_documents, par
 from negtraj_dagster.rollouts.formats import FORMATS, Reading
 from negtraj_dagster.rollouts.index import write_index
 from negtraj_dagster.rollouts.landing import LandedFile, find_landed_files, in_order_of_arrival
-from negtraj_dagster.rollouts.plain import read_plainly
+from negtraj_dagster.rollouts.plain import look_through
 from negtraj_dagster.rollouts.recorded import with_recorded_question
 from negtraj_dagster.rollouts.redact import Redactor, home_redactor
 from negtraj_dagster.rollouts.remote_files import forget_fetched
@@ -43,8 +45,8 @@ BATCH_PLACES = 20_000
 """Places of one file that are kept as tuples; what goes beyond goes into a table."""
 BATCH_BYTES = 32_000_000
 """Bytes of records published at a time: what reading holds in memory, whatever the file's size."""
-PLAIN_RECORDS = 256
-"""Records that trajtok is given at a time: their texts are held twice until secrets were looked for."""
+SEEN_DOCUMENTS = 256
+"""Documents that trajtok is given at a time: their texts are held twice until secrets were looked for."""
 ROW_FIELDS = (
     "question_id",
     "source",
@@ -197,10 +199,11 @@ class _Reader:
         """Publish new records, and then which of them the files hold that are read to their end."""
         if self._new:
             rows, conversations = [], {}
-            for row, conversation in _read_records(self._new, self._redactor):
-                rows.append(row)
-                if not row["fault"]:
-                    conversations[row["base_key"]] = conversation
+            with _without_collection():
+                for row, conversation in _read_records(self._new, self._redactor):
+                    rows.append(row)
+                    if not row["fault"]:
+                        conversations[row["base_key"]] = conversation
             table = pl.DataFrame(rows, schema=RECORD_SCHEMA)
             texts = pl.DataFrame([conversations[key] for key in sorted(conversations)], schema=CONVERSATION_SCHEMA)
             self._cache.add(table["record_key"], table, {"conversations.parquet": texts})
@@ -210,6 +213,18 @@ class _Reader:
             places = pl.concat([*self._place_frames, pl.DataFrame(self._places, schema=PIECE_SCHEMA, orient="row")])
             self._pieces.add(pl.Series(self._read, dtype=pl.String), places)
             self._read, self._places, self._place_frames = [], [], []
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Looks for no circles of objects meanwhile: records are trees, and a batch of them is bounded."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _iter_slices(file: LandedFile, layout: Counter[str]) -> Iterator[Slice]:
@@ -241,13 +256,13 @@ def _read_records(
 ) -> Iterator[tuple[dict[str, Any], dict[str, str | None]]]:
     """Rows of records, all of one table."""
     documents = list(new.values())
-    starts = range(0, len(documents), PLAIN_RECORDS)
-    read = (plain for start in starts for plain in read_plainly(documents[start : start + PLAIN_RECORDS], redactor))
-    for (key, (file, part)), plain in zip(new.items(), read, strict=True):
-        if plain is not None:
-            yield {"record_key": key, "part": 0, "fault": "", **plain[0]}, plain[1]
+    starts = range(0, len(documents), SEEN_DOCUMENTS)
+    looked = (seen for start in starts for seen in look_through(documents[start : start + SEEN_DOCUMENTS], redactor))
+    for (key, (file, part)), seen in zip(new.items(), looked, strict=True):
+        if seen.plain is not None:
+            yield {"record_key": key, "part": 0, "fault": "", **seen.plain[0]}, seen.plain[1]
             continue
-        reading, counts, absent = _read_document(file, part, redactor)
+        reading, counts, absent = _read_document(file, part, redactor, is_clean=seen.is_clean)
         if file.has_recorded_questions:
             reading = [_asked(rollout) for rollout in reading]
         for number, rollout in enumerate(reading):
@@ -260,12 +275,21 @@ def _read_records(
                 yield {**document_columns, "fault": str(rollout)}, {}
 
 
-def _read_document(file: LandedFile, part: Slice, redactor: Redactor | None) -> tuple[Reading, dict[str, int], str | None]:
-    """What a document holds, how many secrets each rule took out of it, and what it lacks of what its source names, as JSON."""
+def _read_document(
+    file: LandedFile, part: Slice, redactor: Redactor | None, *, is_clean: bool = False
+) -> tuple[Reading, dict[str, int], str | None]:
+    """What a document holds, how many secrets each rule took out of it, and what it lacks of what its source names, as JSON.
+
+    Args:
+        file: it is of.
+        part: its bytes.
+        redactor: takes its secrets out.
+        is_clean: whether it was looked through already, and has none.
+    """
     counts: dict[str, int] = {}
-    document = parse_document(FORMATS[file.format], part.raw or b"", part.place)
+    document = parse_document(FORMATS[file.format], part.raw or b"", part.place, is_proper=is_clean)
     try:
-        if redactor is not None:
+        if redactor is not None and not is_clean:
             document, counts = redact_document(document, redactor)
     except RecursionError:
         return [RolloutFormatError("nested too deeply")], {}, None

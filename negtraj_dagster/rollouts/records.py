@@ -118,10 +118,16 @@ class _LineSplitter:
                 yield Slice(f"line {number}", line)
 
 
-def parse_record(raw: bytes, place: str) -> Record:
-    """One record from its own bytes, strictly."""
+def parse_record(raw: bytes, place: str, *, is_proper: bool = False) -> Record:
+    """One record from its own bytes, strictly.
+
+    Args:
+        raw: its bytes.
+        place: where they stand.
+        is_proper: whether trajtok has read them: then no number of them is beyond a float.
+    """
     try:
-        return _as_record(place, _parse_quickly(raw))
+        return _as_record(place, _parse_quickly(raw, is_proper=is_proper))
     except ValueError:  # the slow parser knows better why, or reads what the quick one does not
         pass
     try:
@@ -140,14 +146,14 @@ def parse_record(raw: bytes, place: str) -> Record:
     return Record(place, None, fault) if fault else _as_record(place, value)
 
 
-def parse_text(text: str) -> Any:
-    """The value of JSON text that stands inside a record, as strictly as the record itself.
+def parse_text(text: str, *, is_proper: bool = False) -> Any:
+    """The value of JSON text that stands inside a record, as strictly as the record itself. For `is_proper` see `parse_record`.
 
     Raises:
         ValueError: why it is refused.
     """
     try:
-        return _parse_quickly(text.encode())
+        return _parse_quickly(text.encode(), is_proper=is_proper)
     except ValueError:
         pass
     try:
@@ -159,7 +165,7 @@ def parse_text(text: str) -> Any:
     return value
 
 
-def _parse_quickly(raw: bytes) -> Any:
+def _parse_quickly(raw: bytes, *, is_proper: bool = False) -> Any:
     """The value of JSON text that is beyond doubt: `DECODER` and `_unwritable` let it pass with equal value.
 
     Raises:
@@ -168,7 +174,7 @@ def _parse_quickly(raw: bytes) -> Any:
     if len(raw) > MAX_RECORD_CHARS:
         raise ValueError("to be looked at closely")
     value = jiter.from_json(raw, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
-    if _has_infinity(value):  # 1e999
+    if not is_proper and _has_infinity(value):  # 1e999
         raise ValueError("to be looked at closely")
     return value
 

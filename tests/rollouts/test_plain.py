@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from negtraj_dagster import _trajtok  # noqa: TID251 - tests the compiled module itself
 from negtraj_dagster.rollouts import plain
 from negtraj_dagster.rollouts.arrays import Slice
+from negtraj_dagster.rollouts.documents import SIDECAR, FileDocument, parse_document
+from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.read import _asked, _read_document, _row
-from negtraj_dagster.rollouts.redact import Redactor, _gather, find_secrets
+from negtraj_dagster.rollouts.redact import NAME, Redactor, _gather, find_secrets
 from negtraj_dagster.schema import Rollout
 from tests.conftest import SAMPLE_DATA
 
@@ -37,10 +39,13 @@ def landed(layout: str, *, is_recorded: bool = False) -> LandedFile:
 def check_alike(layout: str, raw: bytes, *, is_recorded: bool, is_redacted: bool) -> bool:
     """Whether the record is plain; if it is, both read it alike."""
     file, redactor = landed(layout, is_recorded=is_recorded), REDACTOR if is_redacted else None
-    (read,) = plain.read_plainly([(file, Slice("line 1", raw))], redactor)
-    if read is not None:
-        assert read == slowly(file, raw, redactor)
-    return read is not None
+    (seen,) = plain.look_through([(file, Slice("line 1", raw))], redactor)
+    if seen.plain is not None:
+        assert seen.plain == slowly(file, raw, redactor)
+    if seen.is_clean:
+        quickly, thoroughly = (_read_document(file, Slice("line 1", raw), redactor, is_clean=clean) for clean in (True, False))
+        assert repr(quickly) == repr(thoroughly)  # errors are equal to themselves alone
+    return seen.plain is not None
 
 
 STRANGE = (
@@ -164,13 +169,63 @@ def test_a_plain_record_is_read_as_its_formats_reader_reads_it_at_length(layout:
 def test_the_texts_that_are_scanned_are_those_that_redaction_gathers(layout: str, data: st.DataObject) -> None:
     record, more = data.draw(RECORDS[layout])
     raw = json.dumps({**record, **more}).encode()
-    (read,) = _trajtok.read_plain([raw], layout=layout, task="t", has_recorded_questions=False, is_redacted=True)
-    if read is None:
-        return
+    texts = texts_of(raw, is_file=False)
+    assert texts in (None, gathered({**record, **more}))
+
+
+def texts_of(raw: bytes, *, is_file: bool) -> str | None:
+    ((plain_rollout, texts),) = _trajtok.read_plain(
+        [raw], layout="", task="t", has_recorded_questions=False, is_redacted=True, is_file=is_file
+    )
+    assert plain_rollout is None
+    return texts
+
+
+def gathered(value: Any) -> str | None:
+    """The texts that are scanned; None where a value is secret by its name."""
     texts: list[str] = []
     named: list[str] = []
-    _gather(json.loads(raw), "", texts, named)
-    assert (read[2], named) == ("\n".join(texts), [])
+    _gather(value, "", texts, named)
+    return None if named else "\n".join(texts)
+
+
+@settings(max_examples=N_FAST // 3, deadline=None)
+@given(
+    st.lists(st.dictionaries(KEYS | TEXTS, JSON, max_size=3), min_size=1, max_size=3), st.sampled_from(["[", "\n", "\r\n\n"])
+)
+def test_the_texts_of_a_file_are_those_that_redaction_gathers(objects: list[dict[str, Any]], between: str) -> None:
+    lines = [json.dumps(value) for value in objects]
+    raw = f"[{','.join(lines)}]" if between == "[" else between.join(lines)
+    document = parse_document(FORMATS["otel_genai"], raw.encode(), "file")
+    texts = texts_of(raw.encode(), is_file=True)
+    if texts is not None:
+        assert isinstance(document, FileDocument)
+        assert document.objects == objects
+        assert not document.faults
+        assert texts == gathered({"objects": document.objects, "beside": document.beside})
+
+
+@pytest.mark.parametrize("beside", [b"", b"{}"])
+def test_a_file_that_has_another_beside_it_is_not_looked_through(beside: bytes) -> None:
+    raw = b'{"a": "b"}' + (SIDECAR + beside if beside else b"")
+    assert texts_of(raw, is_file=True) == (None if beside else "objects\na\nb\nbeside")
+
+
+@settings(max_examples=N_FAST, deadline=None)
+@given(
+    st.sampled_from(["", "x", "max_", "my-", "openai", "db ", "API_", "proxy-"]),
+    st.from_regex(NAME, fullmatch=False) | st.sampled_from(["key", "tokens", "n_keys", "token", "Secret", "connectionString"]),
+)
+def test_every_telling_name_makes_a_document_one_to_look_at(before: str, name: str) -> None:
+    key = before + name
+    if NAME.search(key):
+        assert texts_of(json.dumps({key: "x"}).encode(), is_file=False) is None
+        assert texts_of(json.dumps({"name": key, "value": "x"}).encode(), is_file=False) is None
+
+
+def test_words_that_are_like_telling_names_are_none() -> None:
+    for key in ("max_tokens", "llm.token_count.prompt", "key", "monkey", "tokenizer", "passed", "keyword"):
+        assert texts_of(json.dumps({key: "x", "value": [{"key": key, "value": "y"}]}).encode(), is_file=False) is not None
 
 
 PLAIN = {
@@ -207,8 +262,9 @@ def test_a_secret_anywhere_makes_a_record_one_to_look_at(layout: str) -> None:
 
 def test_other_formats_and_mapped_sources_have_no_plain_records() -> None:
     raw = json.dumps(PLAIN["nat"]).encode()
-    assert plain.read_plainly([(landed("adp"), Slice("line 1", raw))], None) == [None]
-    assert plain.read_plainly([], None) == []
+    assert plain.look_through([(landed("adp"), Slice("line 1", raw))], None) == [plain.Seen(None, is_clean=False)]
+    assert plain.look_through([(landed("adp"), Slice("line 1", raw))], REDACTOR) == [plain.Seen(None, is_clean=True)]
+    assert plain.look_through([], None) == []
 
 
 def test_most_of_the_real_rollouts_are_plain() -> None:

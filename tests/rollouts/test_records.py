@@ -287,5 +287,6 @@ def test_the_quick_parser_gives_what_the_slow_one_gives(text: str) -> None:
     assert repr(quick) == repr(slow)
 
 
-def refuse(_raw: bytes) -> object:
+def refuse(_raw: bytes, *, is_proper: bool) -> object:
+    del is_proper
     raise ValueError

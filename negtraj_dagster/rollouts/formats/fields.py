@@ -30,10 +30,13 @@ def require(record: dict[str, Any], key: str, kind: type[T], *, at: str = "", re
     Raises:
         RolloutFormatError: absent or of another type.
     """
+    value = record.get(key)
+    if type(value) is kind:  # as nearly all are: no place has to be named
+        return value
     if key not in record:
         place = f"{at}: " if at else ""
         raise RolloutFormatError(f"{place}key {key!r} is missing; found {key_names(record)}" + (remedy and f"; {remedy}"))
-    return check(record[key], f"{at}.{key}" if at else key, kind, remedy)
+    return check(value, f"{at}.{key}" if at else key, kind, remedy)
 
 
 def optional(record: dict[str, Any], key: str, kind: type[T], *, at: str = "", remedy: str = "") -> T | None:
@@ -43,6 +46,8 @@ def optional(record: dict[str, Any], key: str, kind: type[T], *, at: str = "", r
         RolloutFormatError: present and of another type.
     """
     value = record.get(key)
+    if type(value) is kind:
+        return value
     return None if value is None else check(value, f"{at}.{key}" if at else key, kind, remedy)
 
 
@@ -77,8 +82,8 @@ def optional_text(record: dict[str, Any], key: str, *, at: str = "", remedy: str
         RolloutFormatError: neither.
     """
     value = record.get(key)
-    if value is None:
-        return None
+    if value is None or type(value) is str:
+        return value
     place = f"{at}.{key}" if at else key
     return str(value) if type(value) is int else check(value, place, str, remedy)
 

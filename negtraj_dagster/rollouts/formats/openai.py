@@ -107,7 +107,8 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
     """
     turns, unread = [], {}
     for index, message in enumerate(messages):
-        turn, rest = _read(check(message, f"{place}[{index}]", dict), f"{place}[{index}]")
+        at = f"{place}[{index}]"
+        turn, rest = _read(check(message, at, dict), at)
         turns.append(turn)
         if rest:
             unread[str(index)] = rest
@@ -115,8 +116,9 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
 
 
 def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
-    calls, unread_of_calls = _readable_calls(message.get("tool_calls"))
-    is_text = type(message.get("content")) is str or (calls and message.get("content") is None)
+    recorded_calls, text = message.get("tool_calls"), message.get("content")
+    calls, unread_of_calls = _readable_calls(recorded_calls) if recorded_calls is not None else (None, {})
+    is_text = type(text) is str or (calls and text is None)
     if is_text and not unread_of_calls and message.keys() <= PLAIN_KEYS and message.get("role") in PLAIN_ROLES:
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}

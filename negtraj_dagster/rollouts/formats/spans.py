@@ -7,6 +7,7 @@ keys and values. Outcomes come from `gen_ai.evaluation.result` events and from a
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import RolloutFormatError
@@ -168,8 +169,10 @@ def _span_id(span: Mapping[str, Any]) -> str | None:
 
 def _id(span: Mapping[str, Any], *names: str) -> str | None:
     for holder in (span, span.get("context"), span.get("spanContext")):
-        if isinstance(holder, dict) and (identifier := next((holder[name] for name in names if holder.get(name)), None)):
-            return str(identifier)
+        if isinstance(holder, dict):
+            for name in names:
+                if identifier := holder.get(name):
+                    return str(identifier)
     return None
 
 
@@ -258,7 +261,7 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
     beginning = f"{prefix}."
     for key in [key for key in attributes if key.startswith(beginning)]:
         at = tree
-        *path, last = key[len(beginning) :].split(".")
+        *path, last = _parts_of_key(key[len(beginning) :])
         for part in path:
             at = at.setdefault(part, {})
         at[last] = attributes[key]
@@ -266,14 +269,20 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
     return listed if isinstance(listed, list) else []
 
 
-def _listed(value: Any) -> Any:
-    """Objects whose keys are all numbers as lists, at every depth."""
-    if not isinstance(value, dict):
-        return value
-    inner = {key: _listed(item) if type(item) is dict else item for key, item in value.items()}
-    if all(map(str.isdigit, inner)) and inner:
-        return [inner[key] for key in sorted(inner, key=int)]
-    return inner
+@lru_cache(maxsize=65_536)
+def _parts_of_key(key: str) -> list[str]:
+    """The same in every span, or nearly."""
+    return key.split(".")
+
+
+def _listed(tree: dict[str, Any]) -> Any:
+    """Objects whose keys are all numbers as lists, at every depth; in place."""
+    for key, item in tree.items():
+        if type(item) is dict:
+            tree[key] = _listed(item)
+    if tree and all(map(str.isdigit, tree)):
+        return [tree[key] for key in sorted(tree, key=int)]
+    return tree
 
 
 def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
@@ -284,7 +293,8 @@ def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str
             result = _attributes(event)
             judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
             _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
-    if not any("annotations" in key or "evaluations" in key for key in attributes):  # a span may have hundreds of keys
+    names = "\n".join(attributes)  # of hundreds of keys, sometimes
+    if "annotations" not in names and "evaluations" not in names:
         return
     for prefix, key in SCORE_PREFIXES:
         for annotation in _unflattened(attributes, prefix):

@@ -46,11 +46,13 @@
 //! ```
 
 mod conversation;
+mod digest;
 mod encode;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod json;
+mod json_text;
 mod pack;
 mod plain;
 mod prepare;
@@ -66,7 +68,7 @@ pub use encode::{Encoder, HfEncoder, NativeEncoder, TokenId, Tokens, load_encode
 pub use error::{Error, Reason, Rejection};
 pub use json::MAX_DEPTH;
 pub use pack::{Packing, pack, pack_flat};
-pub use plain::{Layout, PlainReader, PlainRollout};
+pub use plain::{Layout, PlainReader, PlainRollout, Seen};
 pub use prepare::{PrepareSettings, Prepared, prepare};
 pub use records::{Place, ReaderSettings, Record, RecordBatch, RecordMessage, RecordReader, Shape};
 pub use row::{

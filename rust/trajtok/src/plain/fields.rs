@@ -2,7 +2,8 @@
 
 #![allow(clippy::option_option, reason = "the outer one says whether the record is plain")]
 
-use super::value::{Object, Value, push_text};
+use super::value::{Object, Value};
+use crate::json_text::push_text;
 
 /// The value of a key; null where it is absent.
 pub(super) fn get<'o, 'a>(object: &'o Object<'a>, key: &str) -> &'o Value<'a> {
@@ -60,7 +61,7 @@ pub(super) fn scalar_json(value: &Value<'_>) -> Option<String> {
         Value::Null => text.push_str("null"),
         Value::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
         Value::Integer(number) => text.push_str(&number.to_string()),
-        Value::Text(inner) => push_text(&mut text, inner),
+        Value::Text(inner) => push_text(inner, &mut text),
         Value::Number(_) | Value::List(_) | Value::Object(_) => return None,
     }
     Some(text)

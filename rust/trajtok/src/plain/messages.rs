@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::fields::{get, has_only};
-use super::value::{Object, Value, push_text};
+use super::value::{Object, Value};
+use crate::json_text::push_text;
 
 /// Closes what was thought; a content without it is all said.
 const CLOSE: &str = "</think>";
@@ -62,15 +63,15 @@ pub(super) fn read(message: &Object<'_>) -> Option<PlainTurn> {
 fn turn(role: &str, content: &str, is_untrained: bool, call_id: Option<&str>, calls: &[String]) -> PlainTurn {
     let mut json = String::with_capacity(content.len() + content.len() / 16 + 64);
     json.push_str("{\"content\":");
-    push_text(&mut json, content);
+    push_text(content, &mut json);
     if is_untrained {
         json.push_str(",\"loss\":false");
     }
     json.push_str(",\"role\":");
-    push_text(&mut json, role);
+    push_text(role, &mut json);
     if let Some(call_id) = call_id {
         json.push_str(",\"tool_call_id\":");
-        push_text(&mut json, call_id);
+        push_text(call_id, &mut json);
     }
     if !calls.is_empty() {
         json.push_str(",\"tool_calls\":[");
@@ -105,12 +106,12 @@ fn call(value: &Value<'_>) -> Option<String> {
         Value::Text(text) => {
             let parsed: Value<'_> = serde_json::from_str(text).ok()?;
             parsed.as_object()?;
-            push_text(&mut json, text);
+            push_text(text, &mut json);
         }
         object @ Value::Object(_) => {
             let mut text = String::new();
             object.dumps(&mut text)?;
-            push_text(&mut json, &text);
+            push_text(&text, &mut json);
         }
         _ => return None,
     }
@@ -122,10 +123,10 @@ fn call(value: &Value<'_>) -> Option<String> {
     };
     if !id.is_empty() {
         json.push_str(",\"id\":");
-        push_text(&mut json, &id);
+        push_text(&id, &mut json);
     }
     json.push_str(",\"name\":");
-    push_text(&mut json, name);
+    push_text(name, &mut json);
     json.push('}');
     Some(json)
 }

@@ -14,7 +14,7 @@ mod value;
 
 pub use rollout::PlainRollout;
 
-use value::Value;
+use value::{Object, Value};
 
 /// A layout whose plain records are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,30 +43,55 @@ impl Layout {
 /// How records become rollouts.
 #[derive(Debug, Clone, Copy)]
 pub struct PlainReader<'a> {
-    /// Their layout.
-    pub layout: Layout,
+    /// Their layout; `None` where no record is plain.
+    pub layout: Option<Layout>,
     /// Whose rollouts they are.
     pub task: &'a str,
     /// Whether the question is the recorded prompt, and its id that prompt's hash.
     pub has_recorded_questions: bool,
     /// Whether secrets are looked for.
     pub is_redacted: bool,
+    /// Whether a document is a whole file, of one object or of many; no rollout of it is plain.
+    pub is_file: bool,
+}
+
+/// What there is to see in a document without judging anything.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Its rollout, if it is plain.
+    pub rollout: Option<PlainRollout>,
+    /// All its texts, a line each, where secrets are looked for in them; `None` where a name or a text has to be looked at.
+    pub texts: Option<String>,
 }
 
 impl PlainReader<'_> {
-    /// The rollout of a record's bytes; `None` where it is not plain.
+    /// Looks at a document's bytes. Of one that is not proper JSON beyond doubt nothing is seen.
     #[must_use]
-    pub fn read(&self, record: &[u8]) -> Option<PlainRollout> {
-        let value: Value<'_> = serde_json::from_slice(record).ok()?;
-        let fields = value.as_object()?;
-        let texts = if self.is_redacted { Some(gather::texts_of(&value)?) } else { None };
-        let read = match self.layout {
+    pub fn look_at(&self, document: &[u8]) -> Seen {
+        if self.is_file {
+            return Seen {
+                texts: if self.is_redacted { gather::texts_of_file(document) } else { None },
+                ..Seen::default()
+            };
+        }
+        if self.layout.is_none() && !self.is_redacted {
+            return Seen::default();
+        }
+        let Ok(value) = serde_json::from_slice::<Value<'_>>(document) else { return Seen::default() };
+        let Some(fields) = value.as_object() else { return Seen::default() };
+        let texts = if self.is_redacted { gather::texts_of(&value) } else { None };
+        let rollout = if self.is_redacted && texts.is_none() { None } else { self.rollout(fields) };
+        Seen { rollout, texts }
+    }
+
+    fn rollout(&self, fields: &Object<'_>) -> Option<PlainRollout> {
+        let read = match self.layout? {
             Layout::Nat => nat::read(fields)?,
             Layout::Negtraj => negtraj::read(fields)?,
             Layout::OpenAi => openai::read(fields)?,
         };
         let read = if self.has_recorded_questions { read.with_recorded_question()? } else { read };
-        Some(read.finish(self.task, texts))
+        Some(read.finish(self.task))
     }
 }
 
@@ -75,8 +100,10 @@ mod tests {
     use super::{Layout, PlainReader};
 
     fn read(layout: Layout, record: &str) -> Option<String> {
-        let reader = PlainReader { layout, task: "t", has_recorded_questions: false, is_redacted: true };
-        reader.read(record.as_bytes()).map(|rollout| rollout.turns)
+        let layout = Some(layout);
+        let reader =
+            PlainReader { layout, task: "t", has_recorded_questions: false, is_redacted: true, is_file: false };
+        reader.look_at(record.as_bytes()).rollout.map(|rollout| rollout.turns)
     }
 
     #[test]
@@ -114,6 +141,21 @@ mod tests {
             "{} {}",
         ] {
             assert_eq!(read(Layout::Negtraj, record), None, "{record}");
+        }
+    }
+
+    #[test]
+    fn texts_of_files_stand_between_their_names() {
+        let reader =
+            PlainReader { layout: None, task: "t", has_recorded_questions: false, is_redacted: true, is_file: true };
+        let texts = |file: &str| reader.look_at(file.as_bytes()).texts;
+        let expected = Some("objects\na\nb\nc\n7\nbeside");
+        assert_eq!(texts(r#"{"a": "b", "c": "7"}"#).as_deref(), expected);
+        assert_eq!(texts("[{\"a\": \"b\"}, {\"c\": \"7\"}]").as_deref(), expected);
+        assert_eq!(texts("{\"a\": \"b\"}\r\n\n {\"c\": \"7\"}\n").as_deref(), expected);
+        for file in ["", "[1]", "7", "{\"a\": 1}\n[]", "{\"a\": 1, \"a\": 1}", "{\"a\": 1} {}", "{\"my_token\": \"b\"}"]
+        {
+            assert_eq!(texts(file), None, "{file}");
         }
     }
 }

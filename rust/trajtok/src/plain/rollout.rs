@@ -1,9 +1,8 @@
 //! A rollout's columns and its keys.
 
-use sha2::{Digest, Sha256};
-
 use super::messages::PlainTurn;
-use super::value::push_text;
+use crate::digest::digest_of;
+use crate::json_text::push_text;
 
 /// Characters of a recorded question's id.
 const ID_CHARS: usize = 16;
@@ -53,8 +52,6 @@ pub struct PlainRollout {
     /// Canonical JSON text.
     pub prompt: Option<String>,
     pub tools: Option<String>,
-    /// All texts of the record, a line each, where secrets are looked for in them.
-    pub texts: Option<String>,
 }
 
 impl Read {
@@ -67,17 +64,17 @@ impl Read {
         self.group = named(self.group.take()).or_else(|| named(Some(self.question_id.clone())));
         let mut asked = format!("[{},", list_json(&self.prompt));
         match &self.tools {
-            Some(tools) => push_text(&mut asked, tools),
+            Some(tools) => push_text(tools, &mut asked),
             None => asked.push_str("null"),
         }
         asked.push(']');
-        self.question_id = digest(&["recorded question", self.group.as_deref().unwrap_or(""), &asked]);
+        self.question_id = digest_of(["recorded question", self.group.as_deref().unwrap_or(""), &asked]);
         self.question_id.truncate(ID_CHARS);
         Some(self)
     }
 
     /// The columns.
-    pub(super) fn finish(self, task: &str, texts: Option<String>) -> PlainRollout {
+    pub(super) fn finish(self, task: &str) -> PlainRollout {
         let turns = list_json(&self.turns);
         let prompt = (!self.prompt.is_empty()).then(|| list_json(&self.prompt));
         let mut parts = vec![task, &self.question_id, &self.source, &turns];
@@ -89,16 +86,16 @@ impl Read {
         if !extras.is_empty() {
             for (name, text) in extras {
                 extra.push(if extra.is_empty() { '{' } else { ',' });
-                push_text(&mut extra, name);
+                push_text(name, &mut extra);
                 extra.push(':');
-                push_text(&mut extra, text);
+                push_text(text, &mut extra);
             }
             extra.push('}');
             parts.push(&extra);
         }
-        let base_key = digest(&parts);
+        let base_key = digest_of(&parts);
         PlainRollout {
-            rollout_key: digest(&["rollout", &base_key, "0"]),
+            rollout_key: digest_of(["rollout", &base_key, "0"]),
             base_key,
             question_id: self.question_id,
             source: self.source,
@@ -116,7 +113,6 @@ impl Read {
             turns,
             prompt,
             tools: self.tools,
-            texts,
         }
     }
 }
@@ -131,15 +127,4 @@ fn list_json(turns: &[PlainTurn]) -> String {
     }
     json.push(']');
     json
-}
-
-/// sha256 over parts with their lengths before them, as `schema.digest` has it.
-fn digest(parts: &[&str]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|half| char::from(b"0123456789abcdef"[usize::from(half)]));
-    hasher.finalize().iter().flat_map(digits).collect()
 }

@@ -1,9 +1,11 @@
 //! JSON values in the order in which they stand; a text in which a key stands twice in one object is no value.
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
+use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::json_text::{push_float, push_text};
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,12 +42,10 @@ impl<'a> Value<'a> {
             Self::Null => text.push_str("null"),
             Self::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
             Self::Integer(value) => text.push_str(&value.to_string()),
-            // Python writes an exponent below 1e-4 and from 1e16 on, where whole numbers of more than 64 bits are, too
-            Self::Number(value) if (1e-4..1e16).contains(&value.abs()) && !is_tie(*value) => {
-                write!(text, "{value:?}").ok()?;
-            }
-            Self::Number(_) => return None,
-            Self::Text(inner) => push_text(text, inner),
+            // Whole numbers of more than 64 bits are floats here, and none to Python.
+            Self::Number(value) if value.fract() == 0.0 && value.abs() >= 9e15 => return None,
+            Self::Number(value) => push_float(*value, text),
+            Self::Text(inner) => push_text(inner, text),
             Self::List(items) => {
                 text.push('[');
                 for (index, item) in items.iter().enumerate() {
@@ -58,7 +58,7 @@ impl<'a> Value<'a> {
                 text.push('{');
                 for (index, (key, item)) in pairs.iter().enumerate() {
                     text.push_str(if index > 0 { ", " } else { "" });
-                    push_text(text, key);
+                    push_text(key, text);
                     text.push_str(": ");
                     item.dumps(text)?;
                 }
@@ -67,38 +67,6 @@ impl<'a> Value<'a> {
         }
         Some(())
     }
-}
-
-/// Whether two texts of the fewest digits are as near to the number: Rust and Python take another one then.
-fn is_tie(value: f64) -> bool {
-    let shortest = format!("{value:e}");
-    let n_decimals =
-        shortest.split_once('e').and_then(|(digits, _)| digits.split_once('.')).map_or(0, |(_, end)| end.len());
-    shortest != format!("{value:.n_decimals$e}")
-}
-
-const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", "b", "c", "d", "e", "f"];
-
-/// A text in quotes, as Python's `json` writes it with `ensure_ascii=False`.
-pub(super) fn push_text(text: &mut String, inner: &str) {
-    text.push('"');
-    let mut from = 0;
-    for (at, byte) in inner.bytes().enumerate().filter(|(_, byte)| *byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        text.push_str(&inner[from..at]);
-        from = at + 1;
-        match byte {
-            b'"' => text.push_str("\\\""),
-            b'\\' => text.push_str("\\\\"),
-            b'\n' => text.push_str("\\n"),
-            b'\r' => text.push_str("\\r"),
-            b'\t' => text.push_str("\\t"),
-            0x08 => text.push_str("\\b"),
-            0x0c => text.push_str("\\f"),
-            _ => text.extend(["\\u00", if byte < 0x10 { "0" } else { "1" }, HEX[usize::from(byte % 16)]]),
-        }
-    }
-    text.push_str(&inner[from..]);
-    text.push('"');
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {

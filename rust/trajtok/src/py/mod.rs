@@ -7,6 +7,7 @@
 mod arrow;
 mod errors;
 mod jinja;
+mod json;
 mod pack;
 mod plain;
 mod prepare;
@@ -37,6 +38,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("PackError", py.get_type::<PackError>())?;
     tokenizer::register(module)?;
     jinja::register(module)?;
+    json::register(module)?;
     pack::register(module)?;
     plain::register(module)?;
     prepare::register(module)?;

@@ -1,29 +1,28 @@
-//! `read_plain`: rollouts of plain records as rows.
+//! `read_plain`: rollouts of plain records as rows, and the texts of others.
 
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyDict;
 use rayon::prelude::*;
 
-use crate::{Layout, PlainReader, PlainRollout};
+use crate::{Layout, PlainReader, PlainRollout, Seen};
 
-type Row<'py> = (Bound<'py, PyDict>, Bound<'py, PyDict>, Option<String>);
+type Row<'py> = (Bound<'py, PyDict>, Bound<'py, PyDict>);
 
 #[pyfunction]
-#[pyo3(signature = (records, *, layout, task, has_recorded_questions, is_redacted))]
+#[pyo3(signature = (documents, *, layout, task, has_recorded_questions, is_redacted, is_file))]
 pub(crate) fn read_plain<'py>(
     py: Python<'py>,
-    records: Vec<PyBackedBytes>,
+    documents: Vec<PyBackedBytes>,
     layout: &str,
     task: &str,
     has_recorded_questions: bool,
     is_redacted: bool,
-) -> PyResult<Vec<Option<Row<'py>>>> {
-    let Some(layout) = Layout::named(layout) else { return Ok(records.iter().map(|_| None).collect()) };
-    let reader = PlainReader { layout, task, has_recorded_questions, is_redacted };
-    let rollouts: Vec<Option<PlainRollout>> =
-        py.detach(|| records.par_iter().map(|record| reader.read(record)).collect());
-    rollouts.into_iter().map(|rollout| rollout.map(|rollout| row(py, rollout)).transpose()).collect()
+    is_file: bool,
+) -> PyResult<Vec<(Option<Row<'py>>, Option<String>)>> {
+    let reader = PlainReader { layout: Layout::named(layout), task, has_recorded_questions, is_redacted, is_file };
+    let seen: Vec<Seen> = py.detach(|| documents.par_iter().map(|document| reader.look_at(document)).collect());
+    seen.into_iter().map(|seen| Ok((seen.rollout.map(|rollout| row(py, rollout)).transpose()?, seen.texts))).collect()
 }
 
 fn row(py: Python<'_>, rollout: PlainRollout) -> PyResult<Row<'_>> {
@@ -50,7 +49,7 @@ fn row(py: Python<'_>, rollout: PlainRollout) -> PyResult<Row<'_>> {
     conversation.set_item(intern!(py, "tokenizer"), py.None())?;
     conversation.set_item(intern!(py, "prompt"), rollout.prompt)?;
     conversation.set_item(intern!(py, "extra"), py.None())?;
-    Ok((index, conversation, rollout.texts))
+    Ok((index, conversation))
 }
 
 /// Adds this file's function.

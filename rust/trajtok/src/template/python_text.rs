@@ -7,6 +7,8 @@ use minijinja::{Error as Fault, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use unicode_normalization_alignments::char::is_combining_mark;
 
+use crate::json_text::{push_float, push_text};
+
 /// Python's `str`.
 pub struct PythonText;
 
@@ -114,32 +116,6 @@ fn push_number(value: &Value, out: &mut String, infinite: &str, none: &str) {
     }
 }
 
-/// `float.__repr__`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
-fn push_float(float: f64, out: &mut String) {
-    let shortest = format!("{float:e}");
-    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let n_decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    if float != 0.0 && !(-4..16).contains(&exponent) {
-        let scientific = nearest_even(float, shortest.clone(), format!("{float:.n_decimals$e}"));
-        let sign = if exponent < 0 { '-' } else { '+' };
-        let digits = scientific.split('e').next().unwrap_or_default();
-        let _ = write!(out, "{digits}e{sign}{:02}", exponent.unsigned_abs());
-        return;
-    }
-    let n_places = n_decimals.saturating_add_signed(-isize::try_from(exponent).unwrap_or(0));
-    let plain = nearest_even(float, format!("{float}"), format!("{float:.n_places$}"));
-    out.push_str(&plain);
-    if !plain.contains('.') {
-        out.push_str(".0");
-    }
-}
-
-/// Of two texts of as few digits that are as near to a number, the one that ends evenly, as Python has it.
-fn nearest_even(float: f64, shortest: String, even: String) -> String {
-    if even.parse() == Ok(float) { even } else { shortest }
-}
-
 /// Python's `json.dumps`.
 ///
 /// # Errors
@@ -230,31 +206,26 @@ impl Json<'_> {
     }
 
     fn push_text(&mut self, text: &str) {
-        self.out.push('"');
-        for char in text.chars() {
-            match char {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                '\0'..' ' => self.push_unit(u16::try_from(u32::from(char)).unwrap_or(0)),
-                '\x7f' if self.ensure_ascii => self.out.push(char),
-                _ if self.ensure_ascii && !char.is_ascii() => {
-                    for &unit in char.encode_utf16(&mut [0; 2]).iter() {
-                        self.push_unit(unit);
-                    }
-                }
-                _ => self.out.push(char),
-            }
+        if self.ensure_ascii && !text.is_ascii() {
+            push_ascii(text, &mut self.out);
+        } else {
+            push_text(text, &mut self.out);
         }
-        self.out.push('"');
     }
+}
 
-    fn push_unit(&mut self, unit: u16) {
-        let _ = write!(self.out, "\\u{unit:04x}");
+/// A text in quotes, as Python's `json` writes it with `ensure_ascii`.
+fn push_ascii(text: &str, out: &mut String) {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    push_text(text, &mut quoted);
+    for char in quoted.chars() {
+        if char.is_ascii() {
+            out.push(char);
+            continue;
+        }
+        for unit in char.encode_utf16(&mut [0; 2]).iter() {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
     }
 }
 

@@ -1,0 +1,95 @@
+//! `canonical_json`: a value of Python's as JSON text that is equal for equal values; `digest`: names of texts.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::digest::digest_of;
+use crate::json_text::{push_float, push_text};
+
+/// Deeper values are Python's to write, or to refuse.
+const MAX_DEPTH: usize = 100;
+
+#[pyfunction]
+pub(crate) fn canonical_json(value: &Bound<'_, PyAny>) -> Option<String> {
+    let mut text = String::new();
+    push(value, &mut text, 0)?;
+    Some(text)
+}
+
+/// `None` for what Python's own encoder has to judge: other types, whole numbers of more than 64 bits, NaN, lone surrogates.
+fn push(value: &Bound<'_, PyAny>, out: &mut String, depth: usize) -> Option<()> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        push_text(text.to_str().ok()?, out);
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        push_dict(dict, out, depth)?;
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        push_all(list.iter(), out, depth)?;
+    } else if value.is_none() {
+        out.push_str("null");
+    } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+        out.push_str(if flag.is_true() { "true" } else { "false" });
+    } else if let Ok(number) = value.cast_exact::<PyInt>() {
+        out.push_str(&number.extract::<i64>().ok()?.to_string());
+    } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+        let number = number.value();
+        number.is_finite().then(|| push_float(number, out))?;
+    } else {
+        push_all(value.cast_exact::<PyTuple>().ok()?.iter(), out, depth)?;
+    }
+    Some(())
+}
+
+fn push_dict(dict: &Bound<'_, PyDict>, out: &mut String, depth: usize) -> Option<()> {
+    let pairs: Vec<(Bound<'_, PyString>, Bound<'_, PyAny>)> = dict
+        .iter()
+        .map(|(key, inner)| Some((key.cast_into_exact::<PyString>().ok()?, inner)))
+        .collect::<Option<_>>()?;
+    let mut named =
+        pairs.iter().map(|(key, inner)| Some((key.to_str().ok()?, inner))).collect::<Option<Vec<(&str, _)>>>()?;
+    named.sort_unstable_by_key(|(key, _)| *key); // by UTF-8, which is the order of code points
+    out.push('{');
+    for (index, (key, inner)) in named.into_iter().enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        push_text(key, out);
+        out.push(':');
+        push(inner, out, depth + 1)?;
+    }
+    out.push('}');
+    Some(())
+}
+
+fn push_all<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, out: &mut String, depth: usize) -> Option<()> {
+    out.push('[');
+    for (index, item) in items.enumerate() {
+        out.push_str(if index > 0 { "," } else { "" });
+        push(&item, out, depth + 1)?;
+    }
+    out.push(']');
+    Some(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (*parts))]
+pub(crate) fn digest(parts: &Bound<'_, PyTuple>) -> PyResult<String> {
+    let parts: Vec<Bound<'_, PyAny>> = parts.iter().collect();
+    let bytes = parts.iter().map(|part| {
+        if let Ok(text) = part.cast::<PyString>() {
+            Ok(text.to_str()?.as_bytes())
+        } else if let Ok(bytes) = part.cast::<PyBytes>() {
+            Ok(bytes.as_bytes())
+        } else {
+            Err(PyTypeError::new_err(format!("expected str or bytes, found {}", part.get_type().name()?)))
+        }
+    });
+    Ok(digest_of(bytes.collect::<PyResult<Vec<&[u8]>>>()?))
+}
+
+/// Adds this file's functions.
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(canonical_json, module)?)?;
+    module.add_function(wrap_pyfunction!(digest, module)?)
+}
