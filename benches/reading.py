@@ -1,16 +1,18 @@
 """What reading landed rollouts costs, through the asset's own code, each file in a process pinned to one core: MB/s and memory.
 
-    python benches/reading.py [MEGABYTES] [FORMAT … | FORMAT:FILE …]
+    python benches/reading.py [MEGABYTES] [FORMAT … | FORMAT:FILE[:N] …]
 
 A line a format, or a real file of one, copied with other words until there are so many bytes: records into one file,
-documents that are files into as many. Bytes landed, rollouts and records in quarantine, seconds from nothing to a published
-`raw_rollouts`, MB/s, and the largest resident memory, also above that of reading 1 MB. Of what is written here one line of
-every hundred is bad, in seven ways. With a second run of nothing new, and, for `openai`, the same without redaction.
+documents that are files into as many, or N traces into each. Bytes landed, rollouts and records in quarantine, seconds from
+nothing to a published `raw_rollouts`, MB/s, and the largest resident memory, also above that of reading 1 MB. Of what is
+written here one line of every hundred is bad, in seven ways. With a second run of nothing new, and, for `openai`, the same
+without redaction.
 """
 
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -111,8 +113,15 @@ def reworded(value: Any, number: int) -> Any:
     return f"{value} {number}" if is_prose else value
 
 
-def write_copies(folder: Path, name: str, file: Path, n_bytes: int) -> int:
-    """A real file's documents again and again; how many documents there are."""
+def of_trace(spans: Any, number: int) -> list[Any]:
+    """The spans of one trace as those of another one."""
+    renamed = re.sub(r'("trace_?id": ")', rf"\g<1>{number:06x}", json.dumps(spans), flags=re.IGNORECASE)
+    parsed = json.loads(renamed)
+    return parsed if isinstance(parsed, list) else [parsed]
+
+
+def write_copies(folder: Path, name: str, file: Path, n_bytes: int, n_traces: int) -> int:
+    """A real file's documents again and again, so many traces into a file that is one; how many documents there are."""
     from negtraj_dagster.rollouts.formats import FORMATS
 
     text = file.read_text(encoding="utf-8")
@@ -122,6 +131,8 @@ def write_copies(folder: Path, name: str, file: Path, n_bytes: int) -> int:
     if FORMATS[name].unit == "file":
         while size < n_bytes:
             copy = reworded(whole, n)
+            if n_traces > 1:
+                copy = [span for trace in range(n_traces) for span in of_trace(reworded(whole, n * n_traces + trace), trace)]
             written = "".join(json.dumps(line) + "\n" for line in copy) if is_lines else json.dumps(copy)
             size += (folder / f"{n:06}{file.suffix}").write_text(written, encoding="utf-8")
             n += 1
@@ -152,7 +163,7 @@ def read(home: Path, folder: Path, name: str, redacted: bool) -> None:
     print(json.dumps({"seconds": first, "again_seconds": time.perf_counter() - started, "peak_bytes": peak, **counts}))
 
 
-def measure(name: str, n_bytes: int, *, file: Path | None = None, redacted: bool = True) -> dict[str, Any]:
+def measure(name: str, n_bytes: int, *, file: Path | None = None, n_traces: int = 1, redacted: bool = True) -> dict[str, Any]:
     """What reading new files of this format costs."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -160,7 +171,7 @@ def measure(name: str, n_bytes: int, *, file: Path | None = None, redacted: bool
         if file is None:
             n_records = write(root / "files" / "a.jsonl", name, n_bytes)
         else:
-            n_records = write_copies(root / "files", name, file, n_bytes)
+            n_records = write_copies(root / "files", name, file, n_bytes, n_traces)
         size = sum(path.stat().st_size for path in (root / "files").iterdir())
         line = [sys.executable, __file__, "--read", str(root / "home"), str(root / "files"), name, str(int(redacted))]
         environment = {**os.environ, "POLARS_MAX_THREADS": "1"}
@@ -176,11 +187,11 @@ def main(arguments: list[str]) -> None:
         return
     megabytes = float(arguments[0]) if arguments else 50
     for argument in arguments[1:] or MAKERS:
-        name, _, path = argument.partition(":")
-        file = Path(path) if path else None
-        base = measure(name, 1_000_000, file=file)
+        name, path, traces = (*argument.split(":"), "", "")[:3]
+        file, n_traces = Path(path) if path else None, int(traces or 1)
+        base = measure(name, 1_000_000, file=file, n_traces=n_traces)
         for redacted in (True, False) if argument == "openai" else (True,):
-            found = measure(name, int(megabytes * 1e6), file=file, redacted=redacted)
+            found = measure(name, int(megabytes * 1e6), file=file, n_traces=n_traces, redacted=redacted)
             print(
                 json.dumps(
                     {
