@@ -24,6 +24,7 @@ __all__ = [
     "canonical_json",
     "contaminated",
     "digest",
+    "has_infinity",
     "minhash",
     "ngrams",
     "pack",
@@ -556,6 +557,9 @@ def canonical_json(value: object) -> str | None:
         text: None for what Python's encoder has to judge: another type, a whole number of more than 64 bits, NaN, a lone
             surrogate, more than 100 levels.
     """
+
+def has_infinity(value: object) -> bool:
+    """Whether a float in a value of JSON's types is infinite, as 1e999 is when it was read."""
 
 def digest(*parts: str | bytes) -> str:
     """sha256 over length-prefixed parts, as `schema.digest` has it.

@@ -5,7 +5,6 @@ would get into quarantine, metadata and logs.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import jiter
 
+from negtraj_dagster import _trajtok  # noqa: TID251 - looks through a value faster
 from negtraj_dagster.rollouts.arrays import Slice, array_slices
 
 BLANK_LINES, CRLF_LINES, BYTE_ORDER_MARKS = LAYOUT = ("blank_lines", "crlf_lines", "byte_order_marks")
@@ -23,7 +23,6 @@ BOM = b"\xef\xbb\xbf"
 FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
 """What files begin with that hold no text in UTF-8."""
 MAX_KEY_CHARS = 40
-HOLD_FLOATS = (dict, list, float)
 
 
 @dataclass(frozen=True)
@@ -174,22 +173,9 @@ def _parse_quickly(raw: bytes, *, is_proper: bool = False) -> Any:
     if len(raw) > MAX_RECORD_CHARS:
         raise ValueError("to be looked at closely")
     value = jiter.from_json(raw, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
-    if not is_proper and _has_infinity(value):  # 1e999
+    if not is_proper and _trajtok.has_infinity(value):  # 1e999
         raise ValueError("to be looked at closely")
     return value
-
-
-def _has_infinity(value: object) -> bool:
-    open_values = [value]
-    while open_values:
-        inner = open_values.pop()
-        if type(inner) is dict:
-            open_values += [item for item in inner.values() if type(item) in HOLD_FLOATS]
-        elif type(inner) is list:
-            open_values += [item for item in inner if type(item) in HOLD_FLOATS]
-        elif type(inner) is float and math.isinf(inner):
-            return True
-    return False
 
 
 def _as_record(place: str, value: object) -> Record:

@@ -41,9 +41,16 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         message["reasoning"] = "\n".join(filter(None, thoughts))
     if calls:
         message["tool_calls"] = calls
-    if role == "assistant" or message["content"]:
-        turns.append(read_message(message, place))
-    return turns
+    return [*turns, *_said(message, place)]
+
+
+def read_text(text: str, role: str, place: str) -> list[Turn]:
+    """Turns of a message of one block of text."""
+    return _said({"role": role, "content": text}, place)
+
+
+def _said(message: dict[str, Any], place: str) -> list[Turn]:
+    return [read_message(message, place)] if message["role"] == "assistant" or message["content"] else []
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.blocks import read_blocks
+from negtraj_dagster.rollouts.formats.blocks import read_blocks, read_text
 from negtraj_dagster.rollouts.formats.fields import check, require
 from negtraj_dagster.rollouts.formats.openai import json_list, read_messages
 from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
@@ -208,7 +208,10 @@ def _vercel_call(attributes: dict[str, Any], name: str, trace: _Trace) -> Call |
         at = f"ai.prompt.messages[{index}]"
         message = check(value, at, dict)
         content, role = message.get("content"), require(message, "role", str, at=at)
-        turns += read_blocks(content if isinstance(content, list) else [{"type": "text", "text": content or ""}], role, at)
+        if isinstance(content, list):
+            turns += read_blocks(content, role, at)
+        else:
+            turns += read_text(check(content or "", f"{at}.content", str), role, at)
     text_parts = [{"type": "text", "text": text}] if text else []
     called = [{**check(item, "ai.response.toolCalls", dict), "type": "tool-call"} for item in _calls(calls)]
     return Call(name, turns, read_blocks([*text_parts, *called], "assistant", "ai.response"))

@@ -1,4 +1,4 @@
-//! `canonical_json`: a value of Python's as JSON text that is equal for equal values; `digest`: names of texts.
+//! `canonical_json`: a value of Python's as JSON text that is equal for equal values; `digest` names texts; `has_infinity`.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -73,6 +73,27 @@ fn push_all<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, out: &mut Strin
 }
 
 #[pyfunction]
+pub(crate) fn has_infinity(value: &Bound<'_, PyAny>) -> bool {
+    let mut open = vec![value.clone()];
+    while let Some(inner) = open.pop() {
+        if let Ok(dict) = inner.cast_exact::<PyDict>() {
+            open.extend(dict.iter().map(|(_, item)| item).filter(may_hold_floats));
+        } else if let Ok(list) = inner.cast_exact::<PyList>() {
+            open.extend(list.iter().filter(may_hold_floats));
+        } else if inner.cast_exact::<PyFloat>().is_ok_and(|number| number.value().is_infinite()) {
+            return true;
+        }
+    }
+    false
+}
+
+fn may_hold_floats(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyDict>()
+        || value.is_exact_instance_of::<PyList>()
+        || value.is_exact_instance_of::<PyFloat>()
+}
+
+#[pyfunction]
 #[pyo3(signature = (*parts))]
 pub(crate) fn digest(parts: &Bound<'_, PyTuple>) -> PyResult<String> {
     let parts: Vec<Bound<'_, PyAny>> = parts.iter().collect();
@@ -91,5 +112,6 @@ pub(crate) fn digest(parts: &Bound<'_, PyTuple>) -> PyResult<String> {
 /// Adds this file's functions.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(canonical_json, module)?)?;
-    module.add_function(wrap_pyfunction!(digest, module)?)
+    module.add_function(wrap_pyfunction!(digest, module)?)?;
+    module.add_function(wrap_pyfunction!(has_infinity, module)?)
 }
