@@ -117,6 +117,7 @@ class Tokenizer:
         jinja: str | None = None,
         settings: str = "{}",
         empty_think: str = "mask",
+        as_served: bool = False,
     ) -> Self:
         """Reads the tokenizer and binds it to the template.
 
@@ -131,6 +132,8 @@ class Tokenizer:
             settings: a JSON object of what else the template sees: special tokens, `enable_thinking`, `today`.
             empty_think: whether the empty `<think></think>` that some templates write before a turn without reasoning is
                 trained: `mask` or `train`.
+            as_served: a conversation that ends with an assistant's turn is what a served model is given before it and the
+                answer, where a Jinja template writes another beginning.
 
         Raises:
             TokenizerError: the file is missing or malformed; or its ids cannot be promised: it sets BPE dropout, or an

@@ -177,7 +177,8 @@ class Lineage:
         base = model_folder(self.store.require(f"base_model/{recipe.base_model}"))
         shards = recipe.shards
         variables, empty_think = shards.template_variables, shards.empty_think
-        return choose_template(shards.chat_template, base, settings=variables, empty_think=empty_think)
+        as_served = shards.reasoning == "as_served"
+        return choose_template(shards.chat_template, base, settings=variables, empty_think=empty_think, as_served=as_served)
 
     def checkpoint(self, recipe: Recipe) -> Published:
         """`<recipe>/checkpoint`."""

@@ -75,8 +75,9 @@ class ConditionedTurn(SaidTurn):
     weight: float
 
 
-Reasoning = Literal["keep", "per_turn_rows", "drop"]
-"""What rows do with the agent's reasoning: keep it in one row, give every trained turn a row of its own, or drop it."""
+Reasoning = Literal["keep", "per_turn_rows", "as_served", "drop"]
+"""What rows do with the agent's reasoning: keep it in one row, give every trained turn a row of its own (also so that it is the
+prompt that is served and the answer), or drop it."""
 MissingTools = Literal["refuse", "allow"]
 """Whether conversations that call tools may come without tool schemas."""
 TokenIds = Literal["retokenize", "rollout"]

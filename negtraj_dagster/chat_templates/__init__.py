@@ -8,6 +8,7 @@ from negtraj_dagster.chat_templates.base import ChatTemplate, EmptyThink, Native
 from negtraj_dagster.chat_templates.jinja import jinja_render
 from negtraj_dagster.chat_templates.plain import CHATML, LLAMA2, LLAMA3, MISTRAL, NAT_EXACT, ZEPHYR
 from negtraj_dagster.chat_templates.qwen3 import QWEN3
+from negtraj_dagster.chat_templates.served import served_render
 
 NATIVE: dict[str, NativeTemplate] = {
     "chatml": CHATML,
@@ -32,4 +33,14 @@ def reference_render(template: ChatTemplate) -> Render:
     return jinja_render(template.jinja, template.variables(), name=template.name)
 
 
-__all__ = ["NATIVE", "VERSIONS", "ChatTemplate", "EmptyThink", "NativeTemplate", "Render", "make_template", "reference_render"]
+__all__ = [
+    "NATIVE",
+    "VERSIONS",
+    "ChatTemplate",
+    "EmptyThink",
+    "NativeTemplate",
+    "Render",
+    "make_template",
+    "reference_render",
+    "served_render",
+]

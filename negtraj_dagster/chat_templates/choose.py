@@ -31,7 +31,12 @@ def check_template_name(name: str) -> None:
 
 
 def choose_template(
-    name: str, base_folder: Path, *, settings: Mapping[str, Any], empty_think: EmptyThink = "mask"
+    name: str,
+    base_folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    empty_think: EmptyThink = "mask",
+    as_served: bool = False,
 ) -> ChatTemplate:
     """The template of this name, for this base model.
 
@@ -40,6 +45,7 @@ def choose_template(
         base_folder: where the base model's tokenizer_config.json lies: its special tokens are what a Jinja template sees.
         settings: what else the template sees.
         empty_think: see `ChatTemplate`.
+        as_served: see `ChatTemplate`.
 
     Raises:
         SettingsError: the file or the base model's chat template is missing.
@@ -55,7 +61,7 @@ def choose_template(
         title, source = _own_template(base_folder, config)
     else:
         title, source = Path(name).name, _read(Path(name).expanduser())
-    return make_template(title, source, settings={**tokens, **settings}, empty_think=empty_think)
+    return make_template(title, source, settings={**tokens, **settings}, empty_think=empty_think, as_served=as_served)
 
 
 def _has_own_template(folder: Path, config: Mapping[str, Any]) -> bool:

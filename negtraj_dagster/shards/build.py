@@ -205,7 +205,7 @@ def _longer(refused: pl.DataFrame, rule: TokenRule) -> str:
 
 def _batch_rows(rule: TokenRule) -> int:
     """Rollouts conditioned at a time: fewer where each becomes a row for every turn, with its context again and again."""
-    return BATCH_ROWS if rule.rows.reasoning != "per_turn_rows" else BATCH_ROWS // 32
+    return BATCH_ROWS // 32 if rule.rows.has_row_per_turn else BATCH_ROWS
 
 
 def _by_token_key(conversations: Mapping[str, list[str]], rule: TokenRule) -> dict[str, str]:

@@ -37,7 +37,7 @@ class RowSettings:
 
     Attributes:
         reasoning: `keep` it in one row; `per_turn_rows` give every trained turn a row that ends with it, as templates need
-            that leave earlier reasoning out; `drop` it.
+            that leave earlier reasoning out; `as_served` the same, of the prompt that is served and the answer; `drop` it.
         missing_tools: whether conversations that call tools without tool schemas are refused.
         ids: whether targets are tokenized anew or keep the ids the recorded model emitted.
     """
@@ -46,6 +46,11 @@ class RowSettings:
     missing_tools: MissingTools = "refuse"
     ids: TokenIds = "retokenize"
 
+    @property
+    def has_row_per_turn(self) -> bool:
+        """Whether every trained turn has a row of its own."""
+        return self.reasoning in ("per_turn_rows", "as_served")
+
 
 DEFAULT_ROWS = RowSettings()
 
@@ -53,13 +58,13 @@ DEFAULT_ROWS = RowSettings()
 def row_conversations(
     turns: Sequence[ConditionedTurn], tools: str | None, tokenizer: str | None, settings: RowSettings
 ) -> list[str]:
-    """The canonical conversations of a rollout's rows, in the order of their targets; one row always, but for
-    `per_turn_rows`, where turns without a weight have none."""
+    """The canonical conversations of a rollout's rows, in the order of their targets; one row always, but where every turn has
+    its own, and turns without a weight have none."""
     turns = [_without_keys(turn, settings) for turn in turns]
     if not any("token_ids" in turn for turn in turns):
         tokenizer = None
     targets = [index for index, turn in enumerate(turns) if is_target(turn)]
-    if settings.reasoning != "per_turn_rows" or not targets:  # without a target one row says why nothing is trained
+    if not settings.has_row_per_turn or not targets:  # without a target one row says why nothing is trained
         return [conditioned_json(turns, tools, tokenizer)]
     return [conditioned_json([*map(_as_context, turns[:index]), turns[index]], tools, tokenizer) for index in targets]
 

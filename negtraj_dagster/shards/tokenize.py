@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - the tokenizing stage
-from negtraj_dagster.chat_templates import VERSIONS, ChatTemplate, reference_render
+from negtraj_dagster.chat_templates import VERSIONS, ChatTemplate, reference_render, served_render
 from negtraj_dagster.errors import MaskError, ModelError, SettingsError
 from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.shards.nat_tokenizer import describe_other_kind
@@ -203,10 +203,13 @@ def _tokenize_missing(store: Store, rule: TokenRule, missing: Mapping[str, str])
 
 def _make_prover(rule: TokenRule, tokenizer: _trajtok.Tokenizer) -> Prover:
     row_end = "</s>" if rule.cuts_rows else None
+    render = reference_render(rule.template)
+    if rule.template.as_served:
+        render = served_render(render, tokenizer.control_tokens, tokenizer.end_of_turn)
     return Prover(
         tokenizer,
         rule.tokenizer_json,
-        reference_render(rule.template),
+        render,
         empty_think=rule.template.empty_think,
         row_end=row_end,
         max_tokens=rule.max_tokens,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from negtraj_dagster import _trajtok
-from negtraj_dagster.chat_templates import NATIVE, ChatTemplate, make_template, reference_render
+from negtraj_dagster.chat_templates import NATIVE, ChatTemplate, make_template, reference_render, served_render
 from negtraj_dagster.schema import ConditionedTurn
 from negtraj_dagster.shards.proof import Prover
 from negtraj_dagster.shards.rows import RowSettings, row_conversations
@@ -112,15 +112,45 @@ def check(template: ChatTemplate, tokenizer_json: Path, n: int) -> str:
     prover = Prover(tokenizer, tokenizer_json, reference_render(template), empty_think=template.empty_think)
     whole = run(tokenizer, prover, "keep", n)
     single = run(tokenizer, prover, "per_turn_rows", max(n // PER_TURN, N_FAST))
-    for outcome in (whole, single):
-        assert outcome.n_leaked == outcome.n_empty == 0
-        assert outcome.n_rows == outcome.n_proved + outcome.rejected["joined_across_turn"]
-    assert whole.n_proved + single.n_proved > 0 or name in NEVER_PROVED
+    check_outcomes(whole, single)
+    assert whole.n_proved + single.n_proved > 0 or name in SERVED_ALONE
     return described(name, whole, single)
 
 
-NEVER_PROVED = {"deepseek_r1_distill", "deepseek_r1_distill_training", "deepseekv3", "deepseekv3_training"}
-"""DeepSeek's prompt for reasoning that they never write."""
+def check_served(name: str, folder: Path, n: int) -> str:
+    """The same of rows as they are served."""
+    source = (TEMPLATES / f"{name}.jinja").read_text()
+    template = make_template(name, source, settings=SETTINGS, as_served=True)
+    tokenizer_json = save_template_tokenizer(source, folder)
+    tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=1 << 30)
+    render = served_render(reference_render(template), tokenizer.control_tokens, tokenizer.end_of_turn)
+    served = run(tokenizer, Prover(tokenizer, tokenizer_json, render), "as_served", max(n // PER_TURN, N_FAST))
+    check_outcomes(served)
+    assert served.n_proved > 0
+    return f"{name:34} as served: {served.n_proved:,} rows {dict(served.rejected)}"
+
+
+def check_outcomes(*outcomes: Outcome) -> None:
+    for outcome in outcomes:
+        assert outcome.n_leaked == outcome.n_empty == 0
+        assert outcome.n_rows == outcome.n_proved + outcome.rejected["joined_across_turn"]
+
+
+SERVED_ALONE = {"deepseek_r1_distill", "deepseek_r1_distill_training", "deepseekv3", "deepseekv3_training"}
+"""DeepSeek's prompt opens a thought that they never write."""
+
+
+@needs_templates
+@pytest.mark.parametrize("name", [*text_templates(), *sorted(ENDLESS)])
+def test_every_row_as_it_is_served_is_proved_and_trains_no_observation(name: str, tmp_path: Path) -> None:
+    check_served(name, tmp_path, N_FAST)
+
+
+@needs_templates
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*text_templates(), *sorted(ENDLESS)])
+def test_every_row_as_it_is_served_is_proved_on_many_conversations(name: str, tmp_path: Path) -> None:
+    print(check_served(name, tmp_path, N_SLOW))
 
 
 @needs_templates

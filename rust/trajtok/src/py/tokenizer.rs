@@ -21,7 +21,8 @@ pub(crate) struct PyTokenizer(pub(crate) Tokenizer);
 impl PyTokenizer {
     #[new]
     #[pyo3(signature = (
-        tokenizer_json, *, template, max_tokens, over_length = "drop", jinja = None, settings = "{}", empty_think = "mask"
+        tokenizer_json, *, template, max_tokens, over_length = "drop", jinja = None, settings = "{}", empty_think = "mask",
+        as_served = false
     ))]
     #[allow(clippy::too_many_arguments, reason = "Python passes them by name")]
     fn new(
@@ -33,9 +34,11 @@ impl PyTokenizer {
         jinja: Option<&str>,
         settings: &str,
         empty_think: &str,
+        as_served: bool,
     ) -> PyResult<Self> {
         let over_length = OverLength::parse(over_length)?;
-        let source = TemplateSource { name: template, jinja, settings, empty_think: EmptyThink::parse(empty_think)? };
+        let empty_think = EmptyThink::parse(empty_think)?;
+        let source = TemplateSource { name: template, jinja, settings, empty_think, as_served };
         py.detach(|| {
             let encoder = load_encoder(&tokenizer_json)?;
             Ok(Self(Tokenizer::with_template(encoder, &source, max_tokens, over_length)?))

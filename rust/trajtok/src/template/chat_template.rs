@@ -56,13 +56,16 @@ pub struct TemplateSource<'a> {
     pub settings: &'a str,
     /// What happens to an empty `<think></think>`.
     pub empty_think: EmptyThink,
+    /// Whether a conversation that ends with an assistant's turn is what a served model is given before it and the answer,
+    /// where a Jinja template writes another beginning.
+    pub as_served: bool,
 }
 
 impl<'a> TemplateSource<'a> {
     /// A native template without settings.
     #[must_use]
     pub fn named(name: &'a str) -> Self {
-        Self { name, jinja: None, settings: "{}", empty_think: EmptyThink::Mask }
+        Self { name, jinja: None, settings: "{}", empty_think: EmptyThink::Mask, as_served: false }
     }
 
     /// Whether the template is one of [`super::registry::TEMPLATES`].

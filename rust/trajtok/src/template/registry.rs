@@ -27,7 +27,7 @@ pub(crate) fn load_template(
 ) -> Result<Box<dyn ChatTemplate>, Error> {
     let Some(jinja) = source.jinja else { return find_template(source, encoder) };
     let template = JinjaTemplate::new(jinja, source.name.to_owned())?;
-    Ok(Box::new(JinjaChat::new(template, source.settings, source.empty_think, encoder.added_tokens())?))
+    Ok(Box::new(JinjaChat::new(template, source, encoder.added_tokens())?))
 }
 
 /// The native template that is asked for, bound to a tokenizer's added tokens.

@@ -6,12 +6,13 @@ use std::ops::Range;
 use aho_corasick::{AhoCorasick, MatchKind};
 use minijinja::value::Value;
 
-use crate::conversation::{Conversation, Message};
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::{Error, Reason, Rejection};
-use crate::template::chat_template::ChatTemplate;
+use crate::template::chat_template::{ChatTemplate, TemplateSource};
 use crate::template::jinja::engine::JinjaTemplate;
 use crate::template::jinja::messages::{Spot, Values, all_names, all_texts, called, spoken};
 use crate::template::jinja::passed_on::{check_tokens_are_passed_on, token_places};
+use crate::template::jinja::served::{ANSWERED, ASKED, Served, THOUGHT};
 use crate::template::jinja::turn_ends::{Samples, TurnEnds};
 use crate::template::jinja::written::{Marked, Written, check_slot};
 use crate::template::marks::{Alphabet, Slot};
@@ -33,6 +34,8 @@ pub struct JinjaChat {
     overlapping: AhoCorasick,
     /// By which control tokens an assistant's turn ends.
     ends: TurnEnds,
+    /// How an answer goes on behind a prompt, where rows are as they are served.
+    served: Option<Served>,
 }
 
 /// What is marked beside the texts of messages.
@@ -52,20 +55,29 @@ fn reads_content() -> Error {
     Rejection::error(Reason::TemplateReadsContent, problem)
 }
 
+/// What makes a row of a turn whose prompt is not what the conversation has there.
+fn with_remedy(error: Error) -> Error {
+    match error {
+        Error::Rejected(mut rejection) if rejection.reason == Reason::PromptDiffers => {
+            rejection.detail.push_str("; take reasoning = \"as_served\", by which a row is that prompt and the answer");
+            Error::Rejected(rejection)
+        }
+        other => other,
+    }
+}
+
 impl JinjaChat {
-    /// Binds a template; `added` are all added tokens of the tokenizer and which are special, `settings` what else the template
-    /// sees (a JSON object).
+    /// Binds a template; `added` are all added tokens of the tokenizer and which are special.
     ///
     /// # Errors
     /// [`Error::TemplateInput`]: settings. [`Error::Template`]: no token is found by which an assistant's turn ends.
     pub fn new(
         template: JinjaTemplate,
-        settings: &str,
-        empty_think: EmptyThink,
+        source: &TemplateSource<'_>,
         added: Vec<(String, bool)>,
     ) -> Result<Self, Error> {
         let (controls, is_special): (Vec<_>, Vec<_>) = added.into_iter().unzip();
-        let settings = read_settings(settings)?;
+        let settings = read_settings(source.settings)?;
         let automaton = |kind| AhoCorasick::builder().match_kind(kind).build(&controls);
         let unbuildable = |error: aho_corasick::BuildError| Error::Template {
             origin: template.origin().to_owned(),
@@ -74,9 +86,60 @@ impl JinjaChat {
         let matcher = automaton(MatchKind::LeftmostLongest).map_err(unbuildable)?;
         let overlapping = automaton(MatchKind::Standard).map_err(unbuildable)?;
         let (nothings, ends) = (vec![""; controls.len()], TurnEnds::default());
-        let mut chat = Self { template, settings, empty_think, controls, matcher, nothings, overlapping, ends };
+        let empty_think = source.empty_think;
+        let served = None;
+        let mut chat = Self { template, settings, empty_think, controls, matcher, nothings, overlapping, ends, served };
+        if !source.as_served {
+            chat.ends = chat.find_ends(&is_special)?;
+            return Ok(chat);
+        }
+        let plain = chat.learn_served()?;
         chat.ends = chat.find_ends(&is_special)?;
+        let stops = chat.ends().into_iter().map(str::to_owned).collect();
+        if let Some(served) = &mut chat.served {
+            served.end_by(stops, &plain);
+        }
         Ok(chat)
+    }
+
+    /// Learns how an answer goes on behind a prompt; gives what the template writes of one.
+    fn learn_served(&mut self) -> Result<String, Error> {
+        let message = |role, text: &'static str| Message::plain(role, text.into(), 0.0);
+        let asked = message(Role::User, ASKED);
+        let answer = message(Role::Assistant, ANSWERED);
+        let thought = Message { reasoning: Some(THOUGHT.into()), ..answer.clone() };
+        let text_of = |messages: Vec<Message<'static>>, prompt| {
+            let conversation = Conversation { messages, tools: None, tokenizer: None };
+            let values = Values::new(&conversation, &mut |_, text| text.to_owned())?;
+            self.written_text(&values, values.messages.len(), prompt)
+        };
+        let failed = |error: Error| Error::Template {
+            origin: self.template.origin().to_owned(),
+            problem: format!("it does not write what an assistant says where that is a text: {error}"),
+        };
+        let prompt = text_of(vec![asked.clone()], true).map_err(failed)?;
+        let plain = text_of(vec![asked.clone(), answer.clone()], false).map_err(failed)?;
+        let thought = text_of(vec![asked.clone(), thought], false).ok();
+        let served = Served::learn(&self.controls, &prompt, &plain, thought.as_deref())
+            .map_err(|error| self.unsearchable(&error))?;
+        let more = vec![asked.clone(), answer.clone(), message(Role::User, ASKED)];
+        let behind = |text: &str| text.rsplit_once(ANSWERED).map(|(_, behind)| behind.trim_end().to_owned());
+        let closes =
+            |text: String| behind(&text).zip(behind(&plain)).is_some_and(|(more, last)| more.starts_with(&last));
+        if !served.answer_ends(&plain) && !text_of(more, false).is_ok_and(closes) {
+            let problem =
+                "it writes text of its own behind an assistant's turn that ends a conversation: what of it a served \
+                           model writes cannot be told"
+                    .to_owned();
+            return Err(Error::Template { origin: self.template.origin().to_owned(), problem });
+        }
+        self.served = Some(served);
+        Ok(plain)
+    }
+
+    fn unsearchable(&self, error: &aho_corasick::BuildError) -> Error {
+        let problem = format!("the tokenizer's added tokens cannot be searched for: {error}");
+        Error::Template { origin: self.template.origin().to_owned(), problem }
     }
 
     /// Tries the template on small conversations: how turns end, and that there is a prompt.
@@ -99,7 +162,9 @@ impl JinjaChat {
         };
         let header = self.own_header(answered);
         let call = self.write(&called(), false).ok();
-        let ends = TurnEnds::of(&Samples { last, middle, call }, is_special);
+        let samples = Samples { last, middle, call };
+        let by_header = TurnEnds::of(&samples, is_special, true);
+        let ends = if self.served.is_some() { by_header.clone() } else { TurnEnds::of(&samples, is_special, false) };
         if header.iter().any(|control| ends.is_start(*control)) {
             return Err(failed(
                 "it writes no prompt where add_generation_prompt is set, but a header before what an assistant says: a model \
@@ -108,11 +173,15 @@ impl JinjaChat {
             ));
         }
         if ends.is_empty() {
-            return Err(failed(
+            let remedy = if by_header.is_empty() {
+                ""
+            } else {
+                "; with reasoning = \"as_served\" the header of the next message ends a turn"
+            };
+            return Err(failed(format!(
                 "it writes none of the tokenizer's added tokens behind what an assistant says: a model trained on it would \
-                 never learn to stop"
-                    .to_owned(),
-            ));
+                 never learn to stop{remedy}"
+            )));
         }
         Ok(ends)
     }
@@ -121,6 +190,11 @@ impl JinjaChat {
     fn own_header(&self, answered: &Written) -> Vec<usize> {
         let asked = Conversation { messages: spoken()[..1].to_vec(), tools: None, tokenizer: None };
         let Ok(prompt) = self.write(&asked, true) else { return Vec::new() };
+        let answer = Conversation { messages: spoken()[..2].to_vec(), ..asked };
+        if Values::new(&answer, &mut |_, text| text.to_owned()).is_ok_and(|plain| self.has_header(&plain, &prompt.text))
+        {
+            return Vec::new();
+        }
         let start = answered.slots_of(1).map(|slot| slot.bytes.start).min().unwrap_or(0);
         answered.controls_in(prompt.text.len()..start).map(|(control, _)| control).collect()
     }
@@ -213,7 +287,32 @@ impl JinjaChat {
         made
     }
 
+    /// What the template writes of the first messages; as it is served, where an answer is the last of them and rows are so.
     fn text_of(&self, values: &Values, n_messages: usize, add_generation_prompt: bool) -> Result<String, Error> {
+        let written = self.written_text(values, n_messages, add_generation_prompt)?;
+        let last = values.messages[..n_messages].last();
+        let Some((served, last)) = self.served.as_ref().zip(last).filter(|_| !add_generation_prompt) else {
+            return Ok(written);
+        };
+        let text_at = |name: &str| last.get_attr(name).ok().and_then(|value| value.as_str().map(str::to_owned));
+        if text_at("role").as_deref() != Some(Role::Assistant.as_str()) {
+            return Ok(written);
+        }
+        let prompt = self.written_text(values, n_messages - 1, true)?;
+        Ok(served.compose(&prompt, &written, text_at("reasoning_content").as_deref()).unwrap_or(written))
+    }
+
+    /// Whether an answer that is as it is served has its header in the prompt: the template writes one, or the row is put together.
+    fn has_header(&self, values: &Values, prompt: &str) -> bool {
+        let n = values.messages.len();
+        let writes = |n_messages, holds: &dyn Fn(&str) -> bool| {
+            self.written_text(values, n_messages, false).is_ok_and(|text| holds(&text))
+        };
+        self.served.is_some()
+            && (writes(n - 1, &|text| text.len() < prompt.len()) || writes(n, &|text| !text.starts_with(prompt)))
+    }
+
+    fn written_text(&self, values: &Values, n_messages: usize, add_generation_prompt: bool) -> Result<String, Error> {
         let messages = Value::from(values.messages[..n_messages].to_vec());
         self.template
             .render_values(messages, &values.tools, add_generation_prompt, &self.settings, values.n_bytes)
@@ -264,13 +363,23 @@ impl JinjaChat {
         let text_of = |n_messages, prompt| self.text_of(plain, n_messages, prompt);
         let bytes = prove_target(index, conversation.messages.len(), &written.text, ends_of, text_of, |rest| {
             self.matcher.replace_all(rest, &self.nothings).trim().is_empty()
-        })?;
+        });
+        let bytes = bytes.map_err(|error| if self.served.is_none() { with_remedy(error) } else { error })?;
         written.check_is_whole(index, &bytes)?;
         let said = written.slots_of(index).map(|slot| slot.bytes.start).filter(|at| *at >= bytes.start).min();
-        if written.controls_in(bytes.start..said.unwrap_or(bytes.start)).any(|(control, _)| self.ends.is_start(control))
+        let is_header = |(control, _): (usize, _)| self.ends.is_start(control);
+        if written.controls_in(bytes.start..said.unwrap_or(bytes.start)).any(is_header)
+            && !(index + 1 == conversation.messages.len() && self.has_header(plain, &written.text[..bytes.start]))
         {
             let detail = format!("messages[{index}]: the prompt lacks the turn's header, which would be trained");
             return Err(Rejection::error(Reason::PromptDiffers, detail));
+        }
+        let texts_end = written.slots_of(index).map(|slot| slot.bytes.end).filter(|end| *end <= bytes.end).max();
+        let behind: Vec<_> = written.controls_in(texts_end.unwrap_or(bytes.start)..bytes.end).collect();
+        if behind.iter().rev().skip(1).any(|(control, _)| self.ends.is_start(*control)) {
+            let detail =
+                format!("messages[{index}]: the template begins another message behind the turn, in its target");
+            return Err(Rejection::error(Reason::TargetDiffers, detail));
         }
         Ok(Target { message: index, bytes })
     }

@@ -5,6 +5,7 @@ mod date;
 mod engine;
 mod messages;
 mod passed_on;
+mod served;
 mod turn_ends;
 mod written;
 

@@ -29,8 +29,9 @@ pub struct Samples {
 impl TurnEnds {
     /// Behind an answer, all tokens that stand there both at a conversation's end and in its middle, up to one that starts a
     /// message; where the two have none in common, the first of each. Behind a call that ends with none of these, the last
-    /// token that is special and starts no message.
-    pub fn of(samples: &Samples, is_special: &[bool]) -> Self {
+    /// token that is special and starts no message. `by_header`: where nothing ends a conversation, the header of the next message
+    /// ends a turn, as a served model writes it and stops.
+    pub fn of(samples: &Samples, is_special: &[bool], by_header: bool) -> Self {
         let behind = |written: &Option<Written>| {
             let written = written.as_ref()?;
             Some(written.controls_in(written.behind(1)?).collect::<Vec<_>>())
@@ -42,7 +43,7 @@ impl TurnEnds {
         // Where nothing ends a conversation, what follows an answer in its middle is the next message's header.
         let middle = match (&last, middle) {
             (Some(last), Some(found))
-                if last.is_empty() && found.first().is_some_and(|(first, _)| starts.contains(first)) =>
+                if !by_header && last.is_empty() && found.first().is_some_and(|(first, _)| starts.contains(first)) =>
             {
                 None
             }
@@ -50,7 +51,8 @@ impl TurnEnds {
         };
         let found = [(&last, text(&samples.last)), (&middle, text(&samples.middle))];
         let runs = found.iter().filter_map(|(found, text)| Some(run_of(found.as_ref()?, text, &starts)));
-        let mut ends = Self { runs: common(&runs.collect::<Vec<_>>()), starts };
+        let runs = closing(samples).map_or_else(|| common(&runs.collect::<Vec<_>>()), |end| vec![vec![end]]);
+        let mut ends = Self { runs, starts };
         let mut no_ends = ends.starts.clone();
         if let Some(found) = &last {
             // What a template writes behind every conversation's end starts the next message.
@@ -92,6 +94,18 @@ impl TurnEnds {
         };
         (0..controls.len()).filter_map(end_at).collect()
     }
+}
+
+/// The last token behind an answer, where tokens with text between them close it, the same at a conversation's end and in its middle.
+fn closing(samples: &Samples) -> Option<usize> {
+    let (last, middle) = (samples.last.as_ref()?, samples.middle.as_ref()?);
+    let behind = last.behind(1)?;
+    let (end, place) = last.controls_in(behind.clone()).last()?;
+    let closes = &last.text[behind.start..place.end];
+    let is_all = last.text[place.end..].trim().is_empty() && middle.text[middle.behind(1)?].starts_with(closes);
+    let controls: Vec<Placed> = last.controls_in(behind).collect();
+    let has_text = controls.windows(2).any(|pair| !is_blank(&last.text, &pair[0], &pair[1]));
+    (is_all && has_text).then_some(end)
 }
 
 /// What two runs begin with; where that is nothing, the first token of each.
