@@ -6,6 +6,7 @@ Messages may be JSON text, as in tables. Keys without a place of their own are k
 """
 
 import difflib
+from functools import lru_cache
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
@@ -223,11 +224,17 @@ def json_list(value: object, place: str) -> list[Any]:
 def _extra(record: dict[str, Any]) -> dict[str, Any]:
     unknown = {key: value for key, value in record.items() if key not in KEYS}
     for key, value in unknown.items():
-        if value is not None and (near := difflib.get_close_matches(key, KEYS, n=1, cutoff=NEAR)):
+        if value is not None and (near := _nearly_known(key)):
             raise RolloutFormatError(
-                f"unknown key {key_name(key)}, {described(value)}, which is nearly {near[0]!r}; mend or rename it"
+                f"unknown key {key_name(key)}, {described(value)}, which is nearly {near!r}; mend or rename it"
             )
     return unknown
+
+
+@lru_cache(maxsize=4096)
+def _nearly_known(key: str) -> str | None:
+    """Asked of the same few keys for every record."""
+    return next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=NEAR)), None)
 
 
 def _aliased(texts: dict[str, str | None], name: str) -> str | None:
