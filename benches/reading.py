@@ -5,8 +5,8 @@
 A line a format, or a real file of one, copied with other words until there are so many bytes: records into one file,
 documents that are files into as many, or N traces into each. Bytes landed, rollouts and records in quarantine, seconds from
 nothing to a published `raw_rollouts`, MB/s, and the largest resident memory, also above that of reading 1 MB. Of what is
-written here one line of every hundred is bad, in seven ways. With a second run of nothing new, and, for `openai`, the same
-without redaction.
+written here in formats of records one line of every hundred is bad, in seven ways. With a second run of nothing new, and, for
+`openai`, the same without redaction.
 """
 
 import json
@@ -83,13 +83,102 @@ def llamafactory(rng: random.Random, number: int) -> dict[str, Any]:
     return {"id": f"q{number}", "conversations": turns, "label": number % 3 == 0}
 
 
+def verifiers(rng: random.Random, number: int) -> dict[str, Any]:
+    """An episode with its reward."""
+    turns = [{"role": "user" if n % 2 else "assistant", "content": text(rng, 90)} for n in range(9)]
+    prompt = [{"role": "user", "content": text(rng, 90)}]
+    return {"example_id": number, "prompt": prompt, "completion": turns, "reward": float(number % 3 == 0)}
+
+
+def claude_code(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """A session of 40 answers with calls of tools, a line each."""
+
+    def line(at: int, role: str, content: Any) -> dict[str, Any]:
+        answer = {"id": f"msg{at}", "model": "m"} if role == "assistant" else {}
+        message = {"role": role, "content": content, **answer}
+        parent = f"u{at - 1}" if at else None
+        return {"type": role, "uuid": f"u{at}", "parentUuid": parent, "sessionId": f"s{number}", "message": message}
+
+    lines = [line(0, "user", text(rng, 90))]
+    for turn in range(40):
+        call = {"type": "tool_use", "id": f"c{turn}", "name": "bash", "input": {"command": text(rng, 12)}}
+        lines.append(line(len(lines), "assistant", [{"type": "text", "text": text(rng, 40)}, call]))
+        result = {"type": "tool_result", "tool_use_id": f"c{turn}", "content": text(rng, 120)}
+        lines.append(line(len(lines), "user", [result]))
+    return [*lines, line(len(lines), "assistant", [{"type": "text", "text": text(rng, 40)}])]
+
+
+def codex(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """The same in rollout lines."""
+
+    def item(kind: str, **payload: Any) -> dict[str, Any]:
+        return {"timestamp": "t", "type": "response_item", "payload": {"type": kind, **payload}}
+
+    def said(role: str, n_words: int) -> dict[str, Any]:
+        kind = "output_text" if role == "assistant" else "input_text"
+        return item("message", role=role, content=[{"type": kind, "text": text(rng, n_words)}])
+
+    lines: list[dict[str, Any]] = [{"type": "session_meta", "payload": {"id": f"s{number}"}}, said("user", 90)]
+    for turn in range(40):
+        arguments = json.dumps({"command": text(rng, 12)})
+        lines += [said("assistant", 40), item("function_call", name="shell", arguments=arguments, call_id=f"c{turn}")]
+        lines.append(item("function_call_output", call_id=f"c{turn}", output=text(rng, 120)))
+    return [*lines, said("assistant", 40)]
+
+
+def session_trace(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """Messages of a session, each with the one before it."""
+    lines: list[dict[str, Any]] = [{"type": "session", "version": 3, "id": f"s{number}"}]
+    for turn in range(60):
+        message = {"role": "assistant" if turn % 2 else "user", "content": [{"type": "text", "text": text(rng, 90)}]}
+        lines.append({"type": "message", "id": f"m{turn}", "parentId": f"m{turn - 1}" if turn else None, "message": message})
+    return lines
+
+
+def inspect(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """A log of eight samples."""
+    samples = []
+    for sample in range(8):
+        messages: list[dict[str, Any]] = [{"role": "user", "content": text(rng, 90)}]
+        for turn in range(6):
+            call = {"id": f"c{turn}", "function": "bash", "arguments": {"command": text(rng, 12)}}
+            messages.append({"role": "assistant", "content": text(rng, 40), "tool_calls": [call]})
+            messages.append({"role": "tool", "tool_call_id": f"c{turn}", "content": text(rng, 120)})
+        messages.append({"role": "assistant", "content": text(rng, 40)})
+        scores = {"match": {"value": "C" if sample % 3 else "I", "answer": "a"}}
+        samples.append({"id": sample, "epoch": number, "target": "a", "messages": messages, "scores": scores})
+    return [{"version": 2, "eval": {"task": "t", "model": "m", "run_id": f"r{number}"}, "samples": samples}]
+
+
+def langfuse(rng: random.Random, number: int) -> list[dict[str, Any]]:
+    """A trace of six generations, each with all that was said before."""
+    lines: list[dict[str, Any]] = []
+    sent: list[dict[str, Any]] = [{"role": "user", "content": text(rng, 90)}]
+    for turn in range(6):
+        answer = text(rng, 90)
+        times = {"type": "GENERATION", "startTime": f"2026-01-0{turn + 1}"}
+        trace = {"id": f"g{number}-{turn}", "traceId": f"t{number}", **times}
+        lines.append({**trace, "model": "m", "input": list(sent), "output": answer})
+        sent += [{"role": "assistant", "content": answer}, {"role": "user", "content": text(rng, 90)}]
+    return lines
+
+
 MAKERS: dict[str, Callable[[random.Random, int], dict[str, Any]]] = {
     "negtraj": negtraj,
     "nat": nat,
     "openai": openai,
     "atif": atif,
     "llamafactory": llamafactory,
+    "verifiers": verifiers,
 }
+FILE_MAKERS: dict[str, Callable[[random.Random, int], list[dict[str, Any]]]] = {
+    "claude_code": claude_code,
+    "codex": codex,
+    "session_trace": session_trace,
+    "inspect": inspect,
+    "langfuse": langfuse,
+}
+"""Of formats in which a file is one document, a line for each object."""
 
 
 def write(path: Path, name: str, n_bytes: int) -> int:
@@ -100,6 +189,18 @@ def write(path: Path, name: str, n_bytes: int) -> int:
             line = BAD[n // 100 % len(BAD)] if n % 100 == 0 else json.dumps(MAKERS[name](rng, n))
             size += file.write(line + "\n")
             n += 1
+    return n
+
+
+def write_files(folder: Path, name: str, n_bytes: int) -> int:
+    """Files of one document each; how many."""
+    rng, n, size = random.Random(0), 0, 0
+    while size < n_bytes:
+        lines = FILE_MAKERS[name](rng, n)
+        written = "".join(json.dumps(line) + "\n" for line in lines)
+        ending = "json" if len(lines) == 1 else "jsonl"
+        size += (folder / f"{n:06}.{ending}").write_text(written, encoding="utf-8")
+        n += 1
     return n
 
 
@@ -168,7 +269,9 @@ def measure(name: str, n_bytes: int, *, file: Path | None = None, n_traces: int 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "files").mkdir()
-        if file is None:
+        if file is None and name in FILE_MAKERS:
+            n_records = write_files(root / "files", name, n_bytes)
+        elif file is None:
             n_records = write(root / "files" / "a.jsonl", name, n_bytes)
         else:
             n_records = write_copies(root / "files", name, file, n_bytes, n_traces)
@@ -186,7 +289,7 @@ def main(arguments: list[str]) -> None:
         read(Path(home), Path(folder), name, redacted == "1")
         return
     megabytes = float(arguments[0]) if arguments else 50
-    for argument in arguments[1:] or MAKERS:
+    for argument in arguments[1:] or (*MAKERS, *FILE_MAKERS):
         name, path, traces = (*argument.split(":"), "", "")[:3]
         file, n_traces = Path(path) if path else None, int(traces or 1)
         base = measure(name, 1_000_000, file=file, n_traces=n_traces)
