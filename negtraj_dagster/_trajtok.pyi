@@ -22,6 +22,7 @@ __all__ = [
     "TrajtokError",
     "__version__",
     "canonical_json",
+    "condition",
     "contaminated",
     "digest",
     "has_infinity",
@@ -559,6 +560,17 @@ def canonical_json(value: object) -> str | None:
     Returns:
         text: None for what Python's encoder has to judge: another type, a whole number of more than 64 bits, NaN, a lone
             surrogate, more than 100 levels.
+    """
+
+def condition(conversations: Sequence[tuple[str, str, str | None]], *, keeps_last_turns: bool) -> list[str | None]:
+    """Recorded conversations as they are trained, as `Strategy.condition` and `conditioned_json` make them.
+
+    Args:
+        conversations: canonical JSON of the recorded turns, of the conditioned turns before them, and JSON text of the tools.
+        keeps_last_turns: whether turns behind the agent's last one stay.
+
+    Returns:
+        conditioned: canonical JSON, recorded token ids left out; None where a turn has to be looked at.
     """
 
 def has_infinity(value: object) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 SOURCES = Path(__file__).resolve().parents[1] / "rust" / "trajtok" / "src"
 ROOMS = (
-    *("py", "prepare", "pack", "plain", "records", "row", "template", "conversation", "encode", "signature"),
+    *("py", "prepare", "pack", "plain", "condition", "records", "row", "template", "conversation", "encode", "signature"),
     *("json", "json_text", "digest", "error"),
 )
 """A room may import those behind it."""

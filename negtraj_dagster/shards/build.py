@@ -1,7 +1,6 @@
 """A recipe's shards: which token rows it trains on, in which order and how often. The tokens themselves are shared."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import polars as pl
 from negtraj_dagster.conversations import read_conversations
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.schema import Question, digest
+from negtraj_dagster.shards.conditioning import Recorded, condition_rows
 from negtraj_dagster.shards.describe import (
     count_by_reason,
     encoders,
@@ -17,7 +17,6 @@ from negtraj_dagster.shards.describe import (
     statistics,
     write_previews,
 )
-from negtraj_dagster.shards.rows import row_conversations
 from negtraj_dagster.shards.tokenize import TokenRule, token_keys, tokenize
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
@@ -175,12 +174,10 @@ def _condition_missing(
 ) -> _Work:
     work, missing = _Work(), cache.missing(rows)
     for batch in missing.iter_slices(_batch_rows(rule)):
-        conversations = _condition(store, batch, selected, conditioning, rule)
-        condition_rows = [
-            (key, n, rule.token_key(text)) for key, texts in conversations.items() for n, text in enumerate(texts)
-        ]
-        done = tokenize(store, rule, _by_token_key(conversations, rule))
-        answered = pl.DataFrame(condition_rows, schema=CONDITIONED_SCHEMA, orient="row")
+        conditioned = _condition(store, batch, selected, conditioning, rule)
+        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts})
+        answers = [(key, n, token_key) for key, texts in conditioned.items() for n, (token_key, _) in enumerate(texts)]
+        answered = pl.DataFrame(answers, schema=CONDITIONED_SCHEMA, orient="row")
         cache.add(answered["condition_key"], answered)
         work += _Work(batch.height, done.n_rows, done.n_tokens)
     return work
@@ -192,8 +189,8 @@ def _condition_again(
     """Token rows that were conditioned once but are gone from the store: make them again."""
     work = _Work()
     for batch in rows.unique("condition_key", maintain_order=True).iter_slices(_batch_rows(rule)):
-        conversations = _condition(store, batch, selected, conditioning, rule)
-        done = tokenize(store, rule, _by_token_key(conversations, rule))
+        conditioned = _condition(store, batch, selected, conditioning, rule)
+        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts})
         work += _Work(batch.height, done.n_rows, done.n_tokens)
     return work
 
@@ -208,31 +205,28 @@ def _batch_rows(rule: TokenRule) -> int:
     return BATCH_ROWS // 32 if rule.rows.has_row_per_turn else BATCH_ROWS
 
 
-def _by_token_key(conversations: Mapping[str, list[str]], rule: TokenRule) -> dict[str, str]:
-    return {rule.token_key(text): text for texts in conversations.values() for text in texts}
-
-
 def _condition(
     store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
-) -> dict[str, list[str]]:
-    """condition_key -> the canonical conditioned conversations of its token rows."""
+) -> dict[str, list[tuple[str, str]]]:
+    """condition_key -> token keys and canonical conditioned conversations of its token rows."""
     columns = ("base_key", "conversation", "tools", "tokenizer")
     read = read_conversations(store, selected.raw, rows["base_key"]).select(columns).rows()
-    conversations = {base_key: (json.loads(text), tools, tokenizer) for base_key, text, tools, tokenizer in read}
+    conversations = {base_key: rest for base_key, *rest in read}
     question_ids = set(rows["question_id"])
     questions = {question.question_id: question for question in selected.questions if question.question_id in question_ids}
-    texts_by_key = {}
-    for key, base_key, question_id, class_name in rows.select("condition_key", "base_key", "question_id", "class").rows():
+    asked = rows.select("condition_key", "base_key", "question_id", "class").rows()
+    for _, base_key, _, _ in asked:
         if base_key not in conversations:
             raise StoreError(
                 f"conversation {base_key} is gone from the store; run `negtraj verify --repair`, then materialize again"
             )
-        turns, tools, tokenizer = conversations[base_key]
-        conditioned = conditioning.strategy.condition(
-            conditioning.prompter, questions[question_id], turns, class_name, keep_last_turns=rule.cuts_rows
-        )
-        texts_by_key[key] = row_conversations(conditioned, tools, tokenizer, rule.rows)
-    return texts_by_key
+    recorded = [
+        Recorded(questions[question_id], class_name, *conversations[base_key]) for _, base_key, question_id, class_name in asked
+    ]
+    texts_of = condition_rows(recorded, conditioning.strategy, conditioning.prompter, rule.rows, keep_last_turns=rule.cuts_rows)
+    return {
+        key: [(rule.token_key(text), text) for text in texts] for (key, _, _, _), texts in zip(asked, texts_of, strict=True)
+    }
 
 
 INDEX_COLUMNS = ("position", "token_key", "rollout_key", "class", "weight", "repeat", "n_tokens", "n_trained")

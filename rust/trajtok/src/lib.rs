@@ -45,6 +45,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 
+mod condition;
 mod conversation;
 mod digest;
 mod encode;
@@ -63,6 +64,7 @@ mod row;
 mod signature;
 mod template;
 
+pub use condition::Conditioning;
 pub use conversation::{Conversation, Message, Role, ToolCall, WeighedField, WeightRange};
 pub use encode::{Encoder, HfEncoder, NativeEncoder, TokenId, Tokens, load_encoder};
 pub use error::{Error, Reason, Rejection};

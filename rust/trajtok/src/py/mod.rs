@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "pyo3 hands arguments over by value")]
 
 mod arrow;
+mod condition;
 mod errors;
 mod jinja;
 mod json;
@@ -36,6 +37,7 @@ fn _trajtok(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("TokenizerError", py.get_type::<TokenizerError>())?;
     module.add("TemplateError", py.get_type::<TemplateError>())?;
     module.add("PackError", py.get_type::<PackError>())?;
+    condition::register(module)?;
     tokenizer::register(module)?;
     jinja::register(module)?;
     json::register(module)?;
