@@ -100,18 +100,29 @@ def read_index(store: Store, raw: Published) -> pl.DataFrame:
     return pl.concat([INDEX_SCHEMA.to_frame(), index], how="diagonal").select(INDEX_SCHEMA.names())
 
 
-def read_conversations(store: Store, raw: Published, base_keys: pl.Series) -> pl.DataFrame:
+def read_places(store: Store, raw: Published) -> pl.DataFrame:
+    """In which segment each conversation lies (`PLACES_SCHEMA`, the segments' names as categories)."""
+    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False)
+    return places.with_columns(pl.col("segment").cast(pl.Categorical))
+
+
+def read_conversations(store: Store, raw: Published, base_keys: pl.Series, places: pl.DataFrame | None = None) -> pl.DataFrame:
     """The conversations of some rollouts (`CONVERSATION_SCHEMA`), from the segments that hold them.
+
+    Args:
+        store: holds the segments.
+        raw: the present `raw_rollouts`.
+        base_keys: whose.
+        places: what `read_places` gives, where a stage asks many times.
 
     Raises:
         StoreError: one is gone or damaged.
     """
     base_key_rows = pl.DataFrame({"base_key": base_keys.unique()})
-    places = pl.read_parquet(store.file(raw.folder, "places.parquet"), glob=False).join(
-        base_key_rows, on="base_key", how="semi"
-    )
+    all_places = read_places(store, raw) if places is None else places
+    asked = all_places.join(base_key_rows, on="base_key", how="semi").cast({"segment": pl.String})
     frames = [CONVERSATION_SCHEMA.to_frame()]
-    for (segment,), segment_places in sorted(places.group_by("segment"), key=lambda pair: str(pair[0])):
+    for (segment,), segment_places in sorted(asked.group_by("segment"), key=lambda pair: str(pair[0])):
         path = store.file(store.folder(str(segment)), "conversations.parquet")
         frames.append(pl.read_parquet(path, glob=False).join(segment_places, on="base_key", how="semi"))
     rows = pl.concat(frames, how="diagonal")

@@ -76,6 +76,7 @@ class RowCache:
 
     def __init__(self, store: Store, table: str, key: str, schema: pl.Schema) -> None:
         self.store, self.table, self.key, self.schema = store, table, key, schema
+        self._n_segments: int | None = None
 
     def segments(self) -> list[Path]:
         """Folders of the present segments, those that a merged one stands for left out."""
@@ -117,8 +118,13 @@ class RowCache:
             rows: with `schema`.
             more: further tables by file name, not merged and not read here.
         """
-        if more is None and len(folders := self.segments()) >= MAX_SEGMENTS:
-            self._merge(folders)
+        if more is None:
+            if self._n_segments is None:  # to list all of them for each addition takes longer and longer
+                self._n_segments = len(self.segments())
+            if self._n_segments >= MAX_SEGMENTS:
+                self._merge(self.segments())
+                self._n_segments = 1
+            self._n_segments += 1
         return self._publish(_sorted_keys(keys), rows, more or {}, ())
 
     def _merge(self, folders: Sequence[Path]) -> None:

@@ -151,7 +151,8 @@ def train(job: Job, say: Say) -> None:
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
         publish(job, curve, {**result, "startup_seconds": round(startup_s, 3)})
-    torch.distributed.barrier()
+    # without the device's number NCCL guesses it by the rank, and may hang
+    torch.distributed.barrier(device_ids=None if world.device.index is None else [world.device.index])
     torch.distributed.destroy_process_group()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from negtraj_dagster.conversations import read_conversations
+from negtraj_dagster.conversations import read_conversations, read_places
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.schema import Question, digest
 from negtraj_dagster.shards.conditioning import Recorded, condition_rows
@@ -17,7 +17,7 @@ from negtraj_dagster.shards.describe import (
     statistics,
     write_previews,
 )
-from negtraj_dagster.shards.tokenize import TokenRule, token_keys, tokenize
+from negtraj_dagster.shards.tokenize import KnownTokens, TokenRule, token_keys, tokenize
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
 from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
@@ -172,10 +172,11 @@ def _read_rows(store: Store, selected: Selected, conditioning: Conditioning) -> 
 def _condition_missing(
     store: Store, cache: RowCache, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
 ) -> _Work:
-    work, missing = _Work(), cache.missing(rows)
+    work, missing, known = _Work(), cache.missing(rows), KnownTokens(store, rule)
+    places = read_places(store, selected.raw) if missing.height else None
     for batch in missing.iter_slices(_batch_rows(rule)):
-        conditioned = _condition(store, batch, selected, conditioning, rule)
-        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts})
+        conditioned = _condition(store, batch, selected, conditioning, rule, places)
+        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts}, known)
         answers = [(key, n, token_key) for key, texts in conditioned.items() for n, (token_key, _) in enumerate(texts)]
         answered = pl.DataFrame(answers, schema=CONDITIONED_SCHEMA, orient="row")
         cache.add(answered["condition_key"], answered)
@@ -187,10 +188,10 @@ def _condition_again(
     store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
 ) -> _Work:
     """Token rows that were conditioned once but are gone from the store: make them again."""
-    work = _Work()
+    work, known = _Work(), KnownTokens(store, rule)
     for batch in rows.unique("condition_key", maintain_order=True).iter_slices(_batch_rows(rule)):
         conditioned = _condition(store, batch, selected, conditioning, rule)
-        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts})
+        done = tokenize(store, rule, {key: text for texts in conditioned.values() for key, text in texts}, known)
         work += _Work(batch.height, done.n_rows, done.n_tokens)
     return work
 
@@ -206,11 +207,16 @@ def _batch_rows(rule: TokenRule) -> int:
 
 
 def _condition(
-    store: Store, rows: pl.DataFrame, selected: Selected, conditioning: Conditioning, rule: TokenRule
+    store: Store,
+    rows: pl.DataFrame,
+    selected: Selected,
+    conditioning: Conditioning,
+    rule: TokenRule,
+    places: pl.DataFrame | None = None,
 ) -> dict[str, list[tuple[str, str]]]:
     """condition_key -> token keys and canonical conditioned conversations of its token rows."""
     columns = ("base_key", "conversation", "tools", "tokenizer")
-    read = read_conversations(store, selected.raw, rows["base_key"]).select(columns).rows()
+    read = read_conversations(store, selected.raw, rows["base_key"], places).select(columns).rows()
     conversations = {base_key: rest for base_key, *rest in read}
     question_ids = set(rows["question_id"])
     questions = {question.question_id: question for question in selected.questions if question.question_id in question_ids}

@@ -5,7 +5,7 @@ they answer for and the rows they reject.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -97,13 +97,31 @@ def token_table(rule: TokenRule) -> str:
     return f"tokens/{rule.rule_key[:16]}"
 
 
-def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) -> TokenWork:
+class KnownTokens:
+    """The keys of conversations that are tokenized under a rule; each segment's are read once, by its name."""
+
+    def __init__(self, store: Store, rule: TokenRule) -> None:
+        self._store, self._table = store, token_table(rule)
+        self._read: set[str] = set()
+        self._keys: set[str] = set()
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys that are in no segment, sorted."""
+        for folder in self._store.segments(self._table, check=("keys.parquet",), but=self._read):
+            found = pl.read_parquet(folder / "keys.parquet", columns=["token_key"], glob=False)["token_key"]
+            self._keys.update(found)
+            self._read.add(folder.name)
+        return sorted(key for key in keys if key not in self._keys)
+
+
+def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str], known: KnownTokens | None = None) -> TokenWork:
     """Make sure a token row (or a rejection) exists for every conversation.
 
     Args:
         store: keeps the segments.
         rule: the token rule.
         conversations: token_key -> canonical conditioned conversation.
+        known: what was read of the segments before, of one build.
 
     Raises:
         MaskError: a new row fails its proof; nothing of it is published.
@@ -112,8 +130,7 @@ def tokenize(store: Store, rule: TokenRule, conversations: Mapping[str, str]) ->
     if not conversations:
         return TokenWork()
     with store.lock(f"segments/{token_table(rule)}"):  # two recipes that want the same rows make them once
-        key_rows = pl.DataFrame({"token_key": sorted(conversations)})
-        new = key_rows.join(token_keys(store, rule), on="token_key", how="anti", maintain_order="left")["token_key"].to_list()
+        new = (known or KnownTokens(store, rule)).missing(conversations)
         n_tokens = _tokenize_missing(store, rule, {key: conversations[key] for key in new}) if new else 0
     return TokenWork(len(new), n_tokens)
 

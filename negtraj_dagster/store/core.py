@@ -1,7 +1,7 @@
 """The store: what an asset publishes, what it reuses, and the row caches its stages share."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +99,7 @@ class Store:
             self._folders.share(name)
         return self._folders.find(name)
 
-    def segments(self, table: str, *, check: Iterable[str] = ()) -> list[Path]:
+    def segments(self, table: str, *, check: Iterable[str] = (), but: Container[str] = ()) -> list[Path]:
         """Folders of a table's complete segments, in a fixed order.
 
         A damaged one is set aside with a warning: its rows count as absent and are made again.
@@ -107,8 +107,9 @@ class Store:
         Args:
             table: its name.
             check: files whose bytes are verified now; others are verified when `file` hands them out.
+            but: keys of segments that are not asked for.
         """
-        usable = (f"segments/{table}/{key}" for key in self._folders.keys(f"segments/{table}"))
+        usable = (f"segments/{table}/{key}" for key in self._folders.keys(f"segments/{table}") if key not in but)
         return [self._folders.find(name) for name in usable if self._folders.is_usable(name, check=tuple(check))]
 
     def current(self, asset: str) -> Published | None:
