@@ -37,7 +37,7 @@ def served_render(render: Render, added_tokens: Iterable[str], stops: Sequence[s
         if add_generation_prompt or not turns or turns[-1]["role"] != "assistant":
             return written
         served = served or _learn(render, added_tokens, stops)
-        row = served.compose(render(turns[:-1], tools, True), written, turns[-1].get("reasoning"))
+        row = served.compose(render(turns[:-1], tools, True), written, turns[-1])
         return written if row is None else row
 
     return write
@@ -51,6 +51,8 @@ def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) ->
     served = _Served(tokens, tuple(stops))
     served.again = served.asked_again(prompt, plain)
     served.lacks_end = not served.is_ended(plain.removesuffix(served.again))
+    if served.lacks_end:
+        served.call_end = _call_end(render, served)
     try:
         thought = render([asked, {**answered, "reasoning": THOUGHT}], None, False)
     except Exception:  # templates are programs: this one refuses thoughts
@@ -66,6 +68,32 @@ def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) ->
     return served
 
 
+def _call_end(render: Render, served: "_Served") -> str | None:
+    """The token by which a call ends that the template ends by nothing: the first behind it where its result follows."""
+    calling: ConditionedTurn = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"name": "t", "arguments": '{"a":"b"}', "id": "callabcde"}],
+        "weight": 0.0,
+    }
+    turns: list[ConditionedTurn] = [
+        {"role": "user", "content": "a", "weight": 0.0},
+        calling,
+        {"role": "tool", "content": ASKED, "tool_call_id": "callabcde", "weight": 0.0},
+    ]
+    try:
+        call, result = render(turns[:2], CALL_TOOLS, False), render(turns, CALL_TOOLS, False)
+    except Exception:  # templates are programs: this one refuses calls
+        return None
+    return None if served.is_ended(call) else served.first_behind(call.rstrip(), result)
+
+
+CALL_TOOLS = (
+    '[{"type":"function","function":{"name":"t","description":"d","parameters":'
+    '{"type":"object","properties":{"a":{"type":"string"}},"required":["a"]}}}]'
+)
+
+
 @dataclass
 class _Served:
     """How answers go on behind prompts.
@@ -76,6 +104,7 @@ class _Served:
         opens: what prompts end with that open a thought, beside `<think>`.
         close: what stands between a thought and what is said; None where the template shows none.
         again: what the template writes behind a conversation that ends with an answer as if it were asked again.
+        call_end: the token by which a turn ends that calls a tool, where the template ends it by nothing.
     """
 
     tokens: re.Pattern[str]
@@ -84,9 +113,11 @@ class _Served:
     opens: str = ""
     close: str | None = None
     again: str = ""
+    call_end: str | None = None
 
-    def compose(self, prompt: str, written: str, thought: str | None) -> str | None:
+    def compose(self, prompt: str, written: str, turn: ConditionedTurn) -> str | None:
         """The prompt and the answer; None where the answer may not belong there."""
+        thought = turn.get("reasoning")
         written = written.removesuffix(self.again)
         same = self.common(prompt, written)
         row, answer = prompt, written[same:]
@@ -100,7 +131,13 @@ class _Served:
                 return None
             answer = answer if rest is None else rest
         row += answer
-        return row.rstrip() + self.stops[0] if self.lacks_end and not self.is_ended(row) else row
+        end = self.call_end if self.call_end is not None and turn.get("tool_calls") else self.stops[0]
+        return row.rstrip() + end if self.lacks_end and not self.is_ended(row) else row
+
+    def first_behind(self, shorter: str, longer: str) -> str | None:
+        """The token with which a longer text goes on."""
+        rest = longer[self.common(shorter, longer) :]
+        return next((match[0] for match in self._leading(rest)), None)
 
     def asked_again(self, prompt: str, plain: str) -> str:
         """What stands behind the answer's own tokens from a token on by which messages start, where it is more than tokens."""

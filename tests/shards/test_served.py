@@ -143,6 +143,21 @@ def test_without_the_setting_the_row_is_refused_and_the_setting_named(kind: str,
         assert all(any(words in detail for words in named) for detail in rejected)
 
 
+def test_a_call_that_nothing_ends_is_ended_by_the_header_of_its_result(tmp_path: Path) -> None:
+    source = (
+        "{# <|user|><|tool|><|assistant|> #}{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}<call>{{ c.function.name }} {{ c.function.arguments | tojson }}</call>{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    )
+    made = Made(source, tmp_path)
+    turns = conversation("", "yes")
+    turns[1]["tool_calls"] = [{"name": "look", "arguments": '{"at": "it"}'}]
+    turns[2] = {"role": "tool", "content": "seen", "weight": 0.0}
+    rows, rejected = made.rows(turns)
+    assert rejected == []
+    assert [trained for _, trained in rows] == ['<call>look {"at": "it"}</call><|tool|>', "yes<|user|>"]
+
+
 def test_a_thought_goes_where_the_prompt_opens_one(tmp_path: Path) -> None:
     made = Made(KINDS["opens a thought and writes none"][0], tmp_path)
     ((text, trained),), rejected = made.rows(conversation("yes", thought="well, well"))

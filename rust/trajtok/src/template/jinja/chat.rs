@@ -96,10 +96,24 @@ impl JinjaChat {
         let plain = chat.learn_served()?;
         chat.ends = chat.find_ends(&is_special)?;
         let stops = chat.ends().into_iter().map(str::to_owned).collect();
+        let calls = chat.call_texts();
         if let Some(served) = &mut chat.served {
             served.end_by(stops, &plain);
+            if let Some(end) = calls.and_then(|(call, result)| served.end_calls_by(&call, &result)) {
+                chat.ends.take_up(chat.controls.iter().position(|control| *control == end));
+            }
         }
         Ok(chat)
+    }
+
+    /// What is written of a call, and of the same with its result.
+    fn call_texts(&self) -> Option<(String, String)> {
+        let mut conversation = called();
+        let result =
+            Message { tool_call_id: Some("callabcde".into()), ..Message::plain(Role::Tool, ASKED.into(), 0.0) };
+        conversation.messages.push(result);
+        let values = Values::new(&conversation, &mut |_, text| text.to_owned()).ok()?;
+        Some((self.written_text(&values, 2, false).ok()?, self.written_text(&values, 3, false).ok()?))
     }
 
     /// Learns how an answer goes on behind a prompt; gives what the template writes of one.
@@ -299,7 +313,8 @@ impl JinjaChat {
             return Ok(written);
         }
         let prompt = self.written_text(values, n_messages - 1, true)?;
-        Ok(served.compose(&prompt, &written, text_at("reasoning_content").as_deref()).unwrap_or(written))
+        let calls = last.get_attr("tool_calls").is_ok_and(|calls| calls.is_true());
+        Ok(served.compose(&prompt, &written, text_at("reasoning_content").as_deref(), calls).unwrap_or(written))
     }
 
     /// Whether an answer that is as it is served has its header in the prompt: the template writes one, or the row is put together.

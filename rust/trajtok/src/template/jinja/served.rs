@@ -33,6 +33,8 @@ pub struct Served {
     /// By which tokens a turn ends, and whether the template lacks one behind a conversation's last turn.
     stops: Vec<String>,
     lacks_end: bool,
+    /// The header by which a turn ends that calls a tool, where nothing else ends it.
+    call_end: Option<String>,
 }
 
 impl Served {
@@ -44,7 +46,7 @@ impl Served {
         let tokens = controls.iter().map(String::as_str).chain(TAGS);
         let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens)?;
         let (opens, again, stops) = (String::new(), String::new(), Vec::new());
-        let mut served = Self { matcher, opens, close: None, again, stops, lacks_end: false };
+        let mut served = Self { matcher, opens, close: None, again, stops, lacks_end: false, call_end: None };
         served.again = served.asked_again(prompt, plain);
         if let Some((before, close)) = thought.and_then(around_thought)
             && let Some(opened) = prompt.strip_prefix(before.trim_end_matches(is_space))
@@ -91,9 +93,21 @@ impl Served {
         self.lacks_end = !self.is_ended(plain.strip_suffix(&self.again).unwrap_or(plain));
     }
 
+    /// Takes up by which token a call ends that the template ends by nothing: the first behind it where its result follows.
+    pub fn end_calls_by(&mut self, call: &str, result: &str) -> Option<String> {
+        if !self.lacks_end || self.is_ended(call) {
+            return None;
+        }
+        let same = self.common(call.trim_end_matches(is_space), result);
+        let rest = &result[same..];
+        self.call_end = self.leading(rest).into_iter().next().map(|token| rest[token].to_owned());
+        self.call_end.clone()
+    }
+
     /// The prompt and the answer: `written` is the conversation that ends with it, `thought` the turn's, if it has one. None where
-    /// it cannot be told whether the answer belongs behind the prompt: it may have opened what nothing closes.
-    pub fn compose(&self, prompt: &str, written: &str, thought: Option<&str>) -> Option<String> {
+    /// it cannot be told whether the answer belongs behind the prompt: it may have opened what nothing closes. `calls`: whether the
+    /// answer calls a tool.
+    pub fn compose(&self, prompt: &str, written: &str, thought: Option<&str>, calls: bool) -> Option<String> {
         let written = written.strip_suffix(&self.again).unwrap_or(written);
         let same = self.common(prompt, written);
         let mut row = prompt.to_owned();
@@ -112,7 +126,8 @@ impl Served {
             answer = rest.unwrap_or(answer);
         }
         row.push_str(answer);
-        if let (true, Some(end), false) = (self.lacks_end, self.stops.first(), self.is_ended(&row)) {
+        let end = self.call_end.as_ref().filter(|_| calls).or(self.stops.first());
+        if let (true, Some(end), false) = (self.lacks_end, end, self.is_ended(&row)) {
             row.truncate(row.trim_end_matches(is_space).len());
             row.push_str(end);
         }
@@ -211,7 +226,7 @@ mod tests {
     }
 
     fn row(prompt: &str, plain: &str, thought: Option<&str>) -> String {
-        served(prompt, plain, thought).compose(prompt, plain, None).unwrap()
+        served(prompt, plain, thought).compose(prompt, plain, None, false).unwrap()
     }
 
     #[test]
@@ -253,7 +268,7 @@ mod tests {
     fn what_a_prompt_opens_must_be_known_to_be_closed() {
         let plain = "<u>q<a>Linesanswer<end>";
         for prompt in ["<u>q<a><thinking>", "<u>q<a>My steps:\n", "<u>q<a><thinking>well"] {
-            assert_eq!(served(prompt, plain, None).compose(prompt, plain, None), None, "{prompt}");
+            assert_eq!(served(prompt, plain, None).compose(prompt, plain, None, false), None, "{prompt}");
         }
         assert_eq!(row("<u>q<a><thinking></thinking>", plain, None), "<u>q<a><thinking></thinking>Linesanswer<end>");
         // The template writes a thought without the words by which the prompt opens it.
@@ -275,7 +290,20 @@ mod tests {
     fn a_turn_that_nothing_ends_is_ended() {
         assert_eq!(row("<u>q<a>", "<u>q<a>Linesanswer\n", None), "<u>q<a>Linesanswer<end>");
         let learned = served("<u>q<a>", "<u>q<a>Linesanswer", None);
-        assert_eq!(learned.compose("<u>q<a>", "<u>q<a>call<end>", None).unwrap(), "<u>q<a>call<end>");
+        assert_eq!(learned.compose("<u>q<a>", "<u>q<a>call<end>", None, false).unwrap(), "<u>q<a>call<end>");
+    }
+
+    #[test]
+    fn a_call_that_nothing_ends_is_ended_by_the_header_of_its_result() {
+        let mut learned = served("<u>q<a>", "<u>q<a>Linesanswer", None);
+        learned.end_by(vec!["<u>".to_owned()], "<u>q<a>Linesanswer");
+        assert_eq!(
+            learned.end_calls_by("<u>q<a>call</thinking>\n", "<u>q<a>call</thinking>\n<text>r").as_deref(),
+            Some("<text>")
+        );
+        let call = |calls| learned.compose("<u>q<a>", "<u>q<a>call</thinking>", None, calls).unwrap();
+        assert_eq!(call(true), "<u>q<a>call</thinking><text>");
+        assert_eq!(call(false), "<u>q<a>call</thinking><u>");
     }
 
     #[test]
@@ -283,7 +311,7 @@ mod tests {
         let plain = "<u>q<a>Linesanswer<end><u>write an action<end>";
         let learned = served("<u>q<a>", plain, None);
         assert!(learned.answer_ends(plain));
-        assert_eq!(learned.compose("<u>q<a>", plain, None).unwrap(), "<u>q<a>Linesanswer<end>");
+        assert_eq!(learned.compose("<u>q<a>", plain, None, false).unwrap(), "<u>q<a>Linesanswer<end>");
         assert!(!served("<u>q<a>", "<u>q<a>Linesanswer<u>write", None).answer_ends("<u>q<a>Linesanswer<u>write"));
     }
 
@@ -295,7 +323,7 @@ mod tests {
     #[test]
     fn a_thought_that_the_template_leaves_out_stands_in_the_row() {
         let learned = served("<u>q<a><think>\n", "<u>q<a>Linesanswer<end>", None);
-        let row = learned.compose("<u>q<a><think>\n", "<u>q<a>b<end>", Some("t")).unwrap();
+        let row = learned.compose("<u>q<a><think>\n", "<u>q<a>b<end>", Some("t"), false).unwrap();
         assert_eq!(row, "<u>q<a><think>\nt\n</think>\n\nb<end>");
     }
 }

@@ -69,6 +69,11 @@ impl TurnEnds {
         ends
     }
 
+    /// With one more token by which a turn may end.
+    pub fn take_up(&mut self, end: Option<usize>) {
+        self.runs.extend(end.map(|end| vec![end]).filter(|run| !self.runs.contains(run)));
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
