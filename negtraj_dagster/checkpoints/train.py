@@ -236,7 +236,7 @@ def summarize(
     n_rows: int,
     n_parameters: tuple[int, int],
 ) -> dict[str, Any]:
-    """What result.json says, but for the start-up time. `peak_rss_bytes` is this rank's."""
+    """What result.json says, but for the start-up time. `peak_rss_bytes` and `peak_gpu_bytes` are this rank's."""
     n_tokens, n_trained = (sum(counts) for counts in zip(*((r.tokens, r.trained_tokens) for r in curve), strict=True))
     last_losses = [record.loss for record in curve[-FINAL_LOSS_STEPS:]]
     steps_per_epoch = math.ceil(n_rows / settings.batch_size)
@@ -257,6 +257,7 @@ def summarize(
         "seconds": curve[-1].seconds,
         "tokens_per_s": n_tokens / max(curve[-1].seconds, 1e-9),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        **({"peak_gpu_bytes": torch.cuda.max_memory_allocated(world.device)} if world.device.type == "cuda" else {}),
         "n_parameters": n_parameters[0],
         "n_trainable": n_parameters[1],
         "dtype": settings.dtype,

@@ -163,8 +163,19 @@ def start_world() -> World:
         os.environ.setdefault(name, value)
     os.environ.setdefault("MASTER_PORT", str(launch.free_port()))
     local_rank = int(os.environ["LOCAL_RANK"])
+    if has_gpu and local_rank >= (n_gpus := torch.cuda.device_count()):
+        raise TrainingError(
+            f"training.ranks = {os.environ['WORLD_SIZE']}: {n_gpus} GPUs are visible, one is needed for each rank; lower "
+            f"training.ranks, or show more by CUDA_VISIBLE_DEVICES"
+        )
     if has_gpu:
         torch.cuda.set_device(local_rank)
+    elif launch.has_gpu() and os.environ.get("DS_ACCELERATOR") != "cpu" and os.environ["RANK"] == "0":
+        LOG.warning(
+            "a GPU's device file is there, but torch %s sees no GPU: training goes on on the processor; install torch for this "
+            "driver, or correct CUDA_VISIBLE_DEVICES",
+            torch.__version__,
+        )
     deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)

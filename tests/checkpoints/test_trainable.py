@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from negtraj_dagster import launch
 from negtraj_dagster.checkpoints.dataset import Row
-from negtraj_dagster.checkpoints.zero import build_module, parameter_groups, start_engine
+from negtraj_dagster.checkpoints.zero import build_module, parameter_groups, start_engine, start_world
 from negtraj_dagster.errors import ModelError, TrainingError
 from negtraj_dagster.trainable import check_trainable
 
@@ -98,3 +99,25 @@ def test_bf16_without_zero_is_refused_by_name(material):
         start_engine(
             module, zero_stage=0, dtype="bf16", micro_batch_size=1, n_micro=1, gradient_clipping=1.0, weight_decay=0.1, lr=1e-3
         )
+
+
+def test_more_ranks_than_gpus_are_refused_by_their_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"LOCAL_RANK": "2", "WORLD_SIZE": "3", "RANK": "2", "DS_ACCELERATOR": "cuda"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingError, match=r"training\.ranks = 3: 2 GPUs are visible, one is needed for each rank"):
+        start_world()
+
+
+def test_training_on_the_processor_beside_a_gpu_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(launch, "has_gpu", lambda: True)
+    monkeypatch.setattr("deepspeed.init_distributed", lambda **_: None)
+    assert start_world().device.type == "cpu"
+    assert "sees no GPU: training goes on on the processor" in caplog.text
