@@ -17,6 +17,8 @@ from negtraj_dagster.schema import ConditionedTurn
 OPEN, CLOSE = "<think>", "</think>"
 CLOSE_BEHIND_LINE, CLOSE_BEHIND_TEXT = "\n</think>\n\n", "</think>"
 """What closes a thought where a template writes none."""
+MOST_SHARED = 16
+"""Tokens that a prompt's end and an answer's beginning are searched for in common."""
 ASKED, THOUGHT, ANSWERED = "Linesquestion", "Linesthought", "Linesanswer"
 """What a template is tried with."""
 
@@ -37,10 +39,21 @@ def served_render(render: Render, added_tokens: Iterable[str], stops: Sequence[s
         if add_generation_prompt or not turns or turns[-1]["role"] != "assistant":
             return written
         served = served or _learn(render, added_tokens, stops)
-        row = served.compose(render(turns[:-1], tools, True), written, turns[-1])
+        prompt = render(turns[:-1], tools, True)
+        row = served.compose(prompt, _written(render, turns[:-1], tools), written, turns[-1])
         return written if row is None else row
 
     return write
+
+
+def _written(render: Render, turns: Sequence[ConditionedTurn], tools: str | None) -> str:
+    """What is written of the conversation before a turn; nothing where the template writes none that ends so."""
+    try:
+        return render(turns, tools, False)
+    except MemoryError:
+        raise
+    except Exception:  # templates are programs
+        return ""
 
 
 def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) -> "_Served":
@@ -58,13 +71,21 @@ def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) ->
     except Exception:  # templates are programs: this one refuses thoughts
         return served
     before, is_written, behind = thought.partition(THOUGHT)
+    served.writes_thoughts = bool(is_written)
     close, is_said, _ = behind.partition(ANSWERED)
+    opened = prompt[len(before.rstrip()) :]
     if not (is_written and is_said and close.strip() and prompt.startswith(before.rstrip())):
         return served
-    if close.strip() not in prompt[len(before.rstrip()) :]:
-        served.opens, served.close = prompt[served.common(prompt, plain) :].strip(), close
-    elif before.rstrip().endswith(OPEN):
-        served.close = close
+    if close.strip() in opened and not before.rstrip().endswith(OPEN):
+        return served
+    same = served.common(prompt, plain)
+    if close.strip() not in opened:
+        served.opens = prompt[same:].strip()
+    # what answers begin with in any case closes nothing, unless that is all there is
+    glue = plain[same : max(plain.rfind(ANSWERED), same)]
+    own = close.removesuffix(glue)
+    served.closes_itself = None if own.strip() else glue.strip()
+    served.close = own if served.closes_itself is None else ""
     return served
 
 
@@ -102,7 +123,9 @@ class _Served:
         tokens: finds added tokens and tags.
         stops: the tokens by which turns end; `lacks_end`: the template writes none behind a conversation's last turn.
         opens: what prompts end with that open a thought, beside `<think>`.
-        close: what stands between a thought and what is said; None where the template shows none.
+        close: what closes a thought before what is said; None where the template shows none, empty where answers begin with it
+            themselves: with `closes_itself`.
+        writes_thoughts: whether the template writes any.
         again: what the template writes behind a conversation that ends with an answer as if it were asked again.
         call_end: the token by which a turn ends that calls a tool, where the template ends it by nothing.
     """
@@ -112,27 +135,41 @@ class _Served:
     lacks_end: bool = False
     opens: str = ""
     close: str | None = None
+    closes_itself: str | None = None
+    writes_thoughts: bool = False
     again: str = ""
     call_end: str | None = None
 
-    def compose(self, prompt: str, written: str, turn: ConditionedTurn) -> str | None:
-        """The prompt and the answer; None where the answer may not belong there."""
-        thought = turn.get("reasoning")
+    def compose(self, prompt: str, before: str, written: str, turn: ConditionedTurn) -> str | None:
+        """The prompt and the answer; None where the answer may not belong there.
+
+        Args:
+            prompt: what a served model is given.
+            before: what is written of the conversation before the turn.
+            written: of the conversation that ends with it.
+            turn: itself.
+        """
         written = written.removesuffix(self.again)
         same = self.common(prompt, written)
         row, answer = prompt, written[same:]
         if same < len(prompt):
-            is_open = self._is_open(prompt)
+            thought = (turn.get("reasoning") or "") if (turn.get("reasoning") or "").strip() else ""
+            if thought and (self.writes_thoughts or thought.strip() in answer):
+                return None
+            is_open, is_early = self._is_open(prompt), same < len(before) and before != prompt
             if is_open:
-                row += thought if thought and thought not in answer else ""
-                row += self.close if self.close is not None else self._default_close(prompt)
-            rest = self._behind(row, answer)
-            if not is_open and rest is None and not self._is_closed(prompt[same:].strip()):
+                row += thought + (self.close if self.close is not None else self._default_close(prompt))
+                begins = self.closes_itself
+                if is_early or (begins is not None and (thought or not answer.lstrip().startswith(begins))):
+                    return None
+            rest, added = self._behind(row, answer), prompt[same:]
+            stands_once = rest is not None and (is_early or not self.tokens.sub("", added).strip())
+            if not is_open and not stands_once and (is_early or not self._is_closed(added.strip())):
                 return None
             answer = answer if rest is None else rest
         row += answer
-        end = self.call_end if self.call_end is not None and turn.get("tool_calls") else self.stops[0]
-        return row.rstrip() + end if self.lacks_end and not self.is_ended(row) else row
+        end = self.call_end if turn.get("tool_calls") else self.stops[0]
+        return row.rstrip() + end if self.lacks_end and end is not None and not self.is_ended(row) else row
 
     def first_behind(self, shorter: str, longer: str) -> str | None:
         """The token with which a longer text goes on."""
@@ -169,13 +206,15 @@ class _Served:
 
     def _is_closed(self, added: str) -> bool:
         tokens = list(self.tokens.finditer(added))
-        return not added or added.endswith(CLOSE) or (len(tokens) > 1 and tokens[-1].end() == len(added))
+        is_pair = len(tokens) > 1 and tokens[-1].end() == len(added) and _name_of(tokens[0][0]) == _name_of(tokens[-1][0])
+        return not added or added.endswith(CLOSE) or is_pair
 
     def _behind(self, before: str, answer: str) -> str | None:
         """The answer without the tokens that stand at the end of what is before it; None where there are none."""
         trailing, leading = self._trailing(before), self._leading(answer)
         found = [match[0] for match in leading]
-        shared = [n for n in range(1, min(len(found), len(trailing)) + 1) if trailing[-n:] == found[:n]]
+        n_most = min(len(found), len(trailing), MOST_SHARED)
+        shared = [n for n in range(1, n_most + 1) if trailing[-n:] == found[:n]]
         if not shared:
             return None
         return answer[leading[shared[-1] - 1].end() :].removeprefix(before[len(before.rstrip()) :])
@@ -201,3 +240,10 @@ class _Served:
             tokens.insert(0, match[0])
             at = match.start()
         return tokens
+
+
+def _name_of(token: str) -> str:
+    """What a token is of: `thinking` of `<|START_THINKING|>` and of `<|END_THINKING|>`."""
+    letters = "".join(filter(str.isalnum, token)).lower()
+    part = next((part for part in ("start", "end", "begin", "open", "close") if letters.startswith(part)), "")
+    return letters.removeprefix(part)

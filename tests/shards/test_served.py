@@ -130,7 +130,7 @@ def test_without_the_setting_the_row_is_refused_and_the_setting_named(kind: str,
             Made(source, tmp_path, as_served=False)
         return
     rows, rejected = Made(source, tmp_path, as_served=False).rows(conversation("yes"))
-    if kind in ("writes what is served", "closes turns by tokens and words"):
+    if kind == "writes what is served":
         assert rejected == []
     else:
         assert rows == []
@@ -177,6 +177,57 @@ def test_an_empty_thought_is_trained_where_that_is_asked_for(empty_think: str, t
     made = Made(KINDS["opens a thought and writes none"][0], tmp_path, empty_think=empty_think)
     ((_, trained),), _ = made.rows(conversation("yes"))
     assert trained == ("yes<|end|>" if empty_think == "mask" else "\n</think>\n\nyes<|end|>")
+
+
+THOUGHTFUL = "{% if m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}" + SAID
+
+
+@pytest.mark.parametrize(
+    ("answer", "prompt"),
+    [
+        (THOUGHTFUL, "<think>\n\n</think>\n\n"),
+        (THOUGHTFUL, "</think>"),
+        ("{{ m.reasoning_content }}\n[FINAL]\n" + SAID, "My steps:\n"),
+        ("{{ m.reasoning_content }}</think>" + SAID, "<think>"),
+        ("<think>{{ m.reasoning_content }}</think>" + SAID, "<think>\n"),
+        (THOUGHTFUL, "<think>\nOkay,"),
+    ],
+)
+def test_a_thought_that_does_not_go_on_with_the_prompt_is_neither_doubled_nor_said(
+    answer: str, prompt: str, tmp_path: Path
+) -> None:
+    rows, rejected = Made(chat(answer, prompt), tmp_path).rows(conversation("yes", thought="well"))
+    assert rows == [] or rows[0][1] == "well</think>yes<|end|>"  # where it does go on
+    assert len(rows) + len(rejected) == 1
+
+
+@pytest.mark.parametrize("thought", ["<think></think>", "<think>\n\n</think>\n\n", "<think>\n", "<|channel><channel|>"])
+def test_a_prompt_that_changes_what_was_asked_makes_no_row(thought: str, tmp_path: Path) -> None:
+    source = TOKENS + (
+        "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>\n{{ m.content }}<|end|>\n"
+        "{% else %}<|user|>\n{{ m.content }}{% if loop.last and add_generation_prompt %} /no_think{% endif %}<|end|>\n"
+        "{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n" + thought + "{% endif %}"
+    )
+    rows, rejected = Made(source, tmp_path).rows(conversation("no", "yes"))
+    assert rows == []
+    assert len(rejected) == 2
+
+
+def test_an_answer_behind_two_tokens_of_other_names_is_in_what_they_open(tmp_path: Path) -> None:
+    rows, _ = Made(chat(SAID, "<|text|><|thinking|>"), tmp_path).rows(conversation("yes"))
+    assert rows == []
+
+
+@pytest.mark.parametrize("behind", ["<|channel>Remember the rules.<|end|>\n", "Reward: <|text|>\n"])
+@pytest.mark.parametrize("as_served", [True, False])
+def test_words_that_a_template_writes_behind_every_answer_are_not_trained(behind: str, as_served: bool, tmp_path: Path) -> None:
+    source = chat(SAID + behind, "")
+    try:
+        rows, _ = Made(source, tmp_path, as_served=as_served).rows(conversation("no", "yes"))
+    except _trajtok.TemplateError:
+        return
+    assert all("Remember" not in trained and "Reward" not in trained for _, trained in rows)
 
 
 @pytest.mark.parametrize("prompt", ["<|thinking|>", "My steps:\n", "<|thinking|>so"])
@@ -238,7 +289,7 @@ def test_both_engines_put_the_same_text_together(kind: str, tmp_path: Path) -> N
         try:
             ours = "".join(part for part, _, _ in made.tokenizer.render(text))
         except _trajtok.TrajtokError as error:
-            assert "leaves out its reasoning" in str(error)  # noqa: PT017 - where the prompt closes a thought
+            assert "leaves out its reasoning" in str(error) or "a served model is given" in str(error)  # noqa: PT017 - no place
             continue
         assert ours == render(json.loads(text)["messages"], None, False)
         n_written += 1

@@ -12,7 +12,7 @@ use crate::template::chat_template::{ChatTemplate, TemplateSource};
 use crate::template::jinja::engine::JinjaTemplate;
 use crate::template::jinja::messages::{Spot, Values, all_names, all_texts, called, spoken};
 use crate::template::jinja::passed_on::{check_tokens_are_passed_on, token_places};
-use crate::template::jinja::served::{ANSWERED, ASKED, Served, THOUGHT};
+use crate::template::jinja::served::{ANSWERED, ASKED, Served, ServedTurn, THOUGHT};
 use crate::template::jinja::turn_ends::{Samples, TurnEnds};
 use crate::template::jinja::written::{Marked, Written, check_slot};
 use crate::template::marks::{Alphabet, Slot};
@@ -95,10 +95,19 @@ impl JinjaChat {
         }
         let plain = chat.learn_served()?;
         chat.ends = chat.find_ends(&is_special)?;
-        let stops = chat.ends().into_iter().map(str::to_owned).collect();
+        if !chat.ends.has_words() && chat.served.as_ref().is_some_and(|served| !served.answer_ends(&plain)) {
+            let problem =
+                "it writes text of its own behind an assistant's turn that ends a conversation: what of it a served \
+                           model writes cannot be told"
+                    .to_owned();
+            return Err(Error::Template { origin: chat.template.origin().to_owned(), problem });
+        }
+        let stops = chat.ends.answer_stops().map(|end| chat.controls[end].clone()).collect();
         let calls = chat.call_texts();
         if let Some(served) = &mut chat.served {
-            served.end_by(stops, &plain);
+            if served.end_by(stops, &plain) {
+                chat.ends.keep_answers();
+            }
             if let Some(end) = calls.and_then(|(call, result)| served.end_calls_by(&call, &result)) {
                 chat.ends.take_up(chat.controls.iter().position(|control| *control == end));
             }
@@ -132,21 +141,10 @@ impl JinjaChat {
             problem: format!("it does not write what an assistant says where that is a text: {error}"),
         };
         let prompt = text_of(vec![asked.clone()], true).map_err(failed)?;
-        let plain = text_of(vec![asked.clone(), answer.clone()], false).map_err(failed)?;
-        let thought = text_of(vec![asked.clone(), thought], false).ok();
+        let plain = text_of(vec![asked.clone(), answer], false).map_err(failed)?;
+        let thought = text_of(vec![asked, thought], false).ok();
         let served = Served::learn(&self.controls, &prompt, &plain, thought.as_deref())
             .map_err(|error| self.unsearchable(&error))?;
-        let more = vec![asked.clone(), answer.clone(), message(Role::User, ASKED)];
-        let behind = |text: &str| text.rsplit_once(ANSWERED).map(|(_, behind)| behind.trim_end().to_owned());
-        let closes =
-            |text: String| behind(&text).zip(behind(&plain)).is_some_and(|(more, last)| more.starts_with(&last));
-        if !served.answer_ends(&plain) && !text_of(more, false).is_ok_and(closes) {
-            let problem =
-                "it writes text of its own behind an assistant's turn that ends a conversation: what of it a served \
-                           model writes cannot be told"
-                    .to_owned();
-            return Err(Error::Template { origin: self.template.origin().to_owned(), problem });
-        }
         self.served = Some(served);
         Ok(plain)
     }
@@ -186,7 +184,7 @@ impl JinjaChat {
                     .to_owned(),
             ));
         }
-        if ends.is_empty() {
+        if ends.is_empty() || (self.served.is_some() && ends.answer_stops().next().is_none()) {
             let remedy = if by_header.is_empty() {
                 ""
             } else {
@@ -313,8 +311,11 @@ impl JinjaChat {
             return Ok(written);
         }
         let prompt = self.written_text(values, n_messages - 1, true)?;
+        let before = self.written_text(values, n_messages - 1, false).unwrap_or_default();
+        let thought = text_at("reasoning_content");
         let calls = last.get_attr("tool_calls").is_ok_and(|calls| calls.is_true());
-        Ok(served.compose(&prompt, &written, text_at("reasoning_content").as_deref(), calls).unwrap_or(written))
+        let turn = ServedTurn { before: &before, thought: thought.as_deref(), calls };
+        Ok(served.compose(&prompt, &written, &turn).unwrap_or(written))
     }
 
     /// Whether an answer that is as it is served has its header in the prompt: the template writes one, or the row is put together.
@@ -391,7 +392,11 @@ impl JinjaChat {
         }
         let texts_end = written.slots_of(index).map(|slot| slot.bytes.end).filter(|end| *end <= bytes.end).max();
         let behind: Vec<_> = written.controls_in(texts_end.unwrap_or(bytes.start)..bytes.end).collect();
-        if behind.iter().rev().skip(1).any(|(control, _)| self.ends.is_start(*control)) {
+        let places = self.ends.places(&behind, &written.text);
+        let goes_on = |(control, place): &(usize, Range<usize>)| {
+            self.ends.is_start(*control) && places.iter().any(|end| *end <= place.start)
+        };
+        if behind.iter().rev().skip(1).any(goes_on) {
             let detail =
                 format!("messages[{index}]: the template begins another message behind the turn, in its target");
             return Err(Rejection::error(Reason::TargetDiffers, detail));

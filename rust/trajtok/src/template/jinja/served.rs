@@ -15,6 +15,9 @@ const TAGS: [&str; 2] = ["<think>", "</think>"];
 /// What closes a thought where a template writes none: behind a prompt that ends its line, and behind any other.
 const CLOSE: [&str; 2] = ["\n</think>\n\n", "</think>"];
 
+/// Tokens that a prompt's end and an answer's beginning are searched for in common.
+const MOST_SHARED: usize = 16;
+
 /// What a template is tried with: what is asked, thought and answered.
 pub const ASKED: &str = "Linesquestion";
 pub const THOUGHT: &str = "Linesthought";
@@ -26,8 +29,12 @@ pub struct Served {
     matcher: AhoCorasick,
     /// What prompts end with that open a thought, beside `<think>`; empty where none is known.
     opens: String,
-    /// What stands between a thought and what is said.
+    /// What closes a thought before what is said; empty where answers begin with it themselves.
     close: Option<String>,
+    /// What they begin with then.
+    closes_itself: Option<String>,
+    /// Whether the template writes thoughts at all.
+    writes_thoughts: bool,
     /// What the template writes behind a conversation that ends with an answer as if it were asked again: no part of the turn.
     again: String,
     /// By which tokens a turn ends, and whether the template lacks one behind a conversation's last turn.
@@ -46,18 +53,32 @@ impl Served {
         let tokens = controls.iter().map(String::as_str).chain(TAGS);
         let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens)?;
         let (opens, again, stops) = (String::new(), String::new(), Vec::new());
-        let mut served = Self { matcher, opens, close: None, again, stops, lacks_end: false, call_end: None };
+        let mut served = Self {
+            matcher,
+            opens,
+            close: None,
+            closes_itself: None,
+            writes_thoughts: thought.is_some_and(|written| written.contains(THOUGHT)),
+            again,
+            stops,
+            lacks_end: false,
+            call_end: None,
+        };
         served.again = served.asked_again(prompt, plain);
+        let same = served.common(prompt, plain);
+        let glue = plain.rfind(ANSWERED).and_then(|at| plain.get(same..at)).unwrap_or("");
         if let Some((before, close)) = thought.and_then(around_thought)
             && let Some(opened) = prompt.strip_prefix(before.trim_end_matches(is_space))
             && !close.trim_matches(is_space).is_empty()
             && (!opened.contains(close.trim_matches(is_space)) || opens_tag(before))
         {
             if !opened.contains(close.trim_matches(is_space)) {
-                let opens = &prompt[served.common(prompt, plain)..];
-                opens.trim_matches(is_space).clone_into(&mut served.opens);
+                prompt[same..].trim_matches(is_space).clone_into(&mut served.opens);
             }
-            served.close = Some(close.to_owned());
+            // What answers begin with in any case closes nothing, unless that is all there is.
+            let own = close.strip_suffix(glue).unwrap_or(close);
+            served.closes_itself = own.chars().all(is_space).then(|| glue.trim_matches(is_space).to_owned());
+            served.close = Some(if served.closes_itself.is_some() { String::new() } else { own.to_owned() });
         }
         Ok(served)
     }
@@ -87,10 +108,11 @@ impl Served {
         self.matcher.replace_all(text, &nothings).chars().all(is_space)
     }
 
-    /// Takes up by which tokens turns end; `plain` is the answer without a thought.
-    pub fn end_by(&mut self, stops: Vec<String>, plain: &str) {
+    /// Takes up by which tokens answers end; `plain` is one without a thought. Says whether the template lacks an end behind it.
+    pub fn end_by(&mut self, stops: Vec<String>, plain: &str) -> bool {
         self.stops = stops;
         self.lacks_end = !self.is_ended(plain.strip_suffix(&self.again).unwrap_or(plain));
+        self.lacks_end
     }
 
     /// Takes up by which token a call ends that the template ends by nothing: the first behind it where its result follows.
@@ -104,29 +126,41 @@ impl Served {
         self.call_end.clone()
     }
 
-    /// The prompt and the answer: `written` is the conversation that ends with it, `thought` the turn's, if it has one. None where
-    /// it cannot be told whether the answer belongs behind the prompt: it may have opened what nothing closes. `calls`: whether the
-    /// answer calls a tool.
-    pub fn compose(&self, prompt: &str, written: &str, thought: Option<&str>, calls: bool) -> Option<String> {
+    /// The prompt and the answer: `written` is the conversation that ends with it, `turn` what is known of it. None where it cannot be
+    /// told whether the answer belongs behind the prompt: it may have opened what nothing closes, or closed what the turn has.
+    pub fn compose(&self, prompt: &str, written: &str, turn: &ServedTurn<'_>) -> Option<String> {
         let written = written.strip_suffix(&self.again).unwrap_or(written);
         let same = self.common(prompt, written);
         let mut row = prompt.to_owned();
         let mut answer = &written[same..];
         if same < prompt.len() {
-            let is_open = self.is_open(prompt);
+            let thought = turn.thought.filter(|thought| !thought.chars().all(is_space));
+            let is_written = |thought: &str| self.writes_thoughts || answer.contains(thought.trim_matches(is_space));
+            if thought.is_some_and(is_written) {
+                return None;
+            }
+            let (is_open, added) = (self.is_open(prompt), &prompt[same..]);
+            let is_early = same < turn.before.len() && turn.before != prompt;
             if is_open {
-                row.push_str(thought.filter(|thought| !answer.contains(*thought)).unwrap_or(""));
+                row.push_str(thought.unwrap_or(""));
                 let default = CLOSE[usize::from(!prompt.ends_with('\n'))];
                 row.push_str(self.close.as_deref().unwrap_or(default));
+                let is_closed = |begins: &str| answer.trim_start_matches(is_space).starts_with(begins);
+                if is_early
+                    || self.closes_itself.as_deref().is_some_and(|begins| thought.is_some() || !is_closed(begins))
+                {
+                    return None;
+                }
             }
             let rest = self.behind(&row, answer);
-            if !is_open && rest.is_none() && !self.is_closed(&prompt[same..]) {
+            let stands_once = rest.is_some() && (is_early || self.leaves_nothing(added));
+            if !is_open && !stands_once && (is_early || !self.is_closed(added)) {
                 return None;
             }
             answer = rest.unwrap_or(answer);
         }
         row.push_str(answer);
-        let end = self.call_end.as_ref().filter(|_| calls).or(self.stops.first());
+        let end = if turn.calls { self.call_end.as_ref() } else { self.stops.first() };
         if let (true, Some(end), false) = (self.lacks_end, end, self.is_ended(&row)) {
             row.truncate(row.trim_end_matches(is_space).len());
             row.push_str(end);
@@ -134,12 +168,17 @@ impl Served {
         Some(row)
     }
 
-    /// Whether what a prompt has beside a conversation opens nothing: blanks, or what ends with a tag that closes or with the last
-    /// of several tokens.
+    /// Whether what a prompt has beside a conversation opens nothing: blanks, or what ends with a tag that closes, or with a token
+    /// of the name of the one it begins with.
     fn is_closed(&self, added: &str) -> bool {
         let added = added.trim_matches(is_space);
         let tokens: Vec<Range<usize>> = self.matcher.find_iter(added).map(|found| found.range()).collect();
-        let is_pair = tokens.len() > 1 && tokens.last().is_some_and(|last| last.end == added.len());
+        let is_pair = match tokens.as_slice() {
+            [first, .., last] => {
+                last.end == added.len() && name_of(&added[first.clone()]) == name_of(&added[last.clone()])
+            }
+            _ => false,
+        };
         added.is_empty() || added.ends_with(TAGS[1]) || is_pair
     }
 
@@ -150,7 +189,8 @@ impl Served {
 
     /// Whether a token that ends a turn is among those that a text ends with.
     fn is_ended(&self, written: &str) -> bool {
-        self.trailing(written).into_iter().any(|token| self.stops.iter().any(|stop| *stop == written[token.clone()]))
+        let is_end = |token: &str| self.stops.iter().chain(&self.call_end).any(|stop| stop == token);
+        self.trailing(written).into_iter().any(|token| is_end(&written[token]))
     }
 
     /// How many bytes two texts have in common, up to a token in which they part.
@@ -173,7 +213,8 @@ impl Served {
             tokens.iter().map(|token| text[token.clone()].to_owned()).collect()
         };
         let (given, found) = (texts(before, &trailing), texts(answer, &leading));
-        let n_same = (1..=found.len().min(given.len())).rev().find(|n| given[given.len() - n..] == found[..*n])?;
+        let n_most = found.len().min(given.len()).min(MOST_SHARED);
+        let n_same = (1..=n_most).rev().find(|n| given[given.len() - n..] == found[..*n])?;
         let rest = &answer[leading[n_same - 1].end..];
         let blank = &before[before.trim_end_matches(is_space).len()..];
         Some(rest.strip_prefix(blank).unwrap_or(rest))
@@ -204,6 +245,24 @@ impl Served {
     }
 }
 
+/// What is known of a turn beside what is written of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ServedTurn<'a> {
+    /// What is written of the conversation before it, without a prompt.
+    pub before: &'a str,
+    /// Its thought, if it has one.
+    pub thought: Option<&'a str>,
+    /// Whether it calls a tool.
+    pub calls: bool,
+}
+
+/// What a token is of: `thinking` of `<|START_THINKING|>` and of `<|END_THINKING|>`.
+fn name_of(token: &str) -> String {
+    let letters: String = token.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let parts = ["start", "end", "begin", "open", "close"];
+    parts.iter().find_map(|part| letters.strip_prefix(part)).map_or(letters.clone(), str::to_owned)
+}
+
 /// What stands before a thought, and between it and what is said.
 fn around_thought(written: &str) -> Option<(&str, &str)> {
     let (before, behind) = written.split_once(THOUGHT)?;
@@ -226,7 +285,7 @@ mod tests {
     }
 
     fn row(prompt: &str, plain: &str, thought: Option<&str>) -> String {
-        served(prompt, plain, thought).compose(prompt, plain, None, false).unwrap()
+        served(prompt, plain, thought).compose(prompt, plain, &ServedTurn::default()).unwrap()
     }
 
     #[test]
@@ -259,16 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_both_write_in_other_places_stands_once() {
-        let expected = "<u>q<end><u>tools<end><a>Linesanswer<end>";
-        assert_eq!(row("<u>q<end><u>tools<end><a>", "<u>q<end><a>Linesanswer<end>", None), expected);
+    fn words_before_a_header_that_both_write_may_open_what_nothing_closes() {
+        let turn = ServedTurn { before: "<u>q", ..ServedTurn::default() };
+        let (prompt, plain) = ("<u>q<a><thinking>analysis<text>", "<u>q<a><text>Linesanswer<end>");
+        assert_eq!(served(prompt, plain, None).compose(prompt, plain, &turn), None);
     }
 
     #[test]
     fn what_a_prompt_opens_must_be_known_to_be_closed() {
         let plain = "<u>q<a>Linesanswer<end>";
         for prompt in ["<u>q<a><thinking>", "<u>q<a>My steps:\n", "<u>q<a><thinking>well"] {
-            assert_eq!(served(prompt, plain, None).compose(prompt, plain, None, false), None, "{prompt}");
+            assert_eq!(served(prompt, plain, None).compose(prompt, plain, &ServedTurn::default()), None, "{prompt}");
         }
         assert_eq!(row("<u>q<a><thinking></thinking>", plain, None), "<u>q<a><thinking></thinking>Linesanswer<end>");
         // The template writes a thought without the words by which the prompt opens it.
@@ -290,7 +350,29 @@ mod tests {
     fn a_turn_that_nothing_ends_is_ended() {
         assert_eq!(row("<u>q<a>", "<u>q<a>Linesanswer\n", None), "<u>q<a>Linesanswer<end>");
         let learned = served("<u>q<a>", "<u>q<a>Linesanswer", None);
-        assert_eq!(learned.compose("<u>q<a>", "<u>q<a>call<end>", None, false).unwrap(), "<u>q<a>call<end>");
+        assert_eq!(learned.compose("<u>q<a>", "<u>q<a>call<end>", &ServedTurn::default()).unwrap(), "<u>q<a>call<end>");
+    }
+
+    #[test]
+    fn a_thought_that_the_prompt_does_not_fit_makes_no_row() {
+        let thought = "<u>q<a><think>\nLinesthought\n</think>\n\nLinesanswer<end>";
+        let learned = served("<u>q<a><think>\n\n</think>\n\n", "<u>q<a>Linesanswer<end>", Some(thought));
+        let turn = ServedTurn { thought: Some("t"), ..ServedTurn::default() };
+        let written = "<u>q<a><think>\nt\n</think>\n\nb<end>";
+        assert_eq!(learned.compose("<u>q<a><think>\n\n</think>\n\n", written, &turn), None);
+        let early = ServedTurn { before: "<u>q<end>", ..ServedTurn::default() };
+        assert_eq!(learned.compose("<u>q /no<end><a><think></think>", "<u>q<end><a>b<end>", &early), None);
+    }
+
+    #[test]
+    fn what_answers_begin_with_is_not_written_twice() {
+        let thought = "<u>q<a><thinking>Linesthought</thinking><text>Linesanswer<end>";
+        let learned = served("<u>q<a><thinking>", "<u>q<a><text>Linesanswer<end>", Some(thought));
+        let call = learned.compose("<u>q<a><thinking>", "<u>q<a>call<end>", &ServedTurn::default());
+        assert_eq!(call.unwrap(), "<u>q<a><thinking></thinking>call<end>");
+        let words = "<u>q<a><think>\nLinesthought\n</think>\n\nAnswer:\nLinesanswer<end>";
+        let expected = "<u>q<a><think>\n\n</think>\n\nAnswer:\nLinesanswer<end>";
+        assert_eq!(row("<u>q<a><think>\n", "<u>q<a>Answer:\nLinesanswer<end>", Some(words)), expected);
     }
 
     #[test]
@@ -301,7 +383,11 @@ mod tests {
             learned.end_calls_by("<u>q<a>call</thinking>\n", "<u>q<a>call</thinking>\n<text>r").as_deref(),
             Some("<text>")
         );
-        let call = |calls| learned.compose("<u>q<a>", "<u>q<a>call</thinking>", None, calls).unwrap();
+        let call = |calls| {
+            learned
+                .compose("<u>q<a>", "<u>q<a>call</thinking>", &ServedTurn { calls, ..ServedTurn::default() })
+                .unwrap()
+        };
         assert_eq!(call(true), "<u>q<a>call</thinking><text>");
         assert_eq!(call(false), "<u>q<a>call</thinking><u>");
     }
@@ -311,7 +397,7 @@ mod tests {
         let plain = "<u>q<a>Linesanswer<end><u>write an action<end>";
         let learned = served("<u>q<a>", plain, None);
         assert!(learned.answer_ends(plain));
-        assert_eq!(learned.compose("<u>q<a>", plain, None, false).unwrap(), "<u>q<a>Linesanswer<end>");
+        assert_eq!(learned.compose("<u>q<a>", plain, &ServedTurn::default()).unwrap(), "<u>q<a>Linesanswer<end>");
         assert!(!served("<u>q<a>", "<u>q<a>Linesanswer<u>write", None).answer_ends("<u>q<a>Linesanswer<u>write"));
     }
 
@@ -323,7 +409,8 @@ mod tests {
     #[test]
     fn a_thought_that_the_template_leaves_out_stands_in_the_row() {
         let learned = served("<u>q<a><think>\n", "<u>q<a>Linesanswer<end>", None);
-        let row = learned.compose("<u>q<a><think>\n", "<u>q<a>b<end>", Some("t"), false).unwrap();
+        let turn = ServedTurn { thought: Some("t"), ..ServedTurn::default() };
+        let row = learned.compose("<u>q<a><think>\n", "<u>q<a>b<end>", &turn).unwrap();
         assert_eq!(row, "<u>q<a><think>\nt\n</think>\n\nb<end>");
     }
 }

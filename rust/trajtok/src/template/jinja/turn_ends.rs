@@ -13,6 +13,10 @@ pub type Placed = (usize, Range<usize>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TurnEnds {
     runs: Vec<Vec<usize>>,
+    /// So many of them end answers; the others, calls.
+    n_answers: usize,
+    /// Words stand between the tokens that close a turn.
+    has_words: bool,
     starts: HashSet<usize>,
 }
 
@@ -51,8 +55,10 @@ impl TurnEnds {
         };
         let found = [(&last, text(&samples.last)), (&middle, text(&samples.middle))];
         let runs = found.iter().filter_map(|(found, text)| Some(run_of(found.as_ref()?, text, &starts)));
-        let runs = closing(samples).map_or_else(|| common(&runs.collect::<Vec<_>>()), |end| vec![vec![end]]);
-        let mut ends = Self { runs, starts };
+        let closed_by = if by_header { closing(samples) } else { None };
+        let has_words = closed_by.is_some();
+        let runs = closed_by.map_or_else(|| common(&runs.collect::<Vec<_>>()), |end| vec![vec![end]]);
+        let mut ends = Self { n_answers: runs.len(), runs, has_words, starts };
         let mut no_ends = ends.starts.clone();
         if let Some(found) = &last {
             // What a template writes behind every conversation's end starts the next message.
@@ -67,6 +73,21 @@ impl TurnEnds {
             ends.runs.extend(end.filter(|control| is_special[*control]).map(|control| vec![control]));
         }
         ends
+    }
+
+    /// The last token of each that ends answers.
+    pub fn answer_stops(&self) -> impl Iterator<Item = usize> {
+        self.runs[..self.n_answers].iter().filter_map(|run| run.last().copied())
+    }
+
+    /// Whether words stand between the tokens that close a turn.
+    pub fn has_words(&self) -> bool {
+        self.has_words
+    }
+
+    /// Without those that end calls alone.
+    pub fn keep_answers(&mut self) {
+        self.runs.truncate(self.n_answers);
     }
 
     /// With one more token by which a turn may end.
@@ -110,7 +131,10 @@ fn closing(samples: &Samples) -> Option<usize> {
     let is_all = last.text[place.end..].trim().is_empty() && middle.text[middle.behind(1)?].starts_with(closes);
     let controls: Vec<Placed> = last.controls_in(behind).collect();
     let has_text = controls.windows(2).any(|pair| !is_blank(&last.text, &pair[0], &pair[1]));
-    (is_all && has_text).then_some(end)
+    // It ends the user's messages, too, and no part of the turn before.
+    let is_usual = last.controls_in(last.behind(0)?).any(|(control, _)| control == end);
+    let is_last = controls.iter().filter(|(control, _)| *control == end).count() == 1;
+    (is_all && has_text && is_usual && is_last).then_some(end)
 }
 
 /// What two runs begin with; where that is nothing, the first token of each.
@@ -168,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_longest_run_at_a_place_is_taken() {
-        let ends = TurnEnds { runs: vec![vec![1], vec![1, 2]], starts: HashSet::new() };
+        let ends = TurnEnds { runs: vec![vec![1], vec![1, 2]], n_answers: 2, has_words: false, starts: HashSet::new() };
         assert_eq!(ends.places(&[(5, 0..3), (1, 3..6), (2, 7..10), (1, 11..14)], TEXT), [10, 14]);
         assert_eq!(ends.places(&[(1, 7..10), (2, 11..14)], TEXT), [10]);
         assert_eq!(ends.stops().collect::<Vec<_>>(), [1, 2]);
