@@ -40,20 +40,24 @@ def served_render(render: Render, added_tokens: Iterable[str], stops: Sequence[s
             return written
         served = served or _learn(render, added_tokens, stops)
         prompt = render(turns[:-1], tools, True)
-        row = served.compose(prompt, _written(render, turns[:-1], tools), written, turns[-1])
+        row = served.compose(prompt, _tried(render, turns[:-1], tools) or "", written, turns[-1])
         return written if row is None else row
 
     return write
 
 
-def _written(render: Render, turns: Sequence[ConditionedTurn], tools: str | None) -> str:
-    """What is written of the conversation before a turn; nothing where the template writes none that ends so."""
+def _tried(render: Render, turns: Sequence[ConditionedTurn], tools: str | None = None) -> str | None:
+    """What is written of a conversation; None where the template, which is a program, refuses it.
+
+    Raises:
+        MemoryError, OSError: the machine does.
+    """
     try:
         return render(turns, tools, False)
-    except MemoryError:
+    except (MemoryError, OSError):
         raise
-    except Exception:  # templates are programs
-        return ""
+    except Exception:
+        return None
 
 
 def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) -> "_Served":
@@ -66,9 +70,7 @@ def _learn(render: Render, added_tokens: Iterable[str], stops: Sequence[str]) ->
     served.lacks_end = not served.is_ended(plain.removesuffix(served.again))
     if served.lacks_end:
         served.call_end = _call_end(render, served)
-    try:
-        thought = render([asked, {**answered, "reasoning": THOUGHT}], None, False)
-    except Exception:  # templates are programs: this one refuses thoughts
+    if (thought := _tried(render, [asked, {**answered, "reasoning": THOUGHT}])) is None:
         return served
     before, is_written, behind = thought.partition(THOUGHT)
     served.writes_thoughts = bool(is_written)
@@ -102,11 +104,10 @@ def _call_end(render: Render, served: "_Served") -> str | None:
         calling,
         {"role": "tool", "content": ASKED, "tool_call_id": "callabcde", "weight": 0.0},
     ]
-    try:
-        call, result = render(turns[:2], CALL_TOOLS, False), render(turns, CALL_TOOLS, False)
-    except Exception:  # templates are programs: this one refuses calls
+    call, result = (_tried(render, turns[:n], CALL_TOOLS) for n in (2, 3))
+    if call is None or result is None or served.is_ended(call):
         return None
-    return None if served.is_ended(call) else served.first_behind(call.rstrip(), result)
+    return served.first_behind(call.rstrip(), result)
 
 
 CALL_TOOLS = (

@@ -267,7 +267,7 @@ def _check_source(name: str, source: RolloutSource, tasks: Collection[str]) -> N
 def _read_arrivals(store: Store, text: str | None) -> list[dict[str, str]]:
     lines = [line for line in (text or "").split("\n") if line]
     try:
-        return [{name: str(entry[name]) for name in ("file", "piece")} for entry in json.loads(f"[{','.join(lines)}]")]
+        return [{name: str(entry[name]) for name in ("file", "piece")} for entry in map(json.loads, lines)]
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{store.place(ARRIVALS)}: a line is not an arrival ({error}); put the file back from a copy, or delete it: files "

@@ -273,9 +273,9 @@ def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, A
 
 
 @lru_cache(maxsize=65_536)
-def _parts_of_key(key: str) -> list[str]:
+def _parts_of_key(key: str) -> tuple[str, ...]:
     """The same in every span, or nearly."""
-    return key.split(".")
+    return tuple(key.split("."))
 
 
 def _listed(tree: dict[str, Any]) -> Any:

@@ -55,6 +55,11 @@ fn reads_content() -> Error {
     Rejection::error(Reason::TemplateReadsContent, problem)
 }
 
+fn unsearchable(template: &JinjaTemplate, error: &aho_corasick::BuildError) -> Error {
+    let problem = format!("the tokenizer's added tokens cannot be searched for: {error}");
+    Error::Template { origin: template.origin().to_owned(), problem }
+}
+
 /// What makes a row of a turn whose prompt is not what the conversation has there.
 fn with_remedy(error: Error) -> Error {
     match error {
@@ -79,10 +84,7 @@ impl JinjaChat {
         let (controls, is_special): (Vec<_>, Vec<_>) = added.into_iter().unzip();
         let settings = read_settings(source.settings)?;
         let automaton = |kind| AhoCorasick::builder().match_kind(kind).build(&controls);
-        let unbuildable = |error: aho_corasick::BuildError| Error::Template {
-            origin: template.origin().to_owned(),
-            problem: format!("the tokenizer's added tokens cannot be searched for: {error}"),
-        };
+        let unbuildable = |error| unsearchable(&template, &error);
         let matcher = automaton(MatchKind::LeftmostLongest).map_err(unbuildable)?;
         let overlapping = automaton(MatchKind::Standard).map_err(unbuildable)?;
         let (nothings, ends) = (vec![""; controls.len()], TurnEnds::default());
@@ -144,14 +146,9 @@ impl JinjaChat {
         let plain = text_of(vec![asked.clone(), answer], false).map_err(failed)?;
         let thought = text_of(vec![asked, thought], false).ok();
         let served = Served::learn(&self.controls, &prompt, &plain, thought.as_deref())
-            .map_err(|error| self.unsearchable(&error))?;
+            .map_err(|error| unsearchable(&self.template, &error))?;
         self.served = Some(served);
         Ok(plain)
-    }
-
-    fn unsearchable(&self, error: &aho_corasick::BuildError) -> Error {
-        let problem = format!("the tokenizer's added tokens cannot be searched for: {error}");
-        Error::Template { origin: self.template.origin().to_owned(), problem }
     }
 
     /// Tries the template on small conversations: how turns end, and that there is a prompt.

@@ -52,15 +52,14 @@ impl Served {
     pub fn learn(controls: &[String], prompt: &str, plain: &str, thought: Option<&str>) -> Result<Self, BuildError> {
         let tokens = controls.iter().map(String::as_str).chain(TAGS);
         let matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(tokens)?;
-        let (opens, again, stops) = (String::new(), String::new(), Vec::new());
         let mut served = Self {
             matcher,
-            opens,
+            opens: String::new(),
             close: None,
             closes_itself: None,
             writes_thoughts: thought.is_some_and(|written| written.contains(THOUGHT)),
-            again,
-            stops,
+            again: String::new(),
+            stops: Vec::new(),
             lacks_end: false,
             call_end: None,
         };
