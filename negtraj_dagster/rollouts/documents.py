@@ -27,6 +27,7 @@ from negtraj_dagster.rollouts.records import (
     iter_records,
     key_name,
     line_slices,
+    parse_proper_lines,
     parse_record,
     parse_text,
     text_of_array,
@@ -277,6 +278,8 @@ def _parse_file(raw: bytes, *, is_proper: bool) -> FileDocument:
     beside_object = parse_record(beside.strip(), "beside").value if beside else None
     if beside and beside_object is None:
         raise RolloutFormatError("the file beside it, which says its outcome, is no JSON object; mend or remove it")
+    if (proper_lines := parse_proper_lines(raw, is_proper=is_proper)) is not None:
+        return FileDocument(proper_lines, [], beside_object)
     try:
         value = parse_text(raw.decode("utf-8-sig").strip(), is_proper=is_proper)
     except ValueError:  # JSON lines, or none at all

@@ -145,6 +145,23 @@ def parse_record(raw: bytes, place: str, *, is_proper: bool = False) -> Record:
     return Record(place, None, fault) if fault else _as_record(place, value)
 
 
+def parse_proper_lines(raw: bytes, *, is_proper: bool = False) -> list[dict[str, Any]] | None:
+    """The objects of JSON lines that are beyond doubt, two or more; None of anything else.
+
+    Args:
+        raw: the lines.
+        is_proper: see `parse_record`.
+    """
+    lines = raw.split(b"\n")
+    if len(lines) == 1 or not all(line[:2] == b'{"' for line in lines):
+        return None
+    try:
+        objects = [_parse_quickly(line, is_proper=is_proper) for line in lines]
+    except ValueError:
+        return None
+    return objects if all(type(value) is dict for value in objects) else None
+
+
 def parse_text(text: str, *, is_proper: bool = False) -> Any:
     """The value of JSON text that stands inside a record, as strictly as the record itself. For `is_proper` see `parse_record`.
 

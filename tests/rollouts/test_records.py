@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from negtraj_dagster.rollouts import records
-from negtraj_dagster.rollouts.records import iter_records, parse_record, parse_text
+from negtraj_dagster.rollouts.records import iter_records, parse_proper_lines, parse_record, parse_text
 
 
 def read(text: str | bytes) -> list[tuple[str, object]]:
@@ -290,3 +290,21 @@ def test_the_quick_parser_gives_what_the_slow_one_gives(text: str) -> None:
 def refuse(_raw: bytes, *, is_proper: bool) -> object:
     del is_proper
     raise ValueError
+
+
+GOOD_LINES = ['{"a":1}', '{"c":[{}]}\r', '{"b":"\u2028"}', "{}"]
+BAD_LINES = ['{"a":1,"a":2}', '{"a":1e999}', '{"a":"\\ud800"}', '{"d":2} {"e":3}', "", " ", "{", "}", "[1]", '{"a":', '"b"}']
+LINES = st.sampled_from([*GOOD_LINES, *BAD_LINES, ' {"f":4}'])
+
+
+@given(st.lists(LINES, max_size=6).map("\n".join))
+@example('{"a":1}\n{"a":2}')
+@example('{"a":\n{"b":1}}')
+@example('\ufeff{"a":1}\n{"a":2}')
+@example('{"a":1}\n{"a":1,"a":2}')
+def test_lines_that_are_read_at_once_are_read_as_one_by_one(text: str) -> None:
+    objects = parse_proper_lines(text.encode())
+    if objects is not None:
+        assert [value for _, value in read(text)] == objects
+    is_plain = len(text.split("\n")) > 1 and all(line in ('{"a":1}', '{"c":[{}]}\r') for line in text.split("\n"))
+    assert objects is not None or not is_plain

@@ -24,7 +24,9 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         at = f"{place}[{index}]"
         block = check(value, at, dict)
         kind = require(block, "type", str, at=at)
-        if kind in TEXT_PARTS:
+        if kind == "text" and "content" not in block and type(block.get("text")) is str:  # as most are
+            texts.append(block["text"])
+        elif kind in TEXT_PARTS:
             texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
         elif kind in THOUGHTS and role == "assistant":
             thoughts.append(read_thought(block))
@@ -50,7 +52,10 @@ def read_text(text: str, role: str, place: str) -> list[Turn]:
 
 
 def _said(message: dict[str, Any], place: str) -> list[Turn]:
-    return [read_message(message, place)] if message["role"] == "assistant" or message["content"] else []
+    role, content = message["role"], message["content"]
+    if role == "user" and type(content) is str:
+        return [{"role": "user", "content": content}] if content else []
+    return [read_message(message, place)] if role == "assistant" or content else []
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:
@@ -58,11 +63,14 @@ def _call(block: dict[str, Any], at: str) -> dict[str, Any]:
     return {
         "id": optional_text(block, "id", at=at) or optional_text(block, "toolCallId", at=at) or "",
         "name": require(block, "toolName" if "toolName" in block else "name", str, at=at),
-        "arguments": arguments if isinstance(arguments, str) else json_text(arguments),
+        "arguments": arguments if isinstance(arguments, (str, dict)) else json_text(arguments),
     }
 
 
 def _result(block: dict[str, Any], at: str) -> Turn:
+    content, called = block.get("content"), block.get("tool_use_id")
+    if type(content) is str and called and type(called) is str:
+        return {"role": "tool", "content": content, "tool_call_id": called}
     content = next((block[key] for key in ("content", "response", "result", "output") if block.get(key) is not None), "")
     text = read_content(content, f"{at}.content") if isinstance(content, (str, list)) else json_text(content)
     called = next((block[key] for key in ("tool_use_id", "toolCallId", "id") if block.get(key)), None)

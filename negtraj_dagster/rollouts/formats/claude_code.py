@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SPOKEN = ("user", "assistant")
 SYNTHETIC = "<synthetic>"
 """The model's name on messages that the program wrote in the agent's place."""
+FEW = 16
+"""So many blocks are compared each with each."""
 MAIN = ""
 """The thread of lines that are no side chain's."""
 Line = dict[str, Any]
@@ -35,19 +37,19 @@ def read_file(task: str, document: "FileDocument") -> Reading:
     Raises:
         RolloutFormatError: no line of it is a message of the user or the agent.
     """
-    entries = [line for line in document.objects if _is_spoken(line)]
+    candidates = [line for line in document.objects if line.get("type") in SPOKEN and "message" in line]
+    entries = [line for line in candidates if isinstance(line["message"], dict)]
     if not entries or not all("uuid" in entry and "parentUuid" in entry for entry in entries):
         raise RolloutFormatError(
             "no lines of type user and assistant with uuid and parentUuid, expected a session of Claude Code"
         )
     tree = _Tree(document.objects)
-    n_other = sum(line.get("type") in SPOKEN and "message" in line and not _is_spoken(line) for line in document.objects)
     messages, errors = read_tree(tree.parents, lambda name: _turns(tree.nodes[name]))
     segments = branches(messages)
     parents = segment_parents(segments, tree.began_from)
     session = next((str(entry["sessionId"]) for entry in entries if entry.get("sessionId")), None)
     parts: list[Rollout | RolloutFormatError] = list(errors)
-    if n_other:
+    if n_other := len(candidates) - len(entries):
         parts.append(
             RolloutFormatError(f"{n_other} lines of type user or assistant whose message is no object; leave them out")
         )
@@ -244,9 +246,12 @@ def _thread(line: Line) -> str:
 
 def _found(lines: list[Line], kind: str) -> list[dict[str, Any]]:
     """Blocks of a kind; lines of another shape are refused later, by their turns."""
-    contents = [line["message"].get("content") for line in lines if isinstance(line["message"], dict)]
-    blocks = [block for content in contents if isinstance(content, list) for block in content]
-    return [block for block in blocks if isinstance(block, dict) and block.get("type") == kind]
+    found = []
+    for line in lines:
+        content = line["message"].get("content") if isinstance(line["message"], dict) else None
+        if isinstance(content, list):
+            found += [block for block in content if isinstance(block, dict) and block.get("type") == kind]
+    return found
 
 
 def _ids(lines: list[Line], kind: str, key: str) -> list[str]:
@@ -257,11 +262,22 @@ def _turns(node: _Node) -> list[Turn]:
     if node.output is not None:
         return _result_turns(node, node.output)
     role = node.lines[0]["type"]
-    blocks = {canonical_json(block): block for line in node.lines for block in _content(line)}  # copied lines count once
-    turns = read_blocks(list(blocks.values()), role, "message.content")
+    blocks = [block for line in node.lines for block in _content(line)] if len(node.lines) > 1 else _content(node.lines[0])
+    turns = read_blocks(_distinct(blocks), role, "message.content")
     if role == "assistant" and node.lines[0]["message"].get("model") == SYNTHETIC:
         return [{**turn, "loss": False} for turn in turns]
     return turns
+
+
+def _distinct(blocks: list[Any]) -> list[Any]:
+    """Each block once: copied lines repeat theirs."""
+    if len(blocks) > FEW:
+        return list({canonical_json(block): block for block in blocks}.values())
+    kept: list[Any] = []
+    for block in blocks:  # which are hardly ever equal: their texts are not needed
+        if not any(block == other and canonical_json(block) == canonical_json(other) for other in kept):
+            kept.append(block)
+    return kept
 
 
 def _result_turns(node: _Node, output: _Node) -> list[Turn]:
@@ -275,15 +291,20 @@ def _result_turns(node: _Node, output: _Node) -> list[Turn]:
                 results.setdefault(str(block.get("tool_use_id")), block)
             else:
                 words.append(block)
-        turns += read_blocks(words, "user", "message.content")
+        if words:
+            turns += read_blocks(words, "user", "message.content")
     before = node.earlier
     while before is not None:
         for block in _found(before.lines, "tool_result"):
             results.setdefault(str(block.get("tool_use_id")), block)
         before = before.earlier
-    called = [*_ids(output.lines, "tool_use", "id"), *results]
-    in_order = sorted(results, key=called.index)
-    return [*read_blocks([results[call_id] for call_id in in_order], "user", "message.content"), *turns]
+    blocks = list(results.values())
+    if len(results) > 1:
+        place_of: dict[str, int] = {}
+        for call_id in (*_ids(output.lines, "tool_use", "id"), *results):
+            place_of.setdefault(call_id, len(place_of))
+        blocks = [results[call_id] for call_id in sorted(results, key=place_of.__getitem__)]
+    return [*read_blocks(blocks, "user", "message.content"), *turns]
 
 
 def _content(line: Line) -> list[Any]:

@@ -36,9 +36,14 @@ ROLES = {"developer": "system", "function": "tool"}
 NEAR = 0.85
 """From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""
 TEXT_PARTS = ("text", "input_text", "output_text")
-PLAIN_ROLES = ("system", "user", "assistant")
-PLAIN_KEYS = {"role", "content", "tool_calls"}
-"""Of a message that is a turn as it stands, as most are."""
+TURN_KEYS = frozenset({"role", "content", "tool_calls"})
+PLAIN_KEYS = {
+    "system": TURN_KEYS,
+    "user": TURN_KEYS,
+    "assistant": TURN_KEYS,
+    "tool": frozenset({"role", "content", "tool_call_id"}),
+}
+"""By role, the keys of a message that is a turn as it stands, as most are."""
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 MEDIA = ("images", "audios", "videos")
@@ -109,21 +114,27 @@ def read_messages(messages: list[Any], place: str) -> tuple[list[Turn], dict[str
     turns, unread = [], {}
     for index, message in enumerate(messages):
         at = f"{place}[{index}]"
-        turn, rest = _read(check(message, at, dict), at)
+        turn, rest = read_chat_message(check(message, at, dict), at)
         turns.append(turn)
         if rest:
             unread[str(index)] = rest
     return turns, unread
 
 
-def _read(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
+def read_chat_message(message: dict[str, Any], place: str) -> tuple[Turn, dict[str, Any]]:
+    """One message's turn, and what of it has no place there.
+
+    Raises:
+        RolloutFormatError: see `read_messages`.
+    """
     recorded_calls, text = message.get("tool_calls"), message.get("content")
     calls, unread_of_calls = _readable_calls(recorded_calls) if recorded_calls is not None else (None, {})
     is_text = type(text) is str or (calls and text is None)
-    if is_text and not unread_of_calls and message.keys() <= PLAIN_KEYS and message.get("role") in PLAIN_ROLES:
+    role = message.get("role")
+    if is_text and not unread_of_calls and type(role) is str and message.keys() <= PLAIN_KEYS.get(role, frozenset()):
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
-    role = ROLES.get(str(message.get("role")), message.get("role"))
+    role = ROLES.get(str(role), role)
     content, thought = _without_thoughts(message.get("content")) if role == "assistant" else (message.get("content"), "")
     kept_fields = {"role": role, "content": read_content(content, f"{place}.content")}
     if thought and not message.get("reasoning"):

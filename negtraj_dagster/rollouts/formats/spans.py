@@ -7,14 +7,14 @@ keys and values. Outcomes come from `gen_ai.evaluation.result` events and from a
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats.attributes import Attributes, Flat, attributes_of, unflattened
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.blocks import read_blocks, read_text
 from negtraj_dagster.rollouts.formats.fields import check, require
-from negtraj_dagster.rollouts.formats.openai import json_list, read_messages
+from negtraj_dagster.rollouts.formats.openai import json_list, read_chat_message
 from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
 from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
 from negtraj_dagster.schema import Rollout, Turn
@@ -43,6 +43,8 @@ class _Trace:
     session: str | None = None
     scores: list[tuple[str | None, str, float | None, str | None]] = field(default_factory=list)
     faults: list[RolloutFormatError] = field(default_factory=list)
+    messages: dict[str, list[tuple[Flat, Turn]]] = field(default_factory=dict)
+    """Of the last call, by prefix: as recorded, and as read."""
 
 
 def read_otel(task: str, document: "FileDocument") -> Reading:
@@ -60,10 +62,10 @@ def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Rea
     traces: dict[str, _Trace] = {}
     n_calls = 0
     for number, span in enumerate(sorted(spans, key=_start)):
-        attributes = _attributes(span)
+        attributes = attributes_of(span)
         name = _trace_id(span) or "trace"
         trace = traces.setdefault(name, _Trace())
-        trace.session = trace.session or _first(attributes, "session.id", "gen_ai.conversation.id")
+        trace.session = trace.session or attributes.first("session.id", "gen_ai.conversation.id")
         _take_scores(trace, span, attributes)
         try:
             call = read_call(attributes, span, _span_id(span) or f"span {number}", trace)
@@ -129,26 +131,6 @@ def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield value
 
 
-def _attributes(span: Mapping[str, Any]) -> dict[str, Any]:
-    attributes = span.get("attributes", span)
-    if isinstance(attributes, list):  # OTLP: [{"key": …, "value": {"stringValue": …}}]
-        return {str(item.get("key")): _value(item.get("value")) for item in attributes if isinstance(item, dict)}
-    return dict(attributes) if isinstance(attributes, dict) else {}
-
-
-def _value(value: Any) -> Any:
-    if not isinstance(value, dict) or len(value) != 1:
-        return value
-    kind, inner = next(iter(value.items()))
-    if kind == "intValue":
-        return int(inner)
-    if kind == "arrayValue":
-        return [_value(item) for item in inner.get("values", [])]
-    if kind == "kvlistValue":
-        return {str(item["key"]): _value(item.get("value")) for item in inner.get("values", [])}
-    return inner
-
-
 def _start(span: Mapping[str, Any]) -> str:
     """Sorts spans by when they began; digits alone are nanoseconds, of equal length."""
     start = next(
@@ -176,18 +158,14 @@ def _id(span: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
-def _first(attributes: Mapping[str, Any], *names: str) -> str | None:
-    return next((str(attributes[name]) for name in names if attributes.get(name)), None)
-
-
-def _otel_call(attributes: dict[str, Any], span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
+def _otel_call(attributes: Attributes, span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
     del span
     if "ai.prompt.messages" in attributes:
         return _vercel_call(attributes, name, trace)
     sent, answered = attributes.get("gen_ai.input.messages"), attributes.get("gen_ai.output.messages")
     if attributes.get("gen_ai.operation.name") not in MODEL_CALLS or sent is None or answered is None:
         return None
-    trace.model = trace.model or _first(attributes, "gen_ai.response.model", "gen_ai.request.model") or ""
+    trace.model = trace.model or attributes.first("gen_ai.response.model", "gen_ai.request.model") or ""
     trace.tools = trace.tools or read_tools(attributes.get("gen_ai.tool.definitions"), "gen_ai.tool.definitions")
     turns = []
     if (system := attributes.get("gen_ai.system_instructions")) is not None:
@@ -197,12 +175,12 @@ def _otel_call(attributes: dict[str, Any], span: Mapping[str, Any], name: str, t
     return Call(name, turns, answers[:1])  # one choice: the others were not gone on with
 
 
-def _vercel_call(attributes: dict[str, Any], name: str, trace: _Trace) -> Call | None:
+def _vercel_call(attributes: Attributes, name: str, trace: _Trace) -> Call | None:
     """As Vercel's AI SDK writes a call beside the conventions' attributes."""
     text, calls = attributes.get("ai.response.text"), attributes.get("ai.response.toolCalls")
     if not text and not calls:
         return None
-    trace.model = trace.model or _first(attributes, "gen_ai.response.model", "gen_ai.request.model", "ai.model.id") or ""
+    trace.model = trace.model or attributes.first("gen_ai.response.model", "gen_ai.request.model", "ai.model.id") or ""
     turns: list[Turn] = []
     for index, value in enumerate(json_list(attributes["ai.prompt.messages"], "ai.prompt.messages")):
         at = f"ai.prompt.messages[{index}]"
@@ -229,78 +207,61 @@ def _parts(messages: Any, place: str) -> list[Turn]:
     return turns
 
 
-def _openinference_call(attributes: dict[str, Any], span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
+def _openinference_call(attributes: Attributes, span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
     if (attributes.get("openinference.span.kind") or span.get("span_kind")) != "LLM":
         return None
-    sent, answered = (_unflattened(attributes, f"llm.{side}_messages") for side in ("input", "output"))
+    sent, answered = (_messages(attributes, f"llm.{side}_messages", trace) for side in ("input", "output"))
     if not sent or not answered:
         return None
-    trace.model = trace.model or _first(attributes, "llm.model_name") or ""
-    if trace.tools is None and (tools := _unflattened(attributes, "llm.tools")):
+    trace.model = trace.model or attributes.first("llm.model_name") or ""
+    if trace.tools is None and (tools := attributes.list_of("llm.tools")):
         schemas = [item.get("tool", {}).get("json_schema") for item in tools]
         trace.tools = json_text([json.loads(item) if isinstance(item, str) else item for item in schemas if item])
-    return Call(name, _messages(sent, "llm.input_messages"), _messages(answered, "llm.output_messages")[:1])
+    return Call(name, sent, answered[:1])
 
 
-def _messages(values: list[dict[str, Any]], place: str) -> list[Turn]:
-    messages = []
-    for value in values:
-        message = dict(value.get("message", {}))
-        if contents := message.pop("contents", None):
-            message["content"] = [part.get("message_content", {}) for part in contents]
-        if calls := message.pop("tool_calls", None):
-            message["tool_calls"] = [call.get("tool_call", {}) for call in calls]
-        messages.append({key: message[key] for key in ("role", "content", "tool_calls", "tool_call_id") if key in message})
-    for message in messages:
-        message.setdefault("content", None if message.get("tool_calls") else "")
-    return read_messages(messages, place)[0]
-
-
-def _unflattened(attributes: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
-    """What flat keys (`prefix.0.message.role`) or a nested value say, as a list of objects."""
+def _messages(attributes: Attributes, prefix: str, trace: _Trace) -> list[Turn]:
+    """Turns of the messages under a prefix: what was said before stands in every call again, and is read once."""
     if isinstance(nested := attributes.get(prefix), list):
-        return nested
-    tree: dict[str, Any] = {}
-    beginning = f"{prefix}."
-    for key in [key for key in attributes if key.startswith(beginning)]:
-        at = tree
-        *path, last = _parts_of_key(key[len(beginning) :])
-        for part in path:
-            at = at.setdefault(part, {})
-        at[last] = attributes[key]
-    listed = _listed(tree) if tree else None
-    return listed if isinstance(listed, list) else []
+        return [_message(value, f"{prefix}[{index}]") for index, value in enumerate(nested)]
+    before = trace.messages.get(prefix, [])
+    messages = []
+    for index, flat in enumerate(attributes.flat_list(prefix)):
+        if index < len(before) and _is_equal(before[index][0], flat):
+            messages.append(before[index])
+        else:
+            place = f"{prefix}[{index}]"
+            messages.append((flat, _message(unflattened(flat, place), place)))
+    trace.messages[prefix] = messages
+    return [turn for _, turn in messages]
 
 
-@lru_cache(maxsize=65_536)
-def _parts_of_key(key: str) -> tuple[str, ...]:
-    """The same in every span, or nearly."""
-    return tuple(key.split("."))
+def _is_equal(first: Flat, second: Flat) -> bool:
+    """Whether two objects are equal beyond doubt: 1, 1.0 and true are equal for Python."""
+    return first == second and all(type(value) is str for value in first.values())
 
 
-def _listed(tree: dict[str, Any]) -> Any:
-    """Objects whose keys are all numbers as lists, at every depth; in place."""
-    for key, item in tree.items():
-        if type(item) is dict:
-            tree[key] = _listed(item)
-    if tree and all(map(str.isdigit, tree)):
-        return [tree[key] for key in sorted(tree, key=int)]
-    return tree
+def _message(value: object, place: str) -> Turn:
+    message = dict(check(value, place, dict).get("message", {}))
+    if contents := message.pop("contents", None):
+        message["content"] = [part.get("message_content", {}) for part in contents]
+    if calls := message.pop("tool_calls", None):
+        message["tool_calls"] = [call.get("tool_call", {}) for call in calls]
+    message = {key: message[key] for key in ("role", "content", "tool_calls", "tool_call_id") if key in message}
+    message.setdefault("content", None if message.get("tool_calls") else "")
+    return read_chat_message(message, place)[0]
 
 
-def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
-    itself = {"name": _first(attributes, "event.name") or span.get("name"), "attributes": attributes}
+def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Attributes) -> None:
+    itself = {"name": attributes.first("event.name") or span.get("name"), "attributes": attributes}
     of = _span_id(span)
     for event in (*(span.get("events") or ()), itself):
         if isinstance(event, dict) and event.get("name") == EVALUATION:
-            result = _attributes(event)
+            result = attributes_of(event)
             judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
             _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
-    names = "\n".join(attributes)  # of hundreds of keys, sometimes
-    if "annotations" not in names and "evaluations" not in names:
-        return
     for prefix, key in SCORE_PREFIXES:
-        for annotation in _unflattened(attributes, prefix):
+        for annotation in attributes.list_of(prefix):
             result = annotation.get(key, {})
             judged = of if prefix in ("annotations", "evaluations") else None
             _score(trace, judged, *(result.get(part) for part in ("name", "score", "label")))

@@ -103,3 +103,39 @@ def test_what_is_said_of_a_discarded_call_is_not_said_of_its_retry() -> None:
     assert [rollout.reward for rollout in read("otel_genai", spans)] == [False, True]
     of_trace = {"context": {"trace_id": "t1", "span_id": "root"}, "name": "agent", "attributes": {}, "events": verdict("pass")}
     assert [rollout.reward for rollout in read("otel_genai", [span(1, SENT, [SAID]), of_trace])] == [True]
+
+
+def openinference(number: int, sent: list[dict[str, Any]], answer: str) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"openinference.span.kind": "LLM", "llm.output_messages.0.message.role": "assistant"}
+    attributes["llm.output_messages.0.message.content"] = answer
+    for index, message in enumerate(sent):
+        attributes |= {f"llm.input_messages.{index}.message.{key}": value for key, value in message.items()}
+    return span(number, [], []) | {"attributes": attributes}
+
+
+def test_a_message_that_stands_elsewise_in_the_next_call_is_read_anew() -> None:
+    user, said = {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "Rain."}
+    other = {"role": "user", "content": "And in Rome?"}
+    spans = [
+        openinference(1, [user], "Rain."),
+        openinference(2, [user, said, other], "Sun."),
+        openinference(3, [other], "Sun, again."),
+    ]
+    first, second = read("openinference", spans)
+    assert [turn["content"] for turn in (*first.prompt, *first.turns)] == ["Weather?", "Rain.", "And in Rome?", "Sun."]
+    assert [turn["content"] for turn in (*second.prompt, *second.turns)] == ["And in Rome?", "Sun, again."]
+
+
+def test_messages_that_only_python_takes_for_equal_are_told_apart() -> None:
+    said = {"role": "assistant", "content": "", "tool_calls.0.tool_call.function.name": "get"}
+    number, text = ({**said, "tool_calls.0.tool_call.function.arguments": value} for value in ({"n": 1}, {"n": True}))
+    user = {"role": "user", "content": "Weather?"}
+    spans = [openinference(1, [user, number], "Rain."), openinference(2, [user, text], "Sun.")]
+    arguments = [each.turns[0]["tool_calls"][0]["arguments"] for each in read("openinference", spans)]
+    assert arguments == ['{"n": 1}', '{"n": true}']
+
+
+def test_a_flat_key_that_ends_where_another_goes_on_is_refused_by_its_list() -> None:
+    spans = [openinference(1, [{"role": "user", "content": "Weather?", "content.kind": "text"}], "Rain.")]
+    (fault,) = read_document(FORMATS["openinference"], "t", json.dumps(spans).encode(), "file")
+    assert "llm.input_messages[0]: a key with a value and keys below it" in str(fault)

@@ -1,0 +1,103 @@
+"""A span's attributes: values by flat keys, and what lists of objects keys with numbers in them say."""
+
+import re
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+from negtraj_dagster.errors import RolloutFormatError
+
+NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?\Z")
+Flat = dict[tuple[str, ...], Any]
+"""An object by the paths of its values: `{("message", "role"): "user"}`."""
+
+
+class Attributes(dict[str, Any]):
+    """Attributes by their keys."""
+
+    @cached_property
+    def _numbered(self) -> dict[str, dict[int, Flat]]:
+        """Of each prefix that numbers follow, its objects."""
+        lists: dict[str, dict[int, Flat]] = {}
+        for key, value in self.items():
+            if (place := _place(key)) is not None:
+                prefix, number, path = place
+                lists.setdefault(prefix, {}).setdefault(number, {})[path] = value
+        return lists
+
+    def flat_list(self, prefix: str) -> list[Flat]:
+        """The objects that flat keys (`prefix.0.message.role`) describe, in their order."""
+        objects = self._numbered.get(prefix, {})
+        return [objects[number] for number in sorted(objects)]
+
+    def list_of(self, prefix: str) -> list[Any]:
+        """What a nested value says, or flat keys.
+
+        Raises:
+            RolloutFormatError: one flat key ends where another goes on.
+        """
+        nested = self.get(prefix)
+        return nested if isinstance(nested, list) else [unflattened(flat, prefix) for flat in self.flat_list(prefix)]
+
+    def first(self, *names: str) -> str | None:
+        """The first of some attributes that says anything."""
+        return next((str(self[name]) for name in names if self.get(name)), None)
+
+
+def attributes_of(span: Mapping[str, Any]) -> Attributes:
+    """A span's attributes, flat or as OTLP's list of keys and values; those of a span without any are its own keys."""
+    attributes = span.get("attributes", span)
+    if isinstance(attributes, list):  # OTLP: [{"key": …, "value": {"stringValue": …}}]
+        return Attributes((str(item.get("key")), _value(item.get("value"))) for item in attributes if isinstance(item, dict))
+    return Attributes(attributes) if isinstance(attributes, dict) else Attributes()
+
+
+def unflattened(flat: Flat, place: str) -> Any:
+    """The object that flat keys describe; keys that are all numbers make a list, at every depth.
+
+    Raises:
+        RolloutFormatError: one key ends where another goes on.
+    """
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        at = tree
+        for part in path[:-1]:
+            at = at.setdefault(part, {})
+            if type(at) is not dict:
+                break
+        if not path and len(flat) == 1:
+            return value
+        if not path or type(at) is not dict or path[-1] in at:
+            raise RolloutFormatError(f"{place}: a key with a value and keys below it, expected one of both")
+        at[path[-1]] = value
+    return _listed(tree)
+
+
+def _listed(tree: dict[str, Any]) -> Any:
+    for key, item in tree.items():
+        if type(item) is dict:
+            tree[key] = _listed(item)
+    if tree and all(map(str.isdigit, tree)):
+        return [tree[key] for key in sorted(tree, key=int)]
+    return tree
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    kind, inner = next(iter(value.items()))
+    if kind == "intValue":
+        return int(inner)
+    if kind == "arrayValue":
+        return [_value(item) for item in inner.get("values", [])]
+    if kind == "kvlistValue":
+        return {str(item["key"]): _value(item.get("value")) for item in inner.get("values", [])}
+    return inner
+
+
+@lru_cache(maxsize=65_536)
+def _place(key: str) -> tuple[str, int, tuple[str, ...]] | None:
+    """A flat key's list, number in it and path from there; the same in every span, or nearly."""
+    if (match := NUMBERED.match(key)) is None:
+        return None
+    return match[1], int(match[2]), tuple(match[3].split(".")) if match[3] else ()
