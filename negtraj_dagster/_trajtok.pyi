@@ -26,6 +26,7 @@ __all__ = [
     "contaminated",
     "digest",
     "has_infinity",
+    "json_as_recorded",
     "minhash",
     "ngrams",
     "pack",
@@ -560,6 +561,16 @@ def canonical_json(value: object) -> str | None:
     Returns:
         text: None for what Python's encoder has to judge: another type, a whole number of more than 64 bits, NaN, a lone
             surrogate, more than 100 levels.
+    """
+
+def json_as_recorded(value: object) -> str | None:
+    """JSON text with keys in their order, Python's spaces and UTF-8 kept, as `schema.json_as_recorded` has it.
+
+    Args:
+        value: see `canonical_json`.
+
+    Returns:
+        text: None where `canonical_json` returns it.
     """
 
 def condition(conversations: Sequence[tuple[str, str, str | None]], *, keeps_last_turns: bool) -> list[str | None]:

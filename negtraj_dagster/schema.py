@@ -205,11 +205,17 @@ VERDICT_COLUMNS: dict[str, str] = {
 CANONICAL = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False, check_circular=False
 )  # what is written was parsed, or is ours: no circles
+AS_RECORDED = json.JSONEncoder(ensure_ascii=False)
 
 
 def canonical_json(value: object) -> str:
     """JSON text that is equal for equal values: sorted keys, no spaces, UTF-8 kept, NaN refused."""
     return _trajtok.canonical_json(value) or CANONICAL.encode(value)
+
+
+def json_as_recorded(value: object) -> str:
+    """A parsed value as JSON text: keys in their order, Python's spaces and spelling of numbers."""
+    return _trajtok.json_as_recorded(value) or AS_RECORDED.encode(value)
 
 
 def digest(*parts: str | bytes) -> str:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from negtraj_dagster.schema import CANONICAL, ConditionedTurn, Label, Rollout, canonical_json, conditioned_json, digest
+from negtraj_dagster.schema import (
+    AS_RECORDED,
+    CANONICAL,
+    ConditionedTurn,
+    Label,
+    Rollout,
+    canonical_json,
+    conditioned_json,
+    digest,
+    json_as_recorded,
+)
 
 PLAIN = Rollout(
     task="t",
@@ -66,14 +76,20 @@ VALUES = st.recursive(
 
 @settings(max_examples=1_500, deadline=None)
 @given(VALUES)
-def test_canonical_text_is_what_the_standard_library_writes(value: object) -> None:
-    try:
-        expected = CANONICAL.encode(value)
-    except (ValueError, TypeError) as error:  # NaN, or keys that cannot be compared
-        with pytest.raises(type(error)):
-            canonical_json(value)
-    else:
-        assert canonical_json(value) == expected
+def test_texts_of_values_are_what_the_standard_library_writes(value: object) -> None:
+    for write, encoder in ((canonical_json, CANONICAL), (json_as_recorded, AS_RECORDED)):
+        try:
+            expected = encoder.encode(value)
+        except (ValueError, TypeError) as error:  # NaN, or keys that cannot be compared
+            with pytest.raises(type(error)):
+                write(value)
+        else:
+            assert write(value) == expected
+
+
+@given(st.text(st.sampled_from('a"\\\x00\x1f \x7fé\u2028😀!#[]')))
+def test_a_text_is_escaped_wherever_in_it_that_is_needed(text: str) -> None:
+    assert json_as_recorded(text) == AS_RECORDED.encode(text)
 
 
 def test_canonical_text_of_deep_values_is_written_too() -> None:

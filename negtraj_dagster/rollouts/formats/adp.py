@@ -10,7 +10,6 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_text, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
-from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.schema import Rollout, Turn
 
 KINDS = ("text_observation", "code_action", "api_action", "message_action")
@@ -84,9 +83,8 @@ def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
         arguments = {"code": require(item, "content", str, at=at)}
         message["tool_calls"] = [{"name": require(item, "language", str, at=at), "arguments": arguments, **_call_id(item, at)}]
     else:
-        arguments = item.get("kwargs") or {}
         call = {"name": require(item, "function", str, at=at), **_call_id(item, at)}
-        message["tool_calls"] = [{**call, "arguments": arguments if type(arguments) is dict else json_text(arguments)}]
+        message["tool_calls"] = [{**call, "arguments": item.get("kwargs") or {}}]
     return read_message(message, at)
 
 

@@ -21,7 +21,7 @@ from negtraj_dagster.rollouts.formats.fields import (
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import read_content
 from negtraj_dagster.rollouts.formats.segments import as_untrained, is_trained
-from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
 from negtraj_dagster.schema import Rollout, Turn
 
 VERSIONS = tuple(f"ATIF-v1.{minor}" for minor in range(9))
@@ -140,11 +140,10 @@ def _turns(step: dict[str, Any], at: str) -> list[Turn]:
 
 def _call(value: object, at: str) -> dict[str, Any]:
     call = check(value, at, dict)
-    arguments = call.get("arguments")
     return {
         "id": optional_text(call, "tool_call_id", at=at) or "",
         "name": require(call, "function_name", str, at=at),
-        "arguments": arguments if isinstance(arguments, (str, dict)) else json_text(arguments or {}),
+        "arguments": call.get("arguments") or {},
     }
 
 

@@ -6,8 +6,7 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, THOUGHTS, read_content, read_thought
-from negtraj_dagster.rollouts.formats.tool_calls import json_text
-from negtraj_dagster.schema import Turn
+from negtraj_dagster.schema import Turn, json_as_recorded
 
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
@@ -63,7 +62,7 @@ def _call(block: dict[str, Any], at: str) -> dict[str, Any]:
     return {
         "id": optional_text(block, "id", at=at) or optional_text(block, "toolCallId", at=at) or "",
         "name": require(block, "toolName" if "toolName" in block else "name", str, at=at),
-        "arguments": arguments if isinstance(arguments, (str, dict)) else json_text(arguments),
+        "arguments": arguments,
     }
 
 
@@ -72,7 +71,7 @@ def _result(block: dict[str, Any], at: str) -> Turn:
     if type(content) is str and called and type(called) is str:
         return {"role": "tool", "content": content, "tool_call_id": called}
     content = next((block[key] for key in ("content", "response", "result", "output") if block.get(key) is not None), "")
-    text = read_content(content, f"{at}.content") if isinstance(content, (str, list)) else json_text(content)
+    text = read_content(content, f"{at}.content") if isinstance(content, (str, list)) else json_as_recorded(content)
     called = next((block[key] for key in ("tool_use_id", "toolCallId", "id") if block.get(key)), None)
     message = {"role": "tool", "content": text or "", **({"tool_call_id": called} if called else {})}
     return read_message(message, at)

@@ -15,8 +15,7 @@ from negtraj_dagster.rollouts.formats.fields import check, optional_text, requir
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import ROLES, read_content
 from negtraj_dagster.rollouts.formats.segments import as_untrained, is_trained
-from negtraj_dagster.rollouts.formats.tool_calls import json_text
-from negtraj_dagster.schema import Rollout, Turn
+from negtraj_dagster.schema import Rollout, Turn, json_as_recorded
 
 if TYPE_CHECKING:
     from negtraj_dagster.rollouts.documents import FileDocument
@@ -129,9 +128,7 @@ def _take(part: _Part, item: dict[str, Any], at: str) -> None:
             part.turns.append(read_message({"role": "assistant", "content": "", "tool_calls": [call], **_thought(part)}, at))
     elif kind in RESULTS:
         output = item.get("output")
-        text = (
-            output if isinstance(output, str) else read_content(output, at) if isinstance(output, list) else json_text(output)
-        )
+        text = read_content(output, at) if isinstance(output, (str, list)) else json_as_recorded(output)
         message = {"role": "tool", "content": text or "", "tool_call_id": str(item.get("call_id") or "")}
         part.turns.append(read_message(message, at))
     else:
@@ -163,5 +160,5 @@ def _call(item: dict[str, Any], kind: str, at: str) -> dict[str, Any]:
     if kind == "function_call":
         return {**call, "name": require(item, "name", str, at=at), "arguments": item.get("arguments") or "{}"}
     if kind == "custom_tool_call":
-        return {**call, "name": require(item, "name", str, at=at), "arguments": json_text({"input": item.get("input")})}
-    return {**call, "name": "local_shell", "arguments": json_text(item.get("action") or {})}
+        return {**call, "name": require(item, "name", str, at=at), "arguments": json_as_recorded({"input": item.get("input")})}
+    return {**call, "name": "local_shell", "arguments": json_as_recorded(item.get("action") or {})}

@@ -9,8 +9,8 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import SHAPE_ERRORS, Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import check, optional, optional_answer, optional_text, require
 from negtraj_dagster.rollouts.formats.openai import read_messages
-from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
-from negtraj_dagster.schema import Rollout
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.schema import Rollout, json_as_recorded
 
 if TYPE_CHECKING:
     from negtraj_dagster.rollouts.documents import FileDocument
@@ -96,7 +96,7 @@ def _tools(sample: dict[str, Any], called: set[str], attachments: dict[str, Any]
             tools = [check(tool, "events.tools", dict) for tool in offered]
             functions = [{key: tool[key] for key in ("name", "description", "parameters") if key in tool} for tool in tools]
             schemas = [{"type": "function", "function": function} for function in functions]
-            offers[json_text(schemas)] = {str(function.get("name")) for function in functions}
+            offers[json_as_recorded(schemas)] = {str(function.get("name")) for function in functions}
     if len(offers) > 1:
         offers = {text: names for text, names in offers.items() if called <= names}
     return read_tools(next(iter(offers), None), "events.tools")
@@ -113,7 +113,11 @@ def _message(message: dict[str, Any], attachments: dict[str, Any], *, says_sourc
     calls = message.get("tool_calls") or []
     if calls:
         spelled["tool_calls"] = [
-            {"id": call.get("id") or "", "name": call.get("function"), "arguments": json_text(call.get("arguments") or {})}
+            {
+                "id": call.get("id") or "",
+                "name": call.get("function"),
+                "arguments": call.get("arguments") or {},
+            }
             for call in _attached(calls, attachments)
         ]
     if message.get("role") == "assistant" and (

@@ -10,7 +10,7 @@ from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
 from negtraj_dagster.rollouts.formats.fields import check, optional, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
-from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
 from negtraj_dagster.schema import Rollout, Turn
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _call(event: dict[str, Any], action: str, at: str) -> Turn:
         return read_message({"role": "assistant", "content": content_text, "tool_calls": calls}, at)
     thought = _said(event).get("thought")
     arguments = {key: value for key, value in _said(event).items() if key not in THOUGHTS and value is not None}
-    call = {"name": metadata.get("function_name") or action, "arguments": json_text(arguments)}
+    call = {"name": metadata.get("function_name") or action, "arguments": arguments}
     if metadata.get("tool_call_id"):
         call["id"] = metadata["tool_call_id"]
     content_text = thought if isinstance(thought, str) else ""

@@ -16,8 +16,8 @@ from negtraj_dagster.rollouts.formats.blocks import read_blocks, read_text
 from negtraj_dagster.rollouts.formats.fields import check, require
 from negtraj_dagster.rollouts.formats.openai import json_list, read_chat_message
 from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
-from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
-from negtraj_dagster.schema import Rollout, Turn
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.schema import Rollout, Turn, json_as_recorded
 
 if TYPE_CHECKING:
     from negtraj_dagster.rollouts.documents import FileDocument
@@ -216,7 +216,7 @@ def _openinference_call(attributes: Attributes, span: Mapping[str, Any], name: s
     trace.model = trace.model or attributes.first("llm.model_name") or ""
     if trace.tools is None and (tools := attributes.list_of("llm.tools")):
         schemas = [item.get("tool", {}).get("json_schema") for item in tools]
-        trace.tools = json_text([json.loads(item) if isinstance(item, str) else item for item in schemas if item])
+        trace.tools = json_as_recorded([json.loads(item) if isinstance(item, str) else item for item in schemas if item])
     return Call(name, sent, answered[:1])
 
 
@@ -260,6 +260,9 @@ def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Attributes)
             result = attributes_of(event)
             judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
             _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
+    names = "\n".join(attributes)  # of hundreds of keys, sometimes
+    if "annotations" not in names and "evaluations" not in names:
+        return
     for prefix, key in SCORE_PREFIXES:
         for annotation in attributes.list_of(prefix):
             result = annotation.get(key, {})

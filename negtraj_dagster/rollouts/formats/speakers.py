@@ -11,7 +11,6 @@ from negtraj_dagster.reasoning import CLOSE
 from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_reward, read_score, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import read_content
-from negtraj_dagster.rollouts.formats.tool_calls import json_text
 from negtraj_dagster.rollouts.records import parse_text
 from negtraj_dagster.schema import Turn
 
@@ -150,11 +149,7 @@ def _is_alike(first: object, second: object) -> bool:
 
 def _call(value: object, at: str) -> dict[str, Any]:
     call = check(value, at, dict)
-    arguments = call.get("arguments")
-    return {
-        "name": require(call, "name", str, at=at),
-        "arguments": arguments if isinstance(arguments, str) else json_text(arguments or {}),
-    }
+    return {"name": require(call, "name", str, at=at), "arguments": call.get("arguments") or {}}
 
 
 def outcome_of(record: dict[str, Any], key: str) -> tuple[bool | None, float | None]:

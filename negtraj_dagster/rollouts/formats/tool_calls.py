@@ -1,18 +1,16 @@
 """Tool calls and tool schemas of a record, as JSON text that stays what the model wrote and was given."""
 
-import json
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import check, described, optional_text, refusal, refuse_unknown_keys, require
 from negtraj_dagster.rollouts.records import parse_text
-from negtraj_dagster.schema import ToolCall
+from negtraj_dagster.schema import ToolCall, json_as_recorded
 
 OUR_KEYS = frozenset({"id", "name", "arguments"})
 OPENAI_KEYS = frozenset({"id", "type", "function", "index"})
 """`index` is the call's place in the answer, as streams number its parts."""
 FUNCTION_KEYS = frozenset({"name", "arguments"})
-AS_RECORDED = json.JSONEncoder(ensure_ascii=False)
 NO_ARGUMENTS = ("", "null")
 """What servers write for a call without arguments; such a call is kept with `{}`, which every template writes alike."""
 
@@ -44,7 +42,7 @@ def _check_order(calls: list[dict[str, Any]], place: str) -> None:
 
 
 def read_tools(value: object, place: str) -> str | None:
-    """JSON text of a list of tool schemas: text as it stands, a list in `json_text`'s spelling; None where it is empty.
+    """JSON text of a list of tool schemas: text as it stands, a list in `json_as_recorded`'s spelling; None where it is empty.
 
     Raises:
         RolloutFormatError: it is no list of objects.
@@ -60,12 +58,7 @@ def read_tools(value: object, place: str) -> str | None:
         check(tool, f"{place}[{index}]", dict, remedy)
     if not tools:
         return None
-    return value if isinstance(value, str) else json_text(value)
-
-
-def json_text(value: object) -> str:
-    """A parsed value as text: keys in their order, Python's spaces and spelling of numbers."""
-    return AS_RECORDED.encode(value)
+    return value if isinstance(value, str) else json_as_recorded(value)
 
 
 def _call(value: object, place: str) -> ToolCall:
@@ -95,7 +88,7 @@ def _arguments(function: dict[str, Any], at: str) -> str:
     if value is None or (isinstance(value, str) and value.strip() in NO_ARGUMENTS):
         return "{}"
     if isinstance(value, dict):
-        return json_text(value)
+        return json_as_recorded(value)
     if not isinstance(value, str):
         raise refusal(place, value, expected, remedy)
     if not isinstance(parsed := _parsed(value, place, expected, remedy), dict):

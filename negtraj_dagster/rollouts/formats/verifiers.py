@@ -15,8 +15,8 @@ from negtraj_dagster.rollouts.formats.fields import check, optional, optional_an
 from negtraj_dagster.rollouts.formats.openai import json_list, read_messages
 from negtraj_dagster.rollouts.formats.segments import branches, is_trained, read_tree, segment_parents
 from negtraj_dagster.rollouts.formats.speakers import outcome_of
-from negtraj_dagster.rollouts.formats.tool_calls import json_text, read_tools
-from negtraj_dagster.schema import Rollout, Turn
+from negtraj_dagster.rollouts.formats.tool_calls import read_tools
+from negtraj_dagster.schema import Rollout, Turn, json_as_recorded
 
 KEYS = {"prompt", "completion", "reward", "answer", "example_id", "id", "tools", "model", "task"}
 EXTRA_OF_TRACES = ("agent", "rewards", "metrics", "info", "stop_condition", "errors")
@@ -155,7 +155,7 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     """A call in our spelling; a custom tool's input is a text, which no template writes as it stands."""
     arguments = call.get("arguments")
     if call.get("type") == "custom":
-        arguments = json_text({"input": arguments})
+        arguments = json_as_recorded({"input": arguments})
     return {"id": call.get("id") or "", "name": call.get("name"), "arguments": arguments}
 
 

@@ -7,10 +7,11 @@ const HEX: [&str; 16] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a", 
 /// A text in quotes, as Python's `json` writes it with `ensure_ascii=False`.
 pub(crate) fn push_text(inner: &str, text: &mut String) {
     text.push('"');
-    let mut from = 0;
-    for (at, byte) in inner.bytes().enumerate().filter(|(_, byte)| *byte < b' ' || matches!(byte, b'"' | b'\\')) {
-        text.push_str(&inner[from..at]);
-        from = at + 1;
+    let mut rest = inner;
+    while let Some(at) = first_escaped(rest.as_bytes()) {
+        text.push_str(&rest[..at]);
+        let byte = rest.as_bytes()[at];
+        rest = &rest[at + 1..];
         match byte {
             b'"' => text.push_str("\\\""),
             b'\\' => text.push_str("\\\\"),
@@ -22,8 +23,25 @@ pub(crate) fn push_text(inner: &str, text: &mut String) {
             _ => text.extend(["\\u00", if byte < 0x10 { "0" } else { "1" }, HEX[usize::from(byte % 16)]]),
         }
     }
-    text.push_str(&inner[from..]);
+    text.push_str(rest);
     text.push('"');
+}
+
+/// Where the first byte stands that JSON text spells otherwise: a quote, a backslash or a control character.
+fn first_escaped(bytes: &[u8]) -> Option<usize> {
+    let mut words = bytes.chunks_exact(8);
+    let n_words = words.by_ref().take_while(|word| !may_hold_escaped(word)).count();
+    let from = n_words * 8;
+    bytes[from..].iter().position(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).map(|at| from + at)
+}
+
+/// Whether one of eight bytes is to be escaped; never `false` where one is.
+fn may_hold_escaped(word: &[u8]) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let word = word.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let below = |word: u64, limit: u64| word.wrapping_sub(EACH * limit) & !word & (EACH << 7);
+    let is_byte = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
+    below(word, u64::from(b' ')) | is_byte(b'"') | is_byte(b'\\') != 0
 }
 
 /// `float.__repr__`: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.

@@ -1,4 +1,5 @@
-//! `canonical_json`: a value of Python's as JSON text that is equal for equal values; `digest` names texts; `has_infinity`.
+//! Values of Python's as JSON text: `canonical_json` is equal for equal values, `json_as_recorded` keeps the order of keys.
+//! Also `digest`, which names texts, and `has_infinity`.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -10,24 +11,41 @@ use crate::json_text::{push_float, push_text};
 /// Deeper values are Python's to write, or to refuse.
 const MAX_DEPTH: usize = 100;
 
+/// What stands between values, and in which order an object's are.
+struct Style {
+    comma: &'static str,
+    colon: &'static str,
+    is_sorted: bool,
+}
+
+const CANONICAL: Style = Style { comma: ",", colon: ":", is_sorted: true };
+const AS_RECORDED: Style = Style { comma: ", ", colon: ": ", is_sorted: false };
+
 #[pyfunction]
 pub(crate) fn canonical_json(value: &Bound<'_, PyAny>) -> Option<String> {
     let mut text = String::new();
-    push(value, &mut text, 0)?;
+    push(value, &mut text, &CANONICAL, 0)?;
+    Some(text)
+}
+
+#[pyfunction]
+pub(crate) fn json_as_recorded(value: &Bound<'_, PyAny>) -> Option<String> {
+    let mut text = String::new();
+    push(value, &mut text, &AS_RECORDED, 0)?;
     Some(text)
 }
 
 /// `None` for what Python's own encoder has to judge: other types, whole numbers of more than 64 bits, NaN, lone surrogates.
-fn push(value: &Bound<'_, PyAny>, out: &mut String, depth: usize) -> Option<()> {
+fn push(value: &Bound<'_, PyAny>, out: &mut String, style: &Style, depth: usize) -> Option<()> {
     if depth > MAX_DEPTH {
         return None;
     }
     if let Ok(text) = value.cast_exact::<PyString>() {
         push_text(text.to_str().ok()?, out);
     } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-        push_dict(dict, out, depth)?;
+        push_dict(dict, out, style, depth)?;
     } else if let Ok(list) = value.cast_exact::<PyList>() {
-        push_all(list.iter(), out, depth)?;
+        push_all(list.iter(), out, style, depth)?;
     } else if value.is_none() {
         out.push_str("null");
     } else if let Ok(flag) = value.cast_exact::<PyBool>() {
@@ -38,35 +56,42 @@ fn push(value: &Bound<'_, PyAny>, out: &mut String, depth: usize) -> Option<()> 
         let number = number.value();
         number.is_finite().then(|| push_float(number, out))?;
     } else {
-        push_all(value.cast_exact::<PyTuple>().ok()?.iter(), out, depth)?;
+        push_all(value.cast_exact::<PyTuple>().ok()?.iter(), out, style, depth)?;
     }
     Some(())
 }
 
-fn push_dict(dict: &Bound<'_, PyDict>, out: &mut String, depth: usize) -> Option<()> {
+fn push_dict(dict: &Bound<'_, PyDict>, out: &mut String, style: &Style, depth: usize) -> Option<()> {
     let pairs: Vec<(Bound<'_, PyString>, Bound<'_, PyAny>)> = dict
         .iter()
         .map(|(key, inner)| Some((key.cast_into_exact::<PyString>().ok()?, inner)))
         .collect::<Option<_>>()?;
     let mut named =
         pairs.iter().map(|(key, inner)| Some((key.to_str().ok()?, inner))).collect::<Option<Vec<(&str, _)>>>()?;
-    named.sort_unstable_by_key(|(key, _)| *key); // by UTF-8, which is the order of code points
+    if style.is_sorted {
+        named.sort_unstable_by_key(|(key, _)| *key); // by UTF-8, which is the order of code points
+    }
     out.push('{');
     for (index, (key, inner)) in named.into_iter().enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
+        out.push_str(if index > 0 { style.comma } else { "" });
         push_text(key, out);
-        out.push(':');
-        push(inner, out, depth + 1)?;
+        out.push_str(style.colon);
+        push(inner, out, style, depth + 1)?;
     }
     out.push('}');
     Some(())
 }
 
-fn push_all<'py>(items: impl Iterator<Item = Bound<'py, PyAny>>, out: &mut String, depth: usize) -> Option<()> {
+fn push_all<'py>(
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    out: &mut String,
+    style: &Style,
+    depth: usize,
+) -> Option<()> {
     out.push('[');
     for (index, item) in items.enumerate() {
-        out.push_str(if index > 0 { "," } else { "" });
-        push(&item, out, depth + 1)?;
+        out.push_str(if index > 0 { style.comma } else { "" });
+        push(&item, out, style, depth + 1)?;
     }
     out.push(']');
     Some(())
@@ -113,5 +138,6 @@ pub(crate) fn digest(parts: &Bound<'_, PyTuple>) -> PyResult<String> {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(canonical_json, module)?)?;
     module.add_function(wrap_pyfunction!(digest, module)?)?;
+    module.add_function(wrap_pyfunction!(json_as_recorded, module)?)?;
     module.add_function(wrap_pyfunction!(has_infinity, module)?)
 }
