@@ -1,29 +1,23 @@
 """Takes secrets out of what was read, before anything of it is written: keys, tokens, passwords become typed placeholders.
 
-Two sets of rules, both asked in this process and offline: Kingfisher's, whose validators (these use the network) are never
-called, and our own for what they leave: values beside a telling name, and some kinds of keys (`secret_rules.yaml`). Nothing is
-a secret by its entropy alone: hashes, ids and encoded files of ordinary work stay.
+Which texts are secrets is `secret_scan`'s to say; here a record's texts are gathered for it, with the names they stand under,
+and placeholders put in every place of what was found.
 """
 
 import hmac
 import json
-import math
 import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import Iterator
-from functools import cache, lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 import jiter
 
 from negtraj_dagster.errors import StoreError
+from negtraj_dagster.rollouts.secret_scan import JUDGED, PLACEHOLDER, SHORT, find_secrets, is_secret_value
 from negtraj_dagster.store import Store
-
-if TYPE_CHECKING:
-    from kingfisher_sdk.scanner import Scanner
 
 REDACTION_VERSION = 2
 """Rises when a rule of ours or Kingfisher's release changes: files are read again then."""
@@ -31,38 +25,8 @@ KEY_FILE = "redaction.key"
 KEY_BYTES = 32
 KEY = re.compile(r"[0-9a-f]{64}\s*\Z")
 WORD = re.compile(r"[A-Za-z_.\-]+\Z")
-PLACEHOLDER = re.compile(r"<secret:[a-z0-9_]+:[0-9a-f]{8}>")
 NAMED = "named_secret"
-BARE = (
-    "named_value",
-    "named_value_pwd",
-    "named_key",
-    "named_pair",
-    "key_tag",
-    "key_option",
-    "mysql_password",
-    "client_password",
-    "told_password",
-    "authorization",
-    "setter",
-)
-"""Rules of values beside which words and pieces of code stand, too: a value has to have a digit."""
-JUDGED = (*BARE, "named_secret", "named_tag", "env_password", "sshpass", "url_password", "option", "piped_password")
-"""Rules whose findings may be variables or placeholders."""
-WITH_DIGIT = ("api_key",)
-"""Rules of keys that begin as words may, and then go on in letters alone."""
-WINDOW_CHARS, OVERLAP_CHARS = 65_536, 24_576
-MAX_KEY_CHARS = 20_000
-MIN_KEY = 6
-NAME_OF_THING = re.compile(r"(?:[a-z]+[-_.])+(?:[a-z]+|\d{1,4}|[a-z0-9]{1,5})\Z|[a-z_]+\.[A-Za-z_]+\d?[!?]*\Z")
-"""`my-app-tls-2024`, `it.token2`."""
-DIGIT = re.compile(r"\d")
-KEY_LINES = re.compile(r"[A-Za-z0-9+/=]{16,}")
 TAG_CHARS = 8
-SHORT = 8
-"""A shorter secret is replaced where its name tells what it is, and nowhere else."""
-MIN_BITS = 2.5
-"""Per character, of a value that stands after `=` or `:` without quotes: words have less."""
 PASSWORD_NAMES = (
     r"(?:pass(?:word|wd|phrase)|(?:db|user|smtp|mail|ftp|admin|root|auth|my)[_-]?pass|pwd|pw|secret|connection[_-]?string)"
 )
@@ -86,8 +50,6 @@ WORDS_OF_FORMATS = frozenset(
     {"", "role", "content", "type", "id", "function", "arguments", "tool_calls", "text", "value", "from"}
 )
 """Keys that every message has: no names of secrets, and not worth scanning."""
-POLICY = re.compile(r"(?:ALLOW|REQUIRE|ASK|DISABLE|ENABLE|EMPTY|NO|USE|HAS|IS|SHOW|RESET|CHANGE|WITH)_[A-Z0-9_]*\Z")
-"""Variables that say what is done about passwords."""
 BESIDE = re.compile(
     rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}(?:[rbuf]{{0,2}}\\{{0,4}}["'`])?"""
     rf"""(?P<value>[^"'`\\\s,;]{{1,400}})|<[\w:.\-]{{0,40}}{NAMES}>\s{{0,4}}(?P<in_tag>[^<>\s]{{1,400}})"""
@@ -97,33 +59,11 @@ BESIDE = re.compile(
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, in an option, or in a URL."""
-NOT_SECRET = re.compile(
-    r"""(?:[*x.\-_•]+|<.*>|<%.*|<[\w .:/\-]*|\$[A-Za-z_]+\d?(?:\W.*)?|\$\{.*|\$\(.*|\$\d"""
-    r"""|%\w+%|%[sdr](?:\W.*)?|%\(\w+\)[sdr].*|\{.*|\[.*|.*\{\w*\}.*|https?://[^@]*|aws4-hmac-sha256"""
-    r"""|(?:os|process|env|self|config|settings|args|kwargs|request)[.\[(].*"""
-    r"""|(?:none|null|true|false|undefined|str|string|int|bytes|optional|required|redacted|changeme|example|test|dummy|foo|bar"""
-    r"""|your[\w\- ]*|my[_\- ]?(?:pass\w*|secret|token|key)|placeholder|passwd|secret|token|api[_-]?key|value"""
-    r"""|key|user(?:name)?|name)"""
-    r"""|(?:[A-Za-z]+[_\- ])*(?:password|secret|token|key|name|field|input|type|id|ids|header|hash|file|path|url)s?)\Z""",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Values beside a telling name that are none themselves: placeholders, variables, words for what belongs there."""
 SCHEME = re.compile(r"(?:bearer|basic|token|digest)\s+", re.IGNORECASE)
 NAMED_BY = ("name", "key", "header", "variable")
 """Beside `value`, the key that says whose value it is, as lists of headers and of an environment's variables have it."""
 VALUE_KEYS = ("value", "plaintext")
 """Keys of an object that stands under a telling name."""
-OWN_RULES = Path(__file__).parent / "secret_rules.yaml"
-
-
-@cache
-def _scanner() -> "Scanner":
-    """Kingfisher with its own rules and ours; compiled once, then from its cache on disk. Loaded only where there is something
-    to read: every command and code location imports this module."""
-    from kingfisher_sdk.rules import Rules
-    from kingfisher_sdk.scanner import Scanner
-
-    return Scanner(Rules([OWN_RULES]), base64=False)
 
 
 class Redactor:
@@ -186,26 +126,6 @@ def home_redactor(store: Store) -> Redactor:
             f"or delete it: placeholders of secrets are then others"
         )
     return Redactor(bytes.fromhex(key.strip()))
-
-
-def find_secrets(text: str) -> dict[str, str]:
-    """The secrets of a text, each with the rule that found it; our own rule where both know it."""
-    text = PLACEHOLDER.sub("", text)
-    rule_of: dict[str, str] = {}
-    findings: dict[tuple[str, str], None] = {}
-    for window in windows(text):
-        scanned = _scanner().scan(window.encode("utf-8", "replace"))
-        findings |= {(finding.rule_id, finding.secret): None for finding in scanned if finding.visible}
-    for rule_id, secret in findings:
-        if secret in text:
-            _take(rule_of, rule_id, secret, text)
-    return rule_of
-
-
-def windows(text: str) -> Iterator[str]:
-    """A long text in parts that overlap, so that no secret is cut in all of them: Kingfisher's time grows with the square."""
-    for start in range(0, max(len(text) - OVERLAP_CHARS, 1), WINDOW_CHARS - OVERLAP_CHARS):
-        yield text[start : start + WINDOW_CHARS]
 
 
 def _gather(value: object, name: str, texts: list[str], named_values: list[str]) -> None:
@@ -275,49 +195,6 @@ def _name_of(key: str, owner: dict[str, Any], name: str) -> str:
 @lru_cache(maxsize=4096)
 def _names_secret(key: str) -> bool:
     return NAME.search(key) is not None
-
-
-def _take(rule_of: dict[str, str], rule_id: str, secret: str, text: str) -> None:
-    rule = rule_id.rpartition(".")[2].rpartition("/")[2].replace("-", "_")
-    if (rule == "env_password" and _is_policy(secret, text)) or (rule in WITH_DIGIT and not DIGIT.search(secret)):
-        return
-    if rule in JUDGED:
-        if is_secret_value(secret, is_quoted=rule not in BARE):
-            rule_of.setdefault(secret, rule)
-    elif rule in ("private_key", "private_key_cut"):
-        lines = KEY_LINES.findall(secret) if len(secret) <= MAX_KEY_CHARS else []  # which may be texts of their own
-        lines = [line for line in lines if DIGIT.search(line) and line.upper() != line != line.lower()]
-        rule_of |= dict.fromkeys([secret, *lines], "private_key")
-    elif rule_id.startswith("negtraj."):
-        rule_of[secret] = rule
-    elif len(secret) >= SHORT:
-        rule_of.setdefault(secret, rule)
-
-
-def _is_policy(secret: str, text: str) -> bool:
-    """Whether variables that say what is done about passwords alone have this value."""
-    names = re.findall(rf"([A-Z0-9_]*)={re.escape(secret)}", text)
-    return bool(names) and all(POLICY.match(name) for name in names)
-
-
-def is_secret_value(value: str, *, is_quoted: bool) -> bool:
-    """Whether a value beside a telling name is one, and no variable, type or placeholder.
-
-    Args:
-        value: the text after the name.
-        is_quoted: in quotes beside the name of a password, say; else it must look like a key, and not like a word or code.
-    """
-    text = value.strip()
-    if NOT_SECRET.match(text):
-        return False
-    if is_quoted:
-        return len(text) >= 4 and not (" " in text and text.count(" ") > 5)
-    is_word = not DIGIT.search(text) or any(map(str.isspace, text)) or NAME_OF_THING.match(text) is not None
-    return not is_word and len(text) >= MIN_KEY and not text.replace(".", "").isdigit() and _bits_a_char(text) >= MIN_BITS
-
-
-def _bits_a_char(text: str) -> float:
-    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
 
 
 class _Replacer:

@@ -15,7 +15,8 @@ from negtraj_dagster.rollouts.documents import SIDECAR, FileDocument, parse_docu
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.read import _asked, _read_document, _row
-from negtraj_dagster.rollouts.redact import NAME, Redactor, _gather, find_secrets
+from negtraj_dagster.rollouts.redact import NAME, Redactor, _gather
+from negtraj_dagster.rollouts.secret_scan import find_secrets
 from negtraj_dagster.schema import Rollout
 from tests.conftest import SAMPLE_DATA
 

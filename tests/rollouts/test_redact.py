@@ -10,7 +10,8 @@ import pytest
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.read import read_landed_files
-from negtraj_dagster.rollouts.redact import OVERLAP_CHARS, WINDOW_CHARS, Redactor, windows
+from negtraj_dagster.rollouts.redact import Redactor
+from negtraj_dagster.rollouts.secret_scan import OVERLAP_CHARS, WINDOW_CHARS, find_secrets, have_secrets, windows
 from negtraj_dagster.settings import RedactionSettings, RolloutSource, Settings
 from negtraj_dagster.store import Published, Store
 from tests.conftest import SAMPLE_DATA
@@ -329,3 +330,21 @@ def test_a_long_key_at_a_windows_border_goes_whole() -> None:
     key = f"-----BEGIN PGP PRIVATE KEY BLOCK-----\n{body}\n-----END PGP PRIVATE KEY BLOCK-----"
     redacted, _ = Redactor(b"k" * 32).redact({"a": "x " * ((WINDOW_CHARS - 12_000) // 2) + key + " y" * 40_000})
     assert not any(line in redacted["a"] for line in body.split("\n"))
+
+
+def test_texts_that_are_scanned_together_have_the_secrets_that_each_has_by_itself() -> None:
+    kinds = [make() for make in SECRETS.values()]
+    beginnings = [text[: text.index(secret)] for text, secret in kinds if secret in text]
+    expected = [bool(find_secrets(text)) for text, _ in kinds]
+    assert sum(expected) >= 40
+    for before in ("Ordinary words.", *dict.fromkeys(beginnings)):  # `password = ` must not hide what the next text begins with
+        alone = bool(find_secrets(before))
+        for (text, _), is_found in zip(kinds, expected, strict=True):
+            assert have_secrets([before, text, "More words.", before]) == [alone, is_found, False, alone]
+
+
+def test_long_and_short_texts_are_scanned_in_their_order() -> None:
+    secret = "ghp_" + made(36)
+    texts = ["words " * 3_000, secret, "x " * WINDOW_CHARS, "y " * WINDOW_CHARS + secret, "", *["words"] * 50_000, secret]
+    assert [n for n, found in enumerate(have_secrets(texts)) if found] == [1, 3, len(texts) - 1]
+    assert have_secrets([]) == []
