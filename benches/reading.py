@@ -4,11 +4,13 @@
 
 A line a format, or a real file of one, copied with other words until there are so many bytes: records into one file,
 documents that are files into as many, or N traces into each. Bytes landed, rollouts and records in quarantine, seconds from
-nothing to a published `raw_rollouts`, MB/s, and the largest resident memory, also above that of reading 1 MB. Of what is
-written here in formats of records one line of every hundred is bad, in seven ways. With a second run of nothing new, and, for
-`openai`, the same without redaction.
+nothing to a published `raw_rollouts`, MB/s, what Python's `json` alone parses of the same bytes then (a core that others share
+may be half as fast as an hour before), and the largest resident memory, also above that of reading 1 MB. Of what is written
+here in formats of records one line of every hundred is bad, in seven ways. With a second run of nothing new, and, for `openai`,
+the same without redaction.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -260,8 +262,25 @@ def read(home: Path, folder: Path, name: str, redacted: bool) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     started = time.perf_counter()
     read_landed_files(Store(home), settings)
+    again = time.perf_counter() - started
     counts = {"n_rollouts": raw.content["n_rollouts"], "n_quarantined": raw.details["n_quarantined"]}
-    print(json.dumps({"seconds": first, "again_seconds": time.perf_counter() - started, "peak_bytes": peak, **counts}))
+    print(json.dumps({"seconds": first, "again_seconds": again, "peak_bytes": peak, "parse": parse_speed(folder), **counts}))
+
+
+def parse_speed(folder: Path) -> float:
+    """Bytes a second that Python's `json` alone parses of the same files: how fast this core is just now."""
+    n_bytes, started = 0, time.perf_counter()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            for line in [file.read()] if path.suffix in (".json", ".traj") else file:
+                n_bytes += len(line)
+                if n_bytes > 20_000_000:
+                    break
+                with contextlib.suppress(ValueError):
+                    json.loads(line)
+        if n_bytes > 20_000_000:
+            break
+    return n_bytes / (time.perf_counter() - started)
 
 
 def measure(name: str, n_bytes: int, *, file: Path | None = None, n_traces: int = 1, redacted: bool = True) -> dict[str, Any]:
@@ -307,6 +326,7 @@ def main(arguments: list[str]) -> None:
                         "quarantined": found["n_quarantined"],
                         "seconds": round(found["seconds"], 2),
                         "MB_per_s": round(found["bytes"] / 1e6 / found["seconds"], 1),
+                        "json_loads_MB_per_s": round(found["parse"] / 1e6, 1),
                         "again_seconds": round(found["again_seconds"], 3),
                         "peak_MB": round(found["peak_bytes"] / 1e6),
                         "peak_MB_above_1_MB": round((found["peak_bytes"] - base["peak_bytes"]) / 1e6),
