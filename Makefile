@@ -13,6 +13,8 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 TOKENIZERS := .tokenizers
 # tests/conftest.py says which tests stay together, and what comes first.
 WORKERS := -n $(shell { nproc || getconf _NPROCESSORS_ONLN || echo 2; } 2>/dev/null | awk '{print ($$1 > 4) ? 4 : $$1}')
+# A core each: threads that wait for each other's cores take a seventh of the time. `test-all` runs with as many as there are.
+ONE_THREAD := POLARS_MAX_THREADS=1 RAYON_NUM_THREADS=1 OMP_NUM_THREADS=1
 RUST_SOURCES := $(shell find rust/trajtok/src rust/trajproof/src -name '*.rs') $(wildcard rust/*/Cargo.toml) rust/trajtok/Cargo.lock
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
@@ -66,7 +68,7 @@ format: setup ## let ruff and cargo format the code
 
 test: setup ## every test that needs no GPU, network or model hub
 	cd rust/trajtok && cargo test --locked --workspace -q
-	$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu"
 
 test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked --workspace -q

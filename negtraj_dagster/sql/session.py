@@ -291,8 +291,10 @@ class Session:
         try:
             self._send(request)
             until = time.monotonic() + deadline_s
-            head = json.loads(self._read(until, lambda got: got.endswith(b"\n")))
-            body = self._read(until, lambda got: len(got) >= head["n_bytes"], head["n_bytes"])
+            received = self._read(until, bytearray(), lambda got: b"\n" in got)
+            line, _, beginning = received.partition(b"\n")
+            head = json.loads(line)
+            body = bytes(self._read(until, beginning, lambda got: len(got) >= head["n_bytes"]))
             is_answered = True
         finally:
             if not is_answered:
@@ -312,19 +314,20 @@ class Session:
         except OSError:
             raise _DiedError("its process ended") from None
 
-    def _read(self, until: float, is_done: Callable[[bytearray], bool], n_bytes: int | None = None) -> bytes:
+    def _read(self, until: float, received: bytearray, is_done: Callable[[bytearray], bool]) -> bytearray:
+        """Read on until it is done; nothing follows an answer, so nothing is read that is another's."""
         assert self._worker is not None
         assert self._worker.process.stdout is not None
-        received, place = bytearray(), self._worker.process.stdout.fileno()
+        place = self._worker.process.stdout.fileno()
         while not is_done(received):
             seconds_left = until - time.monotonic()
             if seconds_left <= 0 or not select.select([place], [], [], seconds_left)[0]:
                 raise TimeoutError
-            chunk = os.read(place, 1 if n_bytes is None else min(n_bytes - len(received), 1 << 20))
+            chunk = os.read(place, 1 << 20)
             if not chunk:
                 raise _DiedError("its process ended")
             received += chunk
-        return bytes(received)
+        return received
 
     def _kill(self) -> None:
         worker, self._worker = self._worker, None

@@ -13,6 +13,8 @@ import negtraj_dagster.definitions
 heavy = [name for name in ("torch", "transformers", "deepspeed", "peft") if name in sys.modules]
 print("heavy:", heavy)
 """
+LIBRARIES = "import dagster, duckdb, polars, pyarrow, pyarrow.parquet"
+"""Without them there is no code location; the two are timed in turns, for machines differ."""
 
 
 def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -20,17 +22,20 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
 
-def test_the_code_location_loads_without_torch_in_under_three_seconds() -> None:
-    run(sys.executable, "-c", LOAD)  # once before, so that byte code is compiled
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = run(sys.executable, "-c", LOAD)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # processor time: what a loaded machine makes of it is not the code's doing
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        assert done.stdout.strip() == "heavy: []", done.stderr
-    assert min(seconds) < 3.0
+def seconds_of(code: str) -> float:
+    """Processor time of a program: what a loaded machine makes of it is not the code's doing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run(sys.executable, "-c", code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_code_location_loads_without_torch_in_less_than_twice_its_libraries_time() -> None:
+    assert run(sys.executable, "-c", LOAD).stdout.strip() == "heavy: []"  # which compiles byte code, too
+    seconds = [(seconds_of(LOAD), seconds_of(LIBRARIES)) for _ in range(4)]
+    ours, theirs = map(min, zip(*seconds, strict=True))
+    assert ours < 2 * theirs
 
 
 def test_an_unknown_key_in_a_recipe_stops_the_code_location_with_file_and_remedy(tmp_path: Path) -> None:
