@@ -1,12 +1,15 @@
 """The project's own messages: every key is carried, in one spelling, or refused with the remedy."""
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.rollouts.formats import tool_calls
 from negtraj_dagster.rollouts.formats.negtraj import read_record as read_negtraj_record
+from negtraj_dagster.rollouts.formats.tool_calls import read_tool_calls
 from negtraj_dagster.schema import Rollout, Turn
 
 SEARCH = {"name": "search", "arguments": '{"q": "é", "n":1.50}'}
@@ -311,3 +314,26 @@ def test_an_unknown_key_that_says_something_is_refused_whatever_stands_beside() 
 @pytest.mark.parametrize("value", [False, 0, 0.0], ids=repr)
 def test_false_and_zero_say_something(value: object) -> None:
     assert "unknown keys ['extra']" in complaint(agent(extra=value))
+
+
+ANY = (None, "", 0, True, 1.5, "x", "{}", {}, {"a": 1, "b": [1.0, None]}, [1])
+
+
+def calls_or_fault(call: dict[str, object]) -> object:
+    try:
+        return read_tool_calls([call], "messages[0].tool_calls")
+    except RolloutFormatError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("keys", [("name", "arguments", "id"), ("name", "id"), ("id", "name", "arguments", "type")])
+def test_a_call_that_is_read_at_once_is_read_as_one_that_is_looked_at(keys: tuple[str, ...]) -> None:
+    read_at_once = 0
+    for fields in product(ANY, repeat=len(keys)):
+        call = dict(zip(keys, fields, strict=True))
+        quick = calls_or_fault(call)
+        read_at_once += tool_calls._plain_call(call) is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tool_calls, "_plain_call", lambda _call: None)
+            assert repr(quick) == repr(calls_or_fault(call)), call
+    assert (read_at_once > 0) == (keys == ("name", "arguments", "id"))

@@ -24,7 +24,7 @@ def read_tool_calls(value: object, place: str) -> list[ToolCall]:
     if value is None:
         return []
     calls = check(value, place, list, "write a list of calls, or leave the key out")
-    tool_calls = [_call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
+    tool_calls = [_plain_call(call) or _call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
     _check_order(calls, place)
     return tool_calls
 
@@ -59,6 +59,19 @@ def read_tools(value: object, place: str) -> str | None:
     if not tools:
         return None
     return value if isinstance(value, str) else json_as_recorded(value)
+
+
+def _plain_call(call: object) -> ToolCall | None:
+    """A call in our spelling whose arguments are an object, of which nothing has to be looked at; None for any other."""
+    if type(call) is not dict or not call.keys() <= OUR_KEYS:
+        return None
+    name, arguments, call_id = call.get("name"), call.get("arguments"), call.get("id")
+    if not name or type(name) is not str or type(arguments) is not dict or type(call_id) not in (str, type(None)):
+        return None
+    tool_call: ToolCall = {"name": name, "arguments": json_as_recorded(arguments)}
+    if call_id:
+        tool_call["id"] = call_id
+    return tool_call
 
 
 def _call(value: object, place: str) -> ToolCall:
