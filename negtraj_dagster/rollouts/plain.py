@@ -12,7 +12,7 @@ from negtraj_dagster.rollouts.arrays import Slice
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.redact import Redactor
-from negtraj_dagster.rollouts.secret_scan import have_secrets
+from negtraj_dagster.rollouts.secret_scan import find_secrets
 
 Plain = tuple[dict[str, Any], dict[str, str | None]]
 """A rollout's columns of `RECORD_SCHEMA`, and those of `CONVERSATION_SCHEMA`."""
@@ -50,8 +50,11 @@ def look_through(documents: Sequence[tuple[LandedFile, Slice]], redactor: Redact
         is_redacted=redactor is not None,
         is_file=FORMATS[file.format].unit == "file",
     )
-    if redactor is None:
-        return [Seen(plain, is_clean=False) for plain, _ in seen]
-    found = iter(have_secrets([texts for _, texts in seen if texts is not None]))
-    are_clean = [texts is not None and not next(found) for _, texts in seen]
-    return [Seen(plain if is_clean else None, is_clean) for (plain, _), is_clean in zip(seen, are_clean, strict=True)]
+    return [_judged(plain, texts, is_redacted=redactor is not None) for plain, texts in seen]
+
+
+def _judged(plain: Plain | None, texts: str | None, *, is_redacted: bool) -> Seen:
+    if not is_redacted:
+        return Seen(plain, is_clean=False)
+    is_clean = texts is not None and not find_secrets(texts)  # by itself: what is found must not depend on its neighbours
+    return Seen(plain if is_clean else None, is_clean)

@@ -19,7 +19,7 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.rollouts.secret_scan import JUDGED, PLACEHOLDER, SHORT, find_secrets, is_secret_value
 from negtraj_dagster.store import Store
 
-REDACTION_VERSION = 2
+REDACTION_VERSION = 3
 """Rises when a rule of ours or Kingfisher's release changes: files are read again then."""
 KEY_FILE = "redaction.key"
 KEY_BYTES = 32
@@ -50,12 +50,15 @@ WORDS_OF_FORMATS = frozenset(
     {"", "role", "content", "type", "id", "function", "arguments", "tool_calls", "text", "value", "from"}
 )
 """Keys that every message has: no names of secrets, and not worth scanning."""
+PAIRED_KEYS = ("auth", "_auth")
+"""Keys by which rules tell a secret that is else a word (`"auth": "none"`): gathered as code would write both."""
 BESIDE = re.compile(
     rf"""{NAMES}["'\\\]]{{0,4}}\s{{0,4}}(?::\s{{0,4}}str\s{{0,4}}=|=>|:=|:|=)\s{{0,4}}(?:[rbuf]{{0,2}}\\{{0,4}}["'`])?"""
     rf"""(?P<value>[^"'`\\\s,;]{{1,400}})|<[\w:.\-]{{0,40}}{NAMES}>\s{{0,4}}(?P<in_tag>[^<>\s]{{1,400}})"""
     rf"""|--{NAMES}[ =]{{1,2}}["']?(?P<option>[^\s"'`;|<>]{{1,200}})|\s-p\s{{0,4}}["']?(?P<p_option>[^\s"'`;|<>&]{{1,200}})"""
     r"""|\b(?:value|plaintext)["'\\]{1,5}\s{0,4}:\s{0,4}["'\\]{1,5}(?:(?:bearer|basic|token|digest)\s{1,4})?"""
-    r"""(?P<pair_value>[^"'\\\n]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@""",
+    r"""(?P<pair_value>[^"'\\\n]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@"""
+    r"""|\s(?:-u|--user)[ =]{1,2}["']?[\w.@+\-]{1,80}:(?P<of_user>[^\s"'`;|<>&\\]{1,200})""",
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, in an option, or in a URL."""
@@ -146,7 +149,7 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
                     _gather(key, "", texts, named_values)
                 else:
                     texts.append(key)
-                is_plain = not _names_secret(key)
+                is_plain = not _names_secret(key) and key not in PAIRED_KEYS
             kind = type(inner)
             if kind is str and is_plain and inner[:1] not in JSON_BEGINNINGS and key not in VALUE_KEYS:
                 texts.append(inner)  # as most texts are: a call for each would take as long as scanning them
@@ -163,7 +166,7 @@ def _gather(value: object, name: str, texts: list[str], named_values: list[str])
         elif name not in WORDS_OF_FORMATS and _names_secret(name):
             _gather_named(value, name, texts, named_values)
         else:
-            texts.append(value)
+            texts.append(f'{name} = "{value}"' if name in PAIRED_KEYS else value)
     elif name and isinstance(value, (int, float)) and value >= MIN_NUMBER and NUMBER_NAME.search(name):
         named_values.append(json.dumps(value))
 

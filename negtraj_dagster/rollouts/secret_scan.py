@@ -8,7 +8,7 @@ a secret by its entropy alone: hashes, ids and encoded files of ordinary work st
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ BARE = (
     "told_password",
     "authorization",
     "setter",
+    "user_option",
 )
 """Rules of values beside which words and pieces of code stand, too: a value has to have a digit."""
 JUDGED = (*BARE, "named_secret", "named_tag", "env_password", "sshpass", "url_password", "option", "piped_password")
@@ -37,9 +38,6 @@ JUDGED = (*BARE, "named_secret", "named_tag", "env_password", "sshpass", "url_pa
 WITH_DIGIT = ("api_key",)
 """Rules of keys that begin as words may, and then go on in letters alone."""
 WINDOW_CHARS, OVERLAP_CHARS = 65_536, 24_576
-BETWEEN = "\n" + ". " * 128 + "\n"
-"""Stands between texts that are scanned together: more than lies between a name and its secret, so that what one text ends with
-hides nothing that another begins with."""
 MAX_KEY_CHARS = 20_000
 MIN_KEY = 6
 NAME_OF_THING = re.compile(r"(?:[a-z]+[-_.])+(?:[a-z]+|\d{1,4}|[a-z0-9]{1,5})\Z|[a-z_]+\.[A-Za-z_]+\d?[!?]*\Z")
@@ -78,51 +76,17 @@ def _scanner() -> "Scanner":
 
 def find_secrets(text: str) -> dict[str, str]:
     """The secrets of a text, each with the rule that found it; our own rule where both know it."""
-    text = _without_placeholders(text)
+    text = PLACEHOLDER.sub("", text) if PLACEHOLDER_BEGINS in text else text
+    text = text.replace("\0", " ")  # of many NULs Kingfisher takes a text for one in UTF-16, and finds nothing in it
     rule_of: dict[str, str] = {}
-    for rule_id, secret in _findings(text):
-        if secret in text:
-            _take(rule_of, rule_id, secret, text)
-    return rule_of
-
-
-def have_secrets(texts: Sequence[str]) -> list[bool]:
-    """Of each text whether `find_secrets` finds any in it.
-
-    Short texts are scanned together, which takes a quarter of the time; where anything is found, each is scanned by itself.
-    """
-    found: list[bool] = []
-    for group in _groups(texts):
-        joined = _without_placeholders(BETWEEN.join(group))
-        found += [bool(find_secrets(text)) for text in group] if len(group) == 1 or _findings(joined) else [False] * len(group)
-    return found
-
-
-def _groups(texts: Sequence[str]) -> Iterator[list[str]]:
-    """Texts that fit into one window together, in their order; longer ones alone."""
-    group: list[str] = []
-    n_chars = 0
-    for text in texts:
-        if group and n_chars + len(text) + len(BETWEEN) > WINDOW_CHARS:
-            yield group
-            group, n_chars = [], 0
-        group.append(text)
-        n_chars += len(text) + len(BETWEEN)
-    if group:
-        yield group
-
-
-def _without_placeholders(text: str) -> str:
-    return PLACEHOLDER.sub("", text) if PLACEHOLDER_BEGINS in text else text
-
-
-def _findings(text: str) -> dict[tuple[str, str], None]:
-    """What the rules find in a text, before it is judged: rule and secret."""
     findings: dict[tuple[str, str], None] = {}
     for window in windows(text):
         scanned = _scanner().scan(window.encode("utf-8", "replace"))
         findings |= {(finding.rule_id, finding.secret): None for finding in scanned if finding.visible}
-    return findings
+    for rule_id, secret in findings:
+        if secret in text:
+            _take(rule_of, rule_id, secret, text)
+    return rule_of
 
 
 def windows(text: str) -> Iterator[str]:

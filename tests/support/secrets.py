@@ -64,6 +64,7 @@ SECRETS: dict[str, Callable[[], tuple[str, str]]] = {  # name -> (text as it sta
     "escaped json": lambda: named('{{\\"client_secret\\": \\"{}\\"}}', made(20)),
     "python": lambda: named("client = Client(token='{}')", made(20)),
     "option": lambda: named("curl --token {} https://example.com", made(16) + "7"),
+    "curl's user": lambda: named("curl -u bob:{} http://git.internal/x", made(9) + "7"),
     "url token": lambda: named("git clone https://{}@git.internal/x", made(30)),
     "url with marks": lambda: named("amqp://bob:{}@mq.internal", "p$" + made(8) + "{7}"),
     "cut key": lambda: named("-----BEGIN PRIVATE KEY-----\n{}", made(64)),

@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
-from negtraj_dagster.errors import RolloutFormatError
-
-NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?\Z")
+NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?\Z", re.DOTALL)
 Flat = dict[tuple[str, ...], Any]
 """An object by the paths of its values: `{("message", "role"): "user"}`."""
 
@@ -16,9 +14,9 @@ class Attributes(dict[str, Any]):
     """Attributes by their keys."""
 
     @cached_property
-    def _numbered(self) -> dict[str, dict[int, Flat]]:
+    def _numbered(self) -> dict[str, dict[str, Flat]]:
         """Of each prefix that numbers follow, its objects."""
-        lists: dict[str, dict[int, Flat]] = {}
+        lists: dict[str, dict[str, Flat]] = {}
         for key, value in self.items():
             if (place := _place(key)) is not None:
                 prefix, number, path = place
@@ -28,16 +26,17 @@ class Attributes(dict[str, Any]):
     def flat_list(self, prefix: str) -> list[Flat]:
         """The objects that flat keys (`prefix.0.message.role`) describe, in their order."""
         objects = self._numbered.get(prefix, {})
-        return [objects[number] for number in sorted(objects)]
+        return [objects[number] for number in sorted(objects, key=int)]
+
+    def has_list(self, prefix: str) -> bool:
+        """Whether anything stands in the list under a prefix."""
+        nested = self.get(prefix)
+        return bool(nested) if isinstance(nested, list) else prefix in self._numbered
 
     def list_of(self, prefix: str) -> list[Any]:
-        """What a nested value says, or flat keys.
-
-        Raises:
-            RolloutFormatError: one flat key ends where another goes on.
-        """
+        """What a nested value says, or flat keys."""
         nested = self.get(prefix)
-        return nested if isinstance(nested, list) else [unflattened(flat, prefix) for flat in self.flat_list(prefix)]
+        return nested if isinstance(nested, list) else [unflattened(flat) for flat in self.flat_list(prefix)]
 
     def first(self, *names: str) -> str | None:
         """The first of some attributes that says anything."""
@@ -52,24 +51,26 @@ def attributes_of(span: Mapping[str, Any]) -> Attributes:
     return Attributes(attributes) if isinstance(attributes, dict) else Attributes()
 
 
-def unflattened(flat: Flat, place: str) -> Any:
+def unflattened(flat: Flat) -> Any:
     """The object that flat keys describe; keys that are all numbers make a list, at every depth.
 
-    Raises:
-        RolloutFormatError: one key ends where another goes on.
+    A value whose key goes on in other keys stands among theirs, under "": who reads it finds no text there, and says so.
     """
     tree: dict[str, Any] = {}
     for path, value in flat.items():
-        at = tree
-        for part in path[:-1]:
-            at = at.setdefault(part, {})
-            if type(at) is not dict:
-                break
         if not path and len(flat) == 1:
             return value
-        if not path or type(at) is not dict or path[-1] in at:
-            raise RolloutFormatError(f"{place}: a key with a value and keys below it, expected one of both")
-        at[path[-1]] = value
+        *above, last = path or ("",)
+        at = tree
+        for part in above:
+            inner = at.setdefault(part, {})
+            if type(inner) is not dict:
+                inner = at[part] = {"": inner}
+            at = inner
+        if type(at.get(last)) is dict:
+            at[last][""] = value
+        else:
+            at[last] = value
     return _listed(tree)
 
 
@@ -96,8 +97,8 @@ def _value(value: Any) -> Any:
 
 
 @lru_cache(maxsize=65_536)
-def _place(key: str) -> tuple[str, int, tuple[str, ...]] | None:
+def _place(key: str) -> tuple[str, str, tuple[str, ...]] | None:
     """A flat key's list, number in it and path from there; the same in every span, or nearly."""
     if (match := NUMBERED.match(key)) is None:
         return None
-    return match[1], int(match[2]), tuple(match[3].split(".")) if match[3] else ()
+    return match[1], match[2], tuple(match[3].split(".")) if match[3] else ()

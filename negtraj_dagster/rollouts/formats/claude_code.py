@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SPOKEN = ("user", "assistant")
 SYNTHETIC = "<synthetic>"
 """The model's name on messages that the program wrote in the agent's place."""
-FEW = 16
-"""So many blocks are compared each with each."""
+FEW_BLOCKS = 16
+"""Up to so many blocks are compared each with each; more are compared by their texts."""
 MAIN = ""
 """The thread of lines that are no side chain's."""
 Line = dict[str, Any]
@@ -271,12 +271,15 @@ def _turns(node: _Node) -> list[Turn]:
 
 def _distinct(blocks: list[Any]) -> list[Any]:
     """Each block once: copied lines repeat theirs."""
-    if len(blocks) > FEW:
+    if len(blocks) > FEW_BLOCKS:
         return list({canonical_json(block): block for block in blocks}.values())
     kept: list[Any] = []
     for block in blocks:  # which are hardly ever equal: their texts are not needed
-        if not any(block == other and canonical_json(block) == canonical_json(other) for other in kept):
+        equal = (at for at, other in enumerate(kept) if block == other and canonical_json(block) == canonical_json(other))
+        if (place := next(equal, None)) is None:
             kept.append(block)
+        else:
+            kept[place] = block  # its keys may stand in another order
     return kept
 
 

@@ -35,6 +35,10 @@ SCORE_PREFIXES = (
 """Where OpenInference has scores of a span, its trace or its session, and under which key each stands."""
 
 
+MESSAGES = ("llm.input_messages", "llm.output_messages")
+"""Where OpenInference has what a model was sent, and what it answered."""
+
+
 @dataclass
 class _Trace:
     calls: list[Call] = field(default_factory=list)
@@ -210,13 +214,13 @@ def _parts(messages: Any, place: str) -> list[Turn]:
 def _openinference_call(attributes: Attributes, span: Mapping[str, Any], name: str, trace: _Trace) -> Call | None:
     if (attributes.get("openinference.span.kind") or span.get("span_kind")) != "LLM":
         return None
-    sent, answered = (_messages(attributes, f"llm.{side}_messages", trace) for side in ("input", "output"))
-    if not sent or not answered:
+    if not all(map(attributes.has_list, MESSAGES)):  # a call that failed has no answer
         return None
     trace.model = trace.model or attributes.first("llm.model_name") or ""
     if trace.tools is None and (tools := attributes.list_of("llm.tools")):
         schemas = [item.get("tool", {}).get("json_schema") for item in tools]
         trace.tools = json_as_recorded([json.loads(item) if isinstance(item, str) else item for item in schemas if item])
+    sent, answered = (_messages(attributes, prefix, trace) for prefix in MESSAGES)
     return Call(name, sent, answered[:1])
 
 
@@ -231,13 +235,13 @@ def _messages(attributes: Attributes, prefix: str, trace: _Trace) -> list[Turn]:
             messages.append(before[index])
         else:
             place = f"{prefix}[{index}]"
-            messages.append((flat, _message(unflattened(flat, place), place)))
+            messages.append((flat, _message(unflattened(flat), place)))
     trace.messages[prefix] = messages
     return [turn for _, turn in messages]
 
 
 def _is_equal(first: Flat, second: Flat) -> bool:
-    """Whether two objects are equal beyond doubt: 1, 1.0 and true are equal for Python."""
+    """Whether two objects of texts alone are equal; of others it is not sure, for 1, 1.0 and true are equal to Python."""
     return first == second and all(type(value) is str for value in first.values())
 
 

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.schema import Rollout
@@ -113,7 +115,7 @@ def openinference(number: int, sent: list[dict[str, Any]], answer: str) -> dict[
     return span(number, [], []) | {"attributes": attributes}
 
 
-def test_a_message_that_stands_elsewise_in_the_next_call_is_read_anew() -> None:
+def test_a_message_that_stands_elsewhere_in_the_next_call_is_read_anew() -> None:
     user, said = {"role": "user", "content": "Weather?"}, {"role": "assistant", "content": "Rain."}
     other = {"role": "user", "content": "And in Rome?"}
     spans = [
@@ -128,14 +130,43 @@ def test_a_message_that_stands_elsewise_in_the_next_call_is_read_anew() -> None:
 
 def test_messages_that_only_python_takes_for_equal_are_told_apart() -> None:
     said = {"role": "assistant", "content": "", "tool_calls.0.tool_call.function.name": "get"}
-    number, text = ({**said, "tool_calls.0.tool_call.function.arguments": value} for value in ({"n": 1}, {"n": True}))
+    number, flag = ({**said, "tool_calls.0.tool_call.function.arguments": value} for value in ({"n": 1}, {"n": True}))
     user = {"role": "user", "content": "Weather?"}
-    spans = [openinference(1, [user, number], "Rain."), openinference(2, [user, text], "Sun.")]
+    spans = [openinference(1, [user, number], "Rain."), openinference(2, [user, flag], "Sun.")]
     arguments = [each.turns[0]["tool_calls"][0]["arguments"] for each in read("openinference", spans)]
     assert arguments == ['{"n": 1}', '{"n": true}']
 
 
-def test_a_flat_key_that_ends_where_another_goes_on_is_refused_by_its_list() -> None:
-    spans = [openinference(1, [{"role": "user", "content": "Weather?", "content.kind": "text"}], "Rain.")]
-    (fault,) = read_document(FORMATS["openinference"], "t", json.dumps(spans).encode(), "file")
-    assert "llm.input_messages[0]: a key with a value and keys below it" in str(fault)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_flat_key_that_goes_on_in_others_costs_its_message_alone_where_it_is_read(is_last: bool) -> None:
+    keys = {"content": "Weather?", "content.kind": "text", "extra.k": 1, "extra": "x", "role": "user"}
+    message = dict(reversed(keys.items())) if is_last else keys
+    spans = [openinference(1, [message], "Rain."), openinference(2, [{"role": "user", "content": "Snow?", **EXTRA}], "No.")]
+    reading = read_document(FORMATS["openinference"], "t", json.dumps(spans).encode(), "file")
+    rollout, fault = reading
+    assert isinstance(rollout, Rollout)
+    assert rollout.prompt == ({"role": "user", "content": "Snow?"},)
+    assert "llm.input_messages[0].content: found dict (2 keys), expected list" in str(fault)
+
+
+EXTRA = {"extra": "x", "extra.k": 1}
+
+
+def test_a_conflict_in_an_annotation_costs_no_rollout() -> None:
+    call = openinference(1, [{"role": "user", "content": "Weather?"}], "Rain.")
+    label = {"annotation.name": "right", "annotation.label": "pass", "annotation.metadata.k": "v", "annotation.metadata": "{}"}
+    call["attributes"] |= {f"annotations.0.{key}": value for key, value in label.items()}
+    assert [each.reward for each in read("openinference", [call])] == [True]
+
+
+def test_a_call_that_failed_is_no_fault_and_one_that_cannot_be_read_still_names_its_model() -> None:
+    image = {"role": "user", "contents.0.message_content.type": "image"}
+    failed = openinference(1, [image], "")
+    failed["attributes"] = {key: value for key, value in failed["attributes"].items() if "output" not in key}
+    unread = openinference(2, [image], "A cat.")
+    unread["attributes"]["llm.model_name"] = "m"
+    said = openinference(3, [{"role": "user", "content": "Weather?"}], "Rain.")
+    rollout, fault = read_document(FORMATS["openinference"], "t", json.dumps([failed, unread, said]).encode(), "file")
+    assert isinstance(rollout, Rollout)
+    assert rollout.teacher == "m"
+    assert "span s2: llm.input_messages[0].content[0]" in str(fault)

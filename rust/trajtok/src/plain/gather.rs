@@ -43,6 +43,8 @@ const OF_KEYS: [&str; 12] = [
     "openai",
     "app",
 ];
+/// Beside these stands what is a secret by its looks.
+const PAIRED: [&str; 2] = ["auth", "_auth"];
 /// What says whose the value beside it is.
 const NAMED_BY: [&str; 4] = ["name", "key", "header", "variable"];
 
@@ -142,7 +144,10 @@ fn may_name_secret(key: &str) -> bool {
         let before = lowered.strip_suffix("key").unwrap_or_default();
         before.strip_suffix(['_', '-']).unwrap_or(before).ends_with(*word)
     };
-    !key.is_ascii() || ENDS_OF_NAMES.iter().any(|end| lowered.ends_with(end)) || OF_KEYS.iter().any(is_key_of)
+    !key.is_ascii()
+        || PAIRED.contains(&lowered.as_str())
+        || ENDS_OF_NAMES.iter().any(|end| lowered.ends_with(end))
+        || OF_KEYS.iter().any(is_key_of)
 }
 
 fn push(text: &str, texts: &mut String) {
