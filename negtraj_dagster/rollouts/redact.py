@@ -58,7 +58,7 @@ BESIDE = re.compile(
     rf"""|--{NAMES}[ =]{{1,2}}["']?(?P<option>[^\s"'`;|<>]{{1,200}})|\s-p\s{{0,4}}["']?(?P<p_option>[^\s"'`;|<>&]{{1,200}})"""
     r"""|\b(?:value|plaintext)["'\\]{1,5}\s{0,4}:\s{0,4}["'\\]{1,5}(?:(?:bearer|basic|token|digest)\s{1,4})?"""
     r"""(?P<pair_value>[^"'\\\n]{1,400})|://[^\s:/@]{0,80}:(?P<in_url>[^\s:@]{1,200})@"""
-    r"""|\s(?:-u|--user)[ =]{1,2}["']?[\w.@+\-]{1,80}:(?P<of_user>[^\s"'`;|<>&\\]{1,200})""",
+    r"""|\s(?:-u|--user)[ =]{1,2}["']?[\w.@+\-]{1,80}:(?P<of_user>[^\s"'`;|<>&\\/][^\s"'`;|<>&\\]{0,199})""",
     re.IGNORECASE,
 )
 """Where a short secret may stand: beside its name, in an option, or in a URL."""

@@ -356,5 +356,6 @@ def test_credentials_of_a_registry_are_found_in_objects_and_in_json_text() -> No
 
 def test_what_a_user_option_has_in_other_commands_stays() -> None:
     texts = ["docker run -u 1000:1000 x", "sort -u foo:false", "chown -u www-data:www-data", "run --user app:staff2"]
+    texts += ["gobuster -u http://10.0.0.7:8080/a1", "curl --user https://x.internal/v2 y"]
     for text in texts:
         assert Redactor(b"k" * 32).redact({"a": text})[0] == {"a": text}
