@@ -9,6 +9,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use crate::json_text::plain_len;
+
 /// How deep values may nest.
 pub const MAX_DEPTH: usize = 512;
 /// Digits of a whole number: as many as Python converts by default.
@@ -335,45 +337,6 @@ fn twice_of_many(bytes: &[u8], keys: &[Text]) -> Option<String> {
     sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone().into_owned())
 }
 
-/// How many bytes stand before a quote, a backslash, a control character or the end.
-#[inline]
-fn plain_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(word) = bytes[at..].first_chunk::<8>() {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-        at += blocks_without_special(&bytes[at..]);
-    }
-    let is_special = |&byte: &u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    at + bytes[at..].iter().position(is_special).unwrap_or(bytes.len() - at)
-}
-
-/// The bytes of whole blocks that hold nothing special.
-#[inline]
-fn blocks_without_special(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(block) = bytes[at..].first_chunk::<32>() {
-        let is_special = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-        if block.iter().fold(0, |any, &byte| any | is_special(byte)) != 0 {
-            break;
-        }
-        at += 32;
-    }
-    at
-}
-
-/// A word whose lowest set bit lies in the first byte that is a quote, a backslash or a control character.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    (zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\'))) | controls) & (ONES * 0x80)
-}
-
 /// The content of a string that was scanned without a hard fault; a lone surrogate becomes U+FFFD.
 fn unescape(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
@@ -521,20 +484,6 @@ mod tests {
         let keys = |last: usize| (0..50).chain([last]).map(|n| format!("\"k{n}\":0")).collect::<Vec<_>>().join(",");
         assert_eq!(find_fault(format!("{{{}}}", keys(50)).as_bytes()), None);
         assert!(find_fault(format!("{{{}}}", keys(7)).as_bytes()).unwrap().contains("\"k7\" stands twice"));
-    }
-
-    #[test]
-    fn special_bytes_are_found_at_every_place() {
-        for n in 0..100 {
-            for special in [b'"', b'\\', 0, 0x1f] {
-                let mut bytes = vec![b'x'; 120];
-                bytes[..n].iter_mut().step_by(3).for_each(|byte| *byte = 0xc3);
-                bytes[n] = special;
-                assert_eq!(plain_len(&bytes), n);
-                assert_eq!(plain_len(&bytes[..n]), n);
-            }
-        }
-        assert_eq!(plain_len("\u{7f} !#[]".as_bytes()), 6);
     }
 
     #[test]
