@@ -535,20 +535,21 @@ class RecordReader(Iterator[RecordBatch]):
 
 def read_plain(
     documents: Sequence[bytes], *, layout: str, task: str, has_recorded_questions: bool, is_redacted: bool, is_file: bool
-) -> list[tuple[tuple[dict[str, str | float | bool | None], dict[str, str | None]] | None, str | None]]:
+) -> list[tuple[tuple[dict[str, str | float | bool | None], dict[str, str | None], list[str]] | None, str | None]]:
     """Rollouts of the records that leave one way to read them, and the texts that documents hold.
 
     Args:
         documents: their bytes, each a JSON object.
-        layout: a format's name; records of formats but `nat`, `negtraj` and `openai` are never plain.
+        layout: a format's name; records of formats but `nat`, `negtraj`, `openai`, `adp` and `llamafactory` are never plain.
         task: whose rollouts they are.
         has_recorded_questions: whether the question is the recorded prompt.
         is_redacted: whether secrets are looked for: a record with a name that may be a secret's is not plain then.
         is_file: whether a document is a file: an object, a list of objects, or a line for each. It is never plain.
 
     Returns:
-        seen: by document the rollout's columns of `RECORD_SCHEMA` and of `CONVERSATION_SCHEMA`, None where the readers in
-            Python have to look at it; and, where secrets are looked for, the texts to look for them in, a line each, None
+        seen: by document the rollout's columns of `RECORD_SCHEMA` and of `CONVERSATION_SCHEMA`, with the keys that are kept
+            in `extra` and that `openai` has to hold against misspellings, None where the readers in Python have to look at
+            it; and, where secrets are looked for, the texts to look for them in, a line each, None
             where a name tells of a secret or the document is not JSON beyond doubt.
     """
 

@@ -10,12 +10,15 @@ from typing import Any
 from negtraj_dagster import _trajtok  # noqa: TID251 - its reader of plain records
 from negtraj_dagster.rollouts.arrays import Slice
 from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.formats.openai import nearly_known
 from negtraj_dagster.rollouts.landing import LandedFile
 from negtraj_dagster.rollouts.redact import Redactor
 from negtraj_dagster.rollouts.secret_scan import find_secrets
 
 Plain = tuple[dict[str, Any], dict[str, str | None]]
 """A rollout's columns of `RECORD_SCHEMA`, and those of `CONVERSATION_SCHEMA`."""
+Read = tuple[dict[str, Any], dict[str, str | None], list[str]]
+"""The same, and keys that may be known ones misspelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,11 @@ def look_through(documents: Sequence[tuple[LandedFile, Slice]], redactor: Redact
         is_redacted=redactor is not None,
         is_file=FORMATS[file.format].unit == "file",
     )
-    return [_judged(plain, texts, is_redacted=redactor is not None) for plain, texts in seen]
+    return [_judged(read, texts, is_redacted=redactor is not None) for read, texts in seen]
 
 
-def _judged(plain: Plain | None, texts: str | None, *, is_redacted: bool) -> Seen:
+def _judged(read: Read | None, texts: str | None, *, is_redacted: bool) -> Seen:
+    plain = None if read is None or any(map(nearly_known, read[2])) else read[:2]
     if not is_redacted:
         return Seen(plain, is_clean=False)
     is_clean = texts is not None and not find_secrets(texts)  # by itself: what is found must not depend on its neighbours

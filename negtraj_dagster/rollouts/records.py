@@ -181,6 +181,14 @@ def parse_text(text: str, *, is_proper: bool = False) -> Any:
     return value
 
 
+def is_json_object(text: str) -> bool:
+    """Whether `parse_text` certainly gives an object; False where it has to be asked."""
+    try:
+        return text[:1] == "{" and type(_parse_quickly(text.encode())) is dict
+    except ValueError:
+        return False
+
+
 def _parse_quickly(raw: bytes, *, is_proper: bool = False) -> Any:
     """The value of JSON text that is beyond doubt: `DECODER` and `_unwritable` let it pass with equal value.
 

@@ -81,8 +81,9 @@ def find_secrets(text: str) -> dict[str, str]:
     rule_of: dict[str, str] = {}
     findings: dict[tuple[str, str], None] = {}
     for window in windows(text):
-        scanned = _scanner().scan(window.encode("utf-8", "replace"))
-        findings |= {(finding.rule_id, finding.secret): None for finding in scanned if finding.visible}
+        for finding in _scanner().scan(window.encode("utf-8", "replace")):
+            if finding.visible:
+                findings[finding.rule_id, finding.secret] = None
     for rule_id, secret in findings:
         if secret in text:
             _take(rule_of, rule_id, secret, text)

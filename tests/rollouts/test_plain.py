@@ -111,6 +111,72 @@ def messages(draw: st.DrawFn) -> Any:
     return message
 
 
+OLDER = {
+    "function_call": st.fixed_dictionaries(FUNCTION) | JSON,
+    "name": TEXTS | JSON,
+    "tool_call_id": TEXTS | JSON,
+    "tool_calls": CALLS | st.just([]),
+    "refusal": st.none() | JSON,
+    "annotations": st.just([]) | JSON,
+    "loss": JSON,
+    "weight": JSON,
+    "reasoning": JSON,
+    "ranges": st.just([]) | JSON,
+    "tool_call_ids": st.lists(TEXTS, max_size=2),
+}
+"""Keys of chat completions that other versions of them, or their exporters, write."""
+
+
+@st.composite
+def chat_messages(draw: st.DrawFn) -> Any:
+    message = draw(messages())
+    if draw(st.integers(0, 3)) == 0:
+        message["role"] = draw(st.sampled_from(["function", "developer", "tool", "assistant"]))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
+        key = draw(st.sampled_from(sorted(OLDER)))
+        message[key] = draw(often(OLDER[key] | st.none()))
+    return message
+
+
+SPEAKERS = ["human", "gpt", "system", "observation", "function_call", "tool_call", "tool", "assistant", "user", "ai"]
+SAID_CALLS = st.one_of(
+    [st.fixed_dictionaries(FUNCTION, optional={"more": SCALARS}), st.lists(st.fixed_dictionaries(FUNCTION), max_size=2)]
+)
+
+
+@st.composite
+def speaker_turns(draw: st.DrawFn) -> Any:
+    speaker = draw(often(st.sampled_from(SPEAKERS)))
+    is_call = isinstance(speaker, str) and speaker.endswith("_call")
+    said = draw(often(SAID_CALLS.map(json.dumps) if is_call else TEXTS | st.sampled_from(["<image>x", ""])))
+    keys = draw(st.sampled_from([("from", "value"), ("role", "content")]))
+    message = {keys[0]: speaker, keys[1]: said}
+    if draw(st.integers(0, 3)) == 0:
+        message["loss"] = draw(often(st.booleans() | st.none()))
+    if draw(st.integers(0, 9)) == 0:
+        message[draw(KEYS | st.sampled_from(["weight", "tool_calls", "from"]))] = draw(JSON)
+    return message
+
+
+ADP_ITEMS = st.fixed_dictionaries(
+    {
+        "class_": often(
+            st.sampled_from(["text_observation", "text_observation", "message_action", "code_action", "api_action"])
+        ),
+        "content": often(TEXTS),
+    },
+    optional={
+        "source": often(st.sampled_from(["user", "environment", "agent", "assistant"]) | st.none()),
+        "name": often(st.sampled_from(["system", "f"]) | st.none()),
+        "description": often(TEXTS | st.none()),
+        "language": often(st.sampled_from(["bash", ""])),
+        "function": often(st.sampled_from(["f", ""])),
+        "kwargs": often(ARGUMENTS | st.none()),
+        "tool_call_id": often(TEXTS | st.none()),
+        "reasoning_content": often(st.none()),
+        "more": often(st.none() | st.just([])),
+    },
+)
 NAT_TURNS = st.fixed_dictionaries(
     {"role": often(st.sampled_from(["assistant", "gpt", "user", "human", "system"])), "content": often(TEXTS)},
     optional={"loss": often(st.booleans() | st.none())},
@@ -137,9 +203,35 @@ RECORDS = {
         some({**COMMON, "prompt": often(st.lists(messages(), max_size=2))}),
     ),
     "openai": st.tuples(
-        st.fixed_dictionaries({"messages": often(st.lists(messages(), max_size=4))}),
+        st.fixed_dictionaries({"messages": often(st.lists(chat_messages(), max_size=4))}),
         some(
-            {**COMMON, "resolved": st.booleans(), "question_id": TEXTS, "instance_id": TEXTS, "model": SCALARS, "run_id": TEXTS}
+            {
+                **COMMON,
+                **dict.fromkeys(("question_id", "instance_id", "run_id", "license"), TEXTS),
+                **dict.fromkeys(("metadata", "uuid", "images", "tokenizer"), often(st.none() | st.just([]))),
+                "resolved": st.booleans(),
+                "model": SCALARS,
+                "metadatum": JSON,
+                "rewards": often(st.none()),
+            }
+        ),
+    ),
+    "adp": st.tuples(
+        st.fixed_dictionaries({"content": often(st.lists(ADP_ITEMS, max_size=4))}),
+        some({"id": often(TEXTS | st.integers()), "details": JSON, "schema_version": TEXTS, "more": JSON}),
+    ),
+    "llamafactory": st.tuples(
+        st.fixed_dictionaries(
+            {}, optional=dict.fromkeys(("conversations", "messages"), often(st.lists(speaker_turns(), max_size=4)))
+        ),
+        some(
+            {
+                **dict.fromkeys(("id", "question_id", "source", "system"), often(TEXTS | st.integers() | st.none())),
+                **dict.fromkeys(("kto_tag", "label"), often(st.booleans() | st.none())),
+                **dict.fromkeys(("chosen", "rejected_response", "images", "videos"), often(st.none() | st.just([]))),
+                "tools": TOOLS,
+                "more": JSON,
+            }
         ),
     ),
 }
@@ -236,6 +328,27 @@ PLAIN = {
         "messages": [{"role": "user", "content": "how?"}, {"role": "assistant", "content": "so"}],
         "resolved": True,
         "instance_id": "i",
+        "metadata": {"b": [1.5, None], "a": "a"},
+    },
+    "adp": {
+        "id": "i",
+        "content": [
+            {"class_": "text_observation", "content": "a", "source": "user"},
+            {"class_": "code_action", "content": "ls", "language": "bash", "description": "so"},
+            {"class_": "text_observation", "content": "x", "source": "environment"},
+        ],
+        "details": {"b": 1, "a": []},
+    },
+    "llamafactory": {
+        "conversations": [
+            {"from": "human", "value": "a"},
+            {"from": "gpt", "value": "so"},
+            {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+            {"from": "observation", "value": "x"},
+            {"from": "gpt", "value": "y", "loss": False},
+        ],
+        "system": "s",
+        "kto_tag": True,
     },
 }
 
@@ -261,10 +374,16 @@ def test_a_secret_anywhere_makes_a_record_one_to_look_at(layout: str) -> None:
         assert not check_alike(layout, raw, is_recorded=False, is_redacted=True)
 
 
+def test_a_misspelled_key_is_looked_at() -> None:
+    for key, is_plain in (("rewards", False), ("resolvd", False), ("metadata", True), ("uuid", True)):
+        raw = json.dumps({**PLAIN["openai"], key: 1}).encode()
+        assert check_alike("openai", raw, is_recorded=False, is_redacted=True) == is_plain, key
+
+
 def test_other_formats_and_mapped_sources_have_no_plain_records() -> None:
     raw = json.dumps(PLAIN["nat"]).encode()
-    assert plain.look_through([(landed("adp"), Slice("line 1", raw))], None) == [plain.Seen(None, is_clean=False)]
-    assert plain.look_through([(landed("adp"), Slice("line 1", raw))], REDACTOR) == [plain.Seen(None, is_clean=True)]
+    assert plain.look_through([(landed("atif"), Slice("line 1", raw))], None) == [plain.Seen(None, is_clean=False)]
+    assert plain.look_through([(landed("atif"), Slice("line 1", raw))], REDACTOR) == [plain.Seen(None, is_clean=True)]
     assert plain.look_through([], None) == []
 
 

@@ -10,6 +10,8 @@ from negtraj_dagster.schema import Rollout, Turn, canonical_json
 
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
 """What a reader raises of a layout that it did not foresee."""
+TRAINED_KEYS = frozenset({"loss", "ranges", "token_ids"})
+"""What a turn says of how it is trained."""
 Reading = Sequence[Rollout | RolloutFormatError]
 """What one document holds: its rollouts, and an error for each part of it that is none."""
 
@@ -41,15 +43,17 @@ def split_prompt(turns: Sequence[Turn], place: str) -> tuple[tuple[Turn, ...], t
     Raises:
         RolloutFormatError: no turn is the agent's.
     """
-    first = next((index for index, turn in enumerate(turns) if turn["role"] == "assistant"), None)
-    if first is None:
-        raise RolloutFormatError(f"{place}: none of {len(turns)} turns is the agent's, expected at least one")
-    return tuple(as_context(turn) for turn in turns[:first]), tuple(turns[first:])
+    for first, turn in enumerate(turns):
+        if turn["role"] == "assistant":
+            return tuple(map(as_context, turns[:first])), tuple(turns[first:])
+    raise RolloutFormatError(f"{place}: none of {len(turns)} turns is the agent's, expected at least one")
 
 
 def as_context(turn: Turn) -> Turn:
     """A turn of a prompt: what says how it is trained is left out, for nothing in a prompt is."""
-    return {key: value for key, value in turn.items() if key not in ("loss", "ranges", "token_ids")}  # type: ignore[return-value]
+    if TRAINED_KEYS.isdisjoint(turn):
+        return turn
+    return {key: value for key, value in turn.items() if key not in TRAINED_KEYS}  # type: ignore[return-value]
 
 
 def extra_json(extra: dict[str, Any]) -> str | None:

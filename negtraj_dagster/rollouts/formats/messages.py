@@ -23,7 +23,7 @@ PLAIN_KEYS: dict[Any, set[str]] = {
     "system": {"role", "content"},
     "user": {"role", "content"},
     "assistant": {"role", "content", "tool_calls"},
-    "tool": {"role", "content", "tool_call_id"},
+    "tool": {"role", "content", "tool_call_id", "name"},
 }
 TEXT_REMEDY = "write text, or leave the key out"
 CONTENT_REMEDY = 'write what was said, "" for nothing; only an assistant turn with tool_calls may have null'
@@ -71,11 +71,16 @@ def _plain_turn(message: dict[str, Any], place: str) -> Turn | None:
     turn: dict[str, Any] = {"role": role, "content": content}
     if role == "assistant" and CLOSE in content:
         return None
-    if call_id := message.get("tool_call_id"):
-        if type(call_id) is not str:
+    if role == "tool":
+        call_id, name = message.get("tool_call_id"), message.get("name")
+        if "name" in message and not (type(name) is str and type(call_id) in (str, type(None))):
             return None
-        turn["tool_call_id"] = call_id
-    if calls := read_tool_calls(message.get("tool_calls"), f"{place}.tool_calls"):
+        if call_id and type(call_id) is not str:
+            return None
+        turn |= {key: text for key, text in (("tool_call_id", call_id), ("name", name)) if text}
+    elif (recorded_calls := message.get("tool_calls")) is not None and (
+        calls := read_tool_calls(recorded_calls, f"{place}.tool_calls")
+    ):
         turn["tool_calls"] = calls
     return cast("Turn", turn)
 

@@ -44,6 +44,9 @@ PLAIN_KEYS = {
     "tool": frozenset({"role", "content", "tool_call_id"}),
 }
 """By role, the keys of a message that is a turn as it stands, as most are."""
+READ_KEYS = {**PLAIN_KEYS, "tool": frozenset({"role", "content", "tool_call_id", "name"})}
+"""The same, once what says nothing is left out and its role and calls are spelled as ours."""
+NO_KEYS: frozenset[str] = frozenset()
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 MEDIA = ("images", "audios", "videos")
@@ -66,8 +69,7 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     messages = json_list(require(record, "messages", object), "messages")
     turns, unread = read_messages(messages, "messages")
     prompt, agent_turns = split_prompt(turns, "messages")
-    texts = {name: optional_text(record, name) for name in (*TEXTS, *ALIASES)}
-    text_fields = {name: texts[name] or _aliased(texts, name) for name in TEXTS}
+    text_fields = _text_fields(record)
     outcomes = [outcome for name in OUTCOMES if (outcome := optional_reward(record, name)) is not None]
     if len(set(outcomes)) > 1:
         raise RolloutFormatError("reward and resolved differ, expected one outcome; keep the one that is meant")
@@ -131,16 +133,18 @@ def read_chat_message(message: dict[str, Any], place: str) -> tuple[Turn, dict[s
     calls, unread_of_calls = _readable_calls(recorded_calls) if recorded_calls is not None else (None, {})
     is_text = type(text) is str or (calls and text is None)
     role = message.get("role")
-    if is_text and not unread_of_calls and type(role) is str and message.keys() <= PLAIN_KEYS.get(role, frozenset()):
+    if is_text and not unread_of_calls and type(role) is str and message.keys() <= PLAIN_KEYS.get(role, NO_KEYS):
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
+    if "function_call" in message and "tool_calls" not in message:
+        message["tool_calls"] = [{"function": message.pop("function_call")}]
     role = ROLES.get(str(role), role)
+    if not unread_of_calls and type(text) is str and message.keys() <= READ_KEYS.get(str(role), NO_KEYS):
+        return read_message({**message, "role": role}, place), {}
     content, thought = _without_thoughts(message.get("content")) if role == "assistant" else (message.get("content"), "")
     kept_fields = {"role": role, "content": read_content(content, f"{place}.content")}
     if thought and not message.get("reasoning"):
         message["reasoning"] = thought
-    if "function_call" in message and "tool_calls" not in message:
-        message["tool_calls"] = [{"function": message.pop("function_call")}]
     for key in WEIGHTS:
         if (weight := message.pop(key, None)) is not None and message.get("loss") in (None, True):
             message["loss"] = weight
@@ -235,7 +239,7 @@ def json_list(value: object, place: str) -> list[Any]:
 def _extra(record: dict[str, Any]) -> dict[str, Any]:
     unknown = {key: value for key, value in record.items() if key not in KEYS}
     for key, value in unknown.items():
-        if value is not None and (near := _nearly_known(key)):
+        if value is not None and (near := nearly_known(key)):
             raise RolloutFormatError(
                 f"unknown key {key_name(key)}, {described(value)}, which is nearly {near!r}; mend or rename it"
             )
@@ -243,10 +247,16 @@ def _extra(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _nearly_known(key: str) -> str | None:
-    """Asked of the same few keys for every record."""
+def nearly_known(key: str) -> str | None:
+    """The known key, if any, that a key is nearly; asked of the same few keys for every record."""
     return next(iter(difflib.get_close_matches(key, KEYS, n=1, cutoff=NEAR)), None)
 
 
-def _aliased(texts: dict[str, str | None], name: str) -> str | None:
-    return next((texts[alias] for alias, meant in ALIASES.items() if meant == name and texts[alias]), None)
+def _text_fields(record: dict[str, Any]) -> dict[str, str | None]:
+    """By our names; a record's own spelling of them stands before an alias, and the first alias before others."""
+    fields = {name: (optional_text(record, name) or None) if name in record else None for name in TEXTS}
+    for alias, name in ALIASES.items():
+        if alias in record:
+            text = optional_text(record, alias)
+            fields[name] = fields[name] or text or None
+    return fields

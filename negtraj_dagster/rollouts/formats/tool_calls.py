@@ -1,16 +1,19 @@
 """Tool calls and tool schemas of a record, as JSON text that stays what the model wrote and was given."""
 
+from functools import lru_cache
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.fields import check, described, optional_text, refusal, refuse_unknown_keys, require
-from negtraj_dagster.rollouts.records import parse_text
+from negtraj_dagster.rollouts.records import is_json_object, parse_text
 from negtraj_dagster.schema import ToolCall, json_as_recorded
 
 OUR_KEYS = frozenset({"id", "name", "arguments"})
 OPENAI_KEYS = frozenset({"id", "type", "function", "index"})
 """`index` is the call's place in the answer, as streams number its parts."""
 FUNCTION_KEYS = frozenset({"name", "arguments"})
+MAX_KEPT_CHARS = 65_536
+"""Longer schemas are parsed for every record: what was seen is kept in memory."""
 NO_ARGUMENTS = ("", "null")
 """What servers write for a call without arguments; such a call is kept with `{}`, which every template writes alike."""
 
@@ -51,6 +54,8 @@ def read_tools(value: object, place: str) -> str | None:
     remedy = "write the list of schemas the agent was given, or leave the key out"
     if value in (None, ""):
         return None
+    if isinstance(value, str) and _is_plain_list(value):
+        return value
     tools = _parsed(value, place, expected, remedy) if isinstance(value, str) else value
     if not isinstance(tools, list):
         raise refusal(place, value, expected, remedy)
@@ -61,14 +66,40 @@ def read_tools(value: object, place: str) -> str | None:
     return value if isinstance(value, str) else json_as_recorded(value)
 
 
+def _is_plain_list(text: str) -> bool:
+    """Whether a text is JSON of schemas beyond doubt."""
+    return len(text) <= MAX_KEPT_CHARS and _is_list_of_objects(text)
+
+
+@lru_cache(maxsize=64)
+def _is_list_of_objects(text: str) -> bool:
+    """Asked of the same few texts for every record."""
+    try:
+        tools = parse_text(text)
+    except ValueError:
+        return False
+    return isinstance(tools, list) and bool(tools) and all(isinstance(tool, dict) for tool in tools)
+
+
 def _plain_call(call: object) -> ToolCall | None:
-    """A call in our spelling whose arguments are an object, of which nothing has to be looked at; None for any other."""
-    if type(call) is not dict or not call.keys() <= OUR_KEYS:
+    """A call whose name and id are texts and whose arguments an object, or JSON text of one; None for any other."""
+    if type(call) is not dict:
         return None
-    name, arguments, call_id = call.get("name"), call.get("arguments"), call.get("id")
-    if not name or type(name) is not str or type(arguments) is not dict or type(call_id) not in (str, type(None)):
+    function = call
+    if not call.keys() <= OUR_KEYS:
+        function = call.get("function")
+        if type(function) is not dict or not function.keys() <= FUNCTION_KEYS or not call.keys() <= OPENAI_KEYS:
+            return None
+        if call.get("type") not in (None, "function"):
+            return None
+    name, arguments, call_id = function.get("name"), function.get("arguments"), call.get("id")
+    if not name or type(name) is not str or type(call_id) not in (str, type(None)):
         return None
-    tool_call: ToolCall = {"name": name, "arguments": json_as_recorded(arguments)}
+    if type(arguments) is dict:
+        arguments = json_as_recorded(arguments)
+    elif type(arguments) is not str or not is_json_object(arguments):
+        return None
+    tool_call: ToolCall = {"name": name, "arguments": arguments}
     if call_id:
         tool_call["id"] = call_id
     return tool_call

@@ -2,7 +2,7 @@
 
 #![allow(clippy::option_option, reason = "the outer one says whether the record is plain")]
 
-use super::value::{Object, Value};
+use super::value::{Object, Value, canonical_object};
 use crate::json_text::push_text;
 
 /// The value of a key; null where it is absent.
@@ -65,6 +65,18 @@ pub(super) fn scalar_json(value: &Value<'_>) -> Option<String> {
         Value::Number(_) | Value::List(_) | Value::Object(_) => return None,
     }
     Some(text)
+}
+
+/// Canonical JSON text of what stands under other keys than these and says something; none where nothing does.
+pub(super) fn extra_json(object: &Object<'_>, known: &[&str]) -> Option<Option<String>> {
+    let mut pairs: Vec<(&str, &Value<'_>)> = unknown(object, known).filter(|pair| !pair.1.says_nothing()).collect();
+    pairs.sort_unstable_by_key(|pair| pair.0);
+    if pairs.is_empty() { Some(None) } else { canonical_object(&pairs).map(Some) }
+}
+
+/// The keys that are none of these, with their values.
+pub(super) fn unknown<'o>(object: &'o Object<'_>, known: &[&str]) -> impl Iterator<Item = (&'o str, &'o Value<'o>)> {
+    object.iter().map(|(key, value)| (key.as_ref(), value)).filter(|(key, _)| !known.contains(key))
 }
 
 /// Whether a key says that the record is an episode of an evaluation; `None` for anything but true, false and null.

@@ -3,8 +3,10 @@
 //! A record is read here only where its keys, roles and types leave one way to read it. Any other, the bad ones above all, is
 //! left to the readers in Python, which know what is wrong with it; so is one with a name or a value that may be a secret's.
 
+mod adp;
 mod fields;
 mod gather;
+mod llamafactory;
 mod messages;
 mod nat;
 mod negtraj;
@@ -25,6 +27,10 @@ pub enum Layout {
     Negtraj,
     /// Chat completions messages.
     OpenAi,
+    /// Agent Data Protocol v1.
+    Adp,
+    /// LLaMA-Factory's and ms-swift's fine-tuning data.
+    LlamaFactory,
 }
 
 impl Layout {
@@ -35,6 +41,8 @@ impl Layout {
             "nat" => Some(Self::Nat),
             "negtraj" => Some(Self::Negtraj),
             "openai" => Some(Self::OpenAi),
+            "adp" => Some(Self::Adp),
+            "llamafactory" => Some(Self::LlamaFactory),
             _ => None,
         }
     }
@@ -89,6 +97,8 @@ impl PlainReader<'_> {
             Layout::Nat => nat::read(fields)?,
             Layout::Negtraj => negtraj::read(fields)?,
             Layout::OpenAi => openai::read(fields)?,
+            Layout::Adp => adp::read(fields)?,
+            Layout::LlamaFactory => llamafactory::read(fields)?,
         };
         let read = if self.has_recorded_questions { read.with_recorded_question()? } else { read };
         Some(read.finish(self.task))

@@ -28,7 +28,7 @@ const KEYS: [&str; 17] = [
     "group",
 ];
 
-pub(super) fn read(record: &Object<'_>) -> Option<Read> {
+pub(super) fn read<'o>(record: &'o Object<'_>) -> Option<Read<'o>> {
     if !has_only(record, &KEYS) || is_evaluation(record)? {
         return None;
     }
@@ -38,7 +38,7 @@ pub(super) fn read(record: &Object<'_>) -> Option<Read> {
     };
     let turns = turns(get(record, "messages"))?;
     let question_id = optional_text(record, "question_id")?;
-    if turns.first().is_some_and(|turn| !turn.is_agent) || (question_id.is_none() && prompt.is_empty()) {
+    if turns.first().is_some_and(|turn| !turn.is_agent()) || (question_id.is_none() && prompt.is_empty()) {
         return None;
     }
     Some(Read {
@@ -58,9 +58,10 @@ pub(super) fn read(record: &Object<'_>) -> Option<Read> {
         parent: optional_text(record, "parent")?,
         group: optional_text(record, "group")?,
         tools: read_tools(record)?,
+        ..Read::default()
     })
 }
 
-fn turns(value: &Value<'_>) -> Option<Vec<PlainTurn>> {
+fn turns<'o>(value: &'o Value<'_>) -> Option<Vec<PlainTurn<'o>>> {
     value.as_list()?.iter().map(|message| messages::read(message.as_object()?)).collect()
 }

@@ -1,16 +1,18 @@
 //! Chat completions messages, the prompt among them.
 
 use super::fields::{
-    get, has_only, is_evaluation, optional_answer, optional_reward, optional_score, optional_text, read_tools,
+    extra_json, get, is_evaluation, optional_answer, optional_reward, optional_score, optional_text, read_tools,
+    unknown,
 };
 use super::messages::{self, PlainTurn};
 use super::rollout::Read;
-use super::value::Object;
+use super::value::{Object, Value};
 
-/// All keys but `tokenizer`, which token ids come with; one that is not known may be a misspelled one.
-const KEYS: [&str; 21] = [
+/// Known keys; one that is not may be a misspelled one.
+const KEYS: [&str; 23] = [
     "messages",
     "tools",
+    "tokenizer",
     "pred",
     "gold",
     "is_evaluation",
@@ -30,15 +32,22 @@ const KEYS: [&str; 21] = [
     "model",
     "session_id",
     "run_id",
+    "license",
 ];
+/// Of what cannot be trained.
+const MEDIA: [&str; 3] = ["images", "audios", "videos"];
 
-pub(super) fn read(record: &Object<'_>) -> Option<Read> {
-    if !has_only(record, &KEYS) || is_evaluation(record)? {
+pub(super) fn read<'o>(record: &'o Object<'_>) -> Option<Read<'o>> {
+    let has_media = MEDIA.iter().any(|key| !get(record, key).says_nothing());
+    // Token ids come with a tokenizer.
+    if has_media || *get(record, "tokenizer") != Value::Null || is_evaluation(record)? {
         return None;
     }
     let messages = get(record, "messages").as_list()?.iter();
-    let mut turns = messages.map(|message| messages::read(message.as_object()?)).collect::<Option<Vec<PlainTurn>>>()?;
-    let first = turns.iter().position(|turn| turn.is_agent)?;
+    let mut turns =
+        messages.map(|message| messages::read_chat(message.as_object()?)).collect::<Option<Vec<PlainTurn<'o>>>>()?;
+    let first = turns.iter().position(PlainTurn::is_agent)?;
+    let unknown_keys = unknown(record, &KEYS).filter(|pair| *pair.1 != Value::Null).map(|pair| pair.0.to_owned());
     let answers = turns.split_off(first);
     let reward = match (optional_reward(record, "reward")?, optional_reward(record, "resolved")?) {
         (Some(reward), Some(resolved)) if reward != resolved => return None,
@@ -56,11 +65,13 @@ pub(super) fn read(record: &Object<'_>) -> Option<Read> {
         score: optional_score(record)?,
         subject: text(record, &["subject"])?,
         session: text(record, &["session", "session_id", "run_id"])?,
-        licence: text(record, &["licence"])?,
+        licence: text(record, &["licence", "license"])?,
         origin_url: text(record, &["origin_url"])?,
         parent: text(record, &["parent"])?,
         group: text(record, &["group", "instance_id"])?,
         tools: read_tools(record)?,
+        extra: extra_json(record, &KEYS)?,
+        unknown_keys: unknown_keys.collect(),
     })
 }
 

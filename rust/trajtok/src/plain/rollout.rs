@@ -9,12 +9,12 @@ const ID_CHARS: usize = 16;
 
 /// What a layout reads of a record.
 #[derive(Debug, Default)]
-pub(super) struct Read {
+pub(super) struct Read<'a> {
     pub(super) question_id: String,
     pub(super) source: String,
     pub(super) teacher: String,
-    pub(super) turns: Vec<PlainTurn>,
-    pub(super) prompt: Vec<PlainTurn>,
+    pub(super) turns: Vec<PlainTurn<'a>>,
+    pub(super) prompt: Vec<PlainTurn<'a>>,
     pub(super) reward: Option<bool>,
     pub(super) pred: Option<String>,
     pub(super) gold: Option<String>,
@@ -26,6 +26,8 @@ pub(super) struct Read {
     pub(super) parent: Option<String>,
     pub(super) group: Option<String>,
     pub(super) tools: Option<String>,
+    pub(super) extra: Option<String>,
+    pub(super) unknown_keys: Vec<String>,
 }
 
 /// A rollout as `raw_rollouts` keeps it.
@@ -52,12 +54,16 @@ pub struct PlainRollout {
     /// Canonical JSON text.
     pub prompt: Option<String>,
     pub tools: Option<String>,
+    /// Canonical JSON text.
+    pub extra: Option<String>,
+    /// Keys in `extra` that the layout does not know, where one may be a known one misspelled.
+    pub unknown_keys: Vec<String>,
 }
 
-impl Read {
+impl Read<'_> {
     /// With the question's id that its prompt gives it; `None` where that asks nothing.
     pub(super) fn with_recorded_question(mut self) -> Option<Self> {
-        if !self.prompt.iter().any(|turn| turn.asks) {
+        if !self.prompt.iter().any(PlainTurn::asks) {
             return None;
         }
         let named = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -113,17 +119,18 @@ impl Read {
             turns,
             prompt,
             tools: self.tools,
+            extra: self.extra,
+            unknown_keys: self.unknown_keys,
         }
     }
 }
 
-fn list_json(turns: &[PlainTurn]) -> String {
-    let n_bytes: usize = turns.iter().map(|turn| turn.json.len() + 1).sum();
-    let mut json = String::with_capacity(n_bytes + 2);
+fn list_json(turns: &[PlainTurn<'_>]) -> String {
+    let mut json = String::with_capacity(turns.iter().map(PlainTurn::n_bytes).sum());
     json.push('[');
     for (index, turn) in turns.iter().enumerate() {
         json.push_str(if index > 0 { "," } else { "" });
-        json.push_str(&turn.json);
+        turn.write(&mut json);
     }
     json.push(']');
     json

@@ -38,6 +38,21 @@ impl<'a> Value<'a> {
 
     /// Python's `json.dumps(value, ensure_ascii=False)`; `None` for a number that it may spell otherwise.
     pub(super) fn dumps(&self, text: &mut String) -> Option<()> {
+        self.write(&AS_RECORDED, text)
+    }
+
+    /// Whether it is null, or an empty text, list or object.
+    pub(super) fn says_nothing(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Text(text) => text.is_empty(),
+            Self::List(items) => items.is_empty(),
+            Self::Object(pairs) => pairs.is_empty(),
+            Self::Bool(_) | Self::Integer(_) | Self::Number(_) => false,
+        }
+    }
+
+    fn write(&self, style: &Style, text: &mut String) -> Option<()> {
         match self {
             Self::Null => text.push_str("null"),
             Self::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
@@ -49,24 +64,52 @@ impl<'a> Value<'a> {
             Self::List(items) => {
                 text.push('[');
                 for (index, item) in items.iter().enumerate() {
-                    text.push_str(if index > 0 { ", " } else { "" });
-                    item.dumps(text)?;
+                    text.push_str(if index > 0 { style.comma } else { "" });
+                    item.write(style, text)?;
                 }
                 text.push(']');
             }
             Self::Object(pairs) => {
-                text.push('{');
-                for (index, (key, item)) in pairs.iter().enumerate() {
-                    text.push_str(if index > 0 { ", " } else { "" });
-                    push_text(key, text);
-                    text.push_str(": ");
-                    item.dumps(text)?;
+                let mut pairs: Vec<(&str, &Value<'_>)> =
+                    pairs.iter().map(|(key, value)| (key.as_ref(), value)).collect();
+                if style.is_sorted {
+                    pairs.sort_unstable_by_key(|pair| pair.0);
                 }
-                text.push('}');
+                write_object(&pairs, style, text)?;
             }
         }
         Some(())
     }
+}
+
+/// How JSON is spelled.
+struct Style {
+    comma: &'static str,
+    colon: &'static str,
+    is_sorted: bool,
+}
+
+const AS_RECORDED: Style = Style { comma: ", ", colon: ": ", is_sorted: false };
+const CANONICAL: Style = Style { comma: ",", colon: ":", is_sorted: true };
+
+/// An object of these pairs, sorted already, as `negtraj_dagster.schema.canonical_json` writes it; `None` as in
+/// [`Value::dumps`].
+pub(super) fn canonical_object(pairs: &[(&str, &Value<'_>)]) -> Option<String> {
+    let mut text = String::new();
+    write_object(pairs, &CANONICAL, &mut text)?;
+    Some(text)
+}
+
+fn write_object(pairs: &[(&str, &Value<'_>)], style: &Style, text: &mut String) -> Option<()> {
+    text.push('{');
+    for (index, (key, item)) in pairs.iter().enumerate() {
+        text.push_str(if index > 0 { style.comma } else { "" });
+        push_text(key, text);
+        text.push_str(style.colon);
+        item.write(style, text)?;
+    }
+    text.push('}');
+    Some(())
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Value<'a> {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::{Layout, PlainReader, PlainRollout, Seen};
 
-type Row<'py> = (Bound<'py, PyDict>, Bound<'py, PyDict>);
+type Row<'py> = (Bound<'py, PyDict>, Bound<'py, PyDict>, Vec<String>);
 
 #[pyfunction]
 #[pyo3(signature = (documents, *, layout, task, has_recorded_questions, is_redacted, is_file))]
@@ -48,8 +48,8 @@ fn row(py: Python<'_>, rollout: PlainRollout) -> PyResult<Row<'_>> {
     conversation.set_item(intern!(py, "tools"), rollout.tools)?;
     conversation.set_item(intern!(py, "tokenizer"), py.None())?;
     conversation.set_item(intern!(py, "prompt"), rollout.prompt)?;
-    conversation.set_item(intern!(py, "extra"), py.None())?;
-    Ok((index, conversation))
+    conversation.set_item(intern!(py, "extra"), rollout.extra)?;
+    Ok((index, conversation, rollout.unknown_keys))
 }
 
 /// Adds this file's function.
