@@ -40,7 +40,10 @@ class Attributes(dict[str, Any]):
 
     def first(self, *names: str) -> str | None:
         """The first of some attributes that says anything."""
-        return next((str(self[name]) for name in names if self.get(name)), None)
+        for name in names:
+            if value := self.get(name):
+                return str(value)
+        return None
 
 
 def attributes_of(span: Mapping[str, Any]) -> Attributes:

@@ -3,12 +3,14 @@
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
+from negtraj_dagster.reasoning import CLOSE
 from negtraj_dagster.rollouts.formats.fields import check, optional_text, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, THOUGHTS, read_content, read_thought
 from negtraj_dagster.schema import Turn, json_as_recorded
 
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
+TEXT_KEYS = {"type", "text"}
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
 
 
@@ -18,6 +20,10 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     Raises:
         RolloutFormatError: an image, sound or another block that is no text.
     """
+    if len(blocks) == 1 and type(blocks[0]) is dict and blocks[0].keys() == TEXT_KEYS and blocks[0]["type"] == "text":
+        text = blocks[0]["text"]
+        if type(text) is str:  # as most messages are
+            return _said({"role": role, "content": text}, place)
     texts, thoughts, calls, turns = [], [], [], []
     for index, value in enumerate(blocks):
         at = f"{place}[{index}]"
@@ -54,6 +60,8 @@ def _said(message: dict[str, Any], place: str) -> list[Turn]:
     role, content = message["role"], message["content"]
     if role == "user" and type(content) is str:
         return [{"role": "user", "content": content}] if content else []
+    if role == "assistant" and len(message) == 2 and type(content) is str and CLOSE not in content:
+        return [{"role": "assistant", "content": content}]
     return [read_message(message, place)] if role == "assistant" or content else []
 
 

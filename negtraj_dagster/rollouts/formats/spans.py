@@ -39,13 +39,17 @@ MESSAGES = ("llm.input_messages", "llm.output_messages")
 """Where OpenInference has what a model was sent, and what it answered."""
 
 
+Score = tuple[str | None, str, float | None, str | None]
+"""The span that is judged, None for the trace as a whole; the judge's name, number and label."""
+
+
 @dataclass
 class _Trace:
     calls: list[Call] = field(default_factory=list)
     model: str = ""
     tools: str | None = None
     session: str | None = None
-    scores: list[tuple[str | None, str, float | None, str | None]] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
     faults: list[RolloutFormatError] = field(default_factory=list)
     messages: dict[str, list[tuple[Flat, Turn]]] = field(default_factory=dict)
     """Of the last call, by prefix: as recorded, and as read."""
@@ -67,14 +71,14 @@ def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Rea
     n_calls = 0
     for number, span in enumerate(sorted(spans, key=_start)):
         attributes = attributes_of(span)
-        name = _trace_id(span) or "trace"
+        name, span_id = _id(span, "trace_id", "traceId") or "trace", _id(span, "span_id", "spanId")
         trace = traces.setdefault(name, _Trace())
         trace.session = trace.session or attributes.first("session.id", "gen_ai.conversation.id")
-        _take_scores(trace, span, attributes)
+        _take_scores(trace, span, span_id, attributes)
         try:
-            call = read_call(attributes, span, _span_id(span) or f"span {number}", trace)
+            call = read_call(attributes, span, span_id or f"span {number}", trace)
         except RolloutFormatError as error:
-            trace.faults.append(RolloutFormatError(f"trace {name:.40}, span {_span_id(span) or number}: {error}"))
+            trace.faults.append(RolloutFormatError(f"trace {name:.40}, span {span_id or number}: {error}"))
             call = None
         if call is not None:
             trace.calls.append(call)
@@ -95,10 +99,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         prompt, text_parts = split_prompt(segment.turns, f"trace {name:.40}")
     except RolloutFormatError as error:
         return error
-    others = {call.name for call in trace.calls} - set(segment.calls)
-    scores = [
-        score for score in trace.scores if score[0] not in others
-    ]  # what was said of another rollout's call is not of this
+    scores = _scores_of(trace, segment) if trace.scores else []
     verdicts = {PASSED[label.lower()] for _, _, _, label in scores if label and label.lower() in PASSED}
     values = {(name, value) for _, name, value, _ in scores if value is not None}
     return Rollout(
@@ -125,6 +126,12 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
     )
 
 
+def _scores_of(trace: _Trace, segment: Segment) -> list[Score]:
+    """The trace's scores without those of another rollout's calls."""
+    others = {call.name for call in trace.calls} - set(segment.calls)
+    return [score for score in trace.scores if score[0] not in others]
+
+
 def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The spans of an exporter's object: OTLP's nesting, a list under `spans` or `data`, or the span itself."""
     for key in ("resourceSpans", "scopeSpans", "spans", "data"):
@@ -137,20 +144,14 @@ def _spans(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _start(span: Mapping[str, Any]) -> str:
     """Sorts spans by when they began; digits alone are nanoseconds, of equal length."""
-    start = next(
-        (span[key] for key in ("startTimeUnixNano", "start_time", "startTime", "start_time_unix_nano") if key in span), ""
-    )
+    start: Any = ""
+    for key in ("startTimeUnixNano", "start_time", "startTime", "start_time_unix_nano"):
+        if key in span:
+            start = span[key]
+            break
     if isinstance(start, list) and len(start) == 2:  # seconds and nanoseconds
         return f"{int(start[0]):020d}.{int(start[1]):09d}"
     return f"{start:020d}" if isinstance(start, int) else str(start)
-
-
-def _trace_id(span: Mapping[str, Any]) -> str | None:
-    return _id(span, "trace_id", "traceId")
-
-
-def _span_id(span: Mapping[str, Any]) -> str | None:
-    return _id(span, "span_id", "spanId")
 
 
 def _id(span: Mapping[str, Any], *names: str) -> str | None:
@@ -194,6 +195,8 @@ def _vercel_call(attributes: Attributes, name: str, trace: _Trace) -> Call | Non
             turns += read_blocks(content, role, at)
         else:
             turns += read_text(check(content or "", f"{at}.content", str), role, at)
+    if not calls and type(text) is str:
+        return Call(name, turns, read_text(text, "assistant", "ai.response"))
     text_parts = [{"type": "text", "text": text}] if text else []
     called = [{**check(item, "ai.response.toolCalls", dict), "type": "tool-call"} for item in _calls(calls)]
     return Call(name, turns, read_blocks([*text_parts, *called], "assistant", "ai.response"))
@@ -256,22 +259,24 @@ def _message(value: object, place: str) -> Turn:
     return read_chat_message(message, place)[0]
 
 
-def _take_scores(trace: _Trace, span: Mapping[str, Any], attributes: Attributes) -> None:
-    itself = {"name": attributes.first("event.name") or span.get("name"), "attributes": attributes}
-    of = _span_id(span)
-    for event in (*(span.get("events") or ()), itself):
+def _take_scores(trace: _Trace, span: Mapping[str, Any], span_id: str | None, attributes: Attributes) -> None:
+    for event in span.get("events") or ():
         if isinstance(event, dict) and event.get("name") == EVALUATION:
-            result = attributes_of(event)
-            judged = _id(span, "parent_id", "parentSpanId") if event is itself else of
-            _score(trace, judged, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
+            _take_evaluation(trace, span_id, attributes_of(event))
+    if (attributes.first("event.name") or span.get("name")) == EVALUATION:
+        _take_evaluation(trace, _id(span, "parent_id", "parentSpanId"), attributes)
     names = "\n".join(attributes)  # of hundreds of keys, sometimes
     if "annotations" not in names and "evaluations" not in names:
         return
     for prefix, key in SCORE_PREFIXES:
         for annotation in attributes.list_of(prefix):
             result = annotation.get(key, {})
-            judged = of if prefix in ("annotations", "evaluations") else None
+            judged = span_id if prefix in ("annotations", "evaluations") else None
             _score(trace, judged, *(result.get(part) for part in ("name", "score", "label")))
+
+
+def _take_evaluation(trace: _Trace, span_id: str | None, result: Attributes) -> None:
+    _score(trace, span_id, *(result.get(f"gen_ai.evaluation.{key}") for key in ("name", "score.value", "score.label")))
 
 
 def _score(trace: _Trace, span: str | None, name: object, value: object, label: object) -> None:
