@@ -123,7 +123,7 @@ def parse_record(raw: bytes, place: str, *, is_proper: bool = False) -> Record:
     Args:
         raw: its bytes.
         place: where they stand.
-        is_proper: whether trajtok has read them: then no number of them is beyond a float.
+        is_proper: whether trajtok has read them: then no key of an object stands twice, and no number is beyond a float.
     """
     try:
         return _as_record(place, _parse_quickly(raw, is_proper=is_proper))
@@ -197,7 +197,7 @@ def _parse_quickly(raw: bytes, *, is_proper: bool = False) -> Any:
     """
     if len(raw) > MAX_RECORD_CHARS:
         raise ValueError("to be looked at closely")
-    value = jiter.from_json(raw, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
+    value = jiter.from_json(raw, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=not is_proper)
     if not is_proper and _trajtok.has_infinity(value):  # 1e999
         raise ValueError("to be looked at closely")
     return value

@@ -25,13 +25,14 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
         if type(text) is str:  # as most messages are
             return _said({"role": role, "content": text}, place)
     texts, thoughts, calls, turns = [], [], [], []
-    for index, value in enumerate(blocks):
-        at = f"{place}[{index}]"
-        block = check(value, at, dict)
-        kind = require(block, "type", str, at=at)
+    for index, block in enumerate(blocks):
+        kind = block.get("type") if type(block) is dict else None
         if kind == "text" and "content" not in block and type(block.get("text")) is str:  # as most are
             texts.append(block["text"])
-        elif kind in TEXT_PARTS:
+            continue
+        at = f"{place}[{index}]"
+        kind = require(check(block, at, dict), "type", str, at=at)
+        if kind in TEXT_PARTS:
             texts.append(block["content"] if kind == "text" and "content" in block else require(block, "text", str, at=at))
         elif kind in THOUGHTS and role == "assistant":
             thoughts.append(read_thought(block))
@@ -66,7 +67,10 @@ def _said(message: dict[str, Any], place: str) -> list[Turn]:
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:
-    arguments: object = next((block[key] for key in ("input", "arguments", "args") if block.get(key) is not None), {})
+    call_id, name, arguments = block.get("id"), block.get("name"), block.get("input")
+    if call_id and type(call_id) is type(name) is str and arguments is not None and "toolName" not in block:
+        return {"id": call_id, "name": name, "arguments": arguments}
+    arguments = next((block[key] for key in ("input", "arguments", "args") if block.get(key) is not None), {})
     return {
         "id": optional_text(block, "id", at=at) or optional_text(block, "toolCallId", at=at) or "",
         "name": require(block, "toolName" if "toolName" in block else "name", str, at=at),

@@ -255,7 +255,7 @@ def _found(lines: list[Line], kind: str) -> list[dict[str, Any]]:
 
 
 def _ids(lines: list[Line], kind: str, key: str) -> list[str]:
-    return [str(block[key]) for block in _found(lines, kind) if block.get(key)]
+    return [str(block_id) for block in _found(lines, kind) if (block_id := block.get(key))]
 
 
 def _turns(node: _Node) -> list[Turn]:
@@ -271,6 +271,8 @@ def _turns(node: _Node) -> list[Turn]:
 
 def _distinct(blocks: list[Any]) -> list[Any]:
     """Each block once: copied lines repeat theirs."""
+    if len(blocks) == 1:
+        return blocks
     if len(blocks) > FEW_BLOCKS:
         return list({canonical_json(block): block for block in blocks}.values())
     kept: list[Any] = []
@@ -285,6 +287,10 @@ def _distinct(blocks: list[Any]) -> list[Any]:
 
 def _result_turns(node: _Node, output: _Node) -> list[Turn]:
     """Results in the order of their calls, then what the user said beside them."""
+    if len(node.lines) == 1 and node.earlier is None:
+        blocks = _content(node.lines[0])
+        if len(blocks) == 1:
+            return read_blocks(blocks, "user", "message.content")
     results: dict[str, dict[str, Any]] = {}
     turns: list[Turn] = []
     for line in node.lines:

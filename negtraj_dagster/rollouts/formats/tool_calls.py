@@ -85,13 +85,11 @@ def _plain_call(call: object) -> ToolCall | None:
     """A call whose name and id are texts and whose arguments an object, or JSON text of one; None for any other."""
     if type(call) is not dict:
         return None
-    function = call
-    if not call.keys() <= OUR_KEYS:
-        function = call.get("function")
-        if type(function) is not dict or not function.keys() <= FUNCTION_KEYS or not call.keys() <= OPENAI_KEYS:
-            return None
-        if call.get("type") not in (None, "function"):
-            return None
+    function = call if call.keys() <= OUR_KEYS else call.get("function")
+    if type(function) is not dict or call.get("type") not in (None, "function"):
+        return None
+    if function is not call and not (function.keys() <= FUNCTION_KEYS and call.keys() <= OPENAI_KEYS):
+        return None
     name, arguments, call_id = function.get("name"), function.get("arguments"), call.get("id")
     if not name or type(name) is not str or type(call_id) not in (str, type(None)):
         return None
