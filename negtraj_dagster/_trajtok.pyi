@@ -547,10 +547,10 @@ def read_plain(
         is_file: whether a document is a file: an object, a list of objects, or a line for each. It is never plain.
 
     Returns:
-        seen: by document the rollout's columns of `RECORD_SCHEMA` and of `CONVERSATION_SCHEMA`, with the keys that are kept
-            in `extra` and that `openai` has to hold against misspellings, None where the readers in Python have to look at
-            it; and, where secrets are looked for, the texts to look for them in, a line each, None
-            where a name tells of a secret or the document is not JSON beyond doubt.
+        seen: by document the rollout's columns of `RECORD_SCHEMA` and of `CONVERSATION_SCHEMA`, with the unknown keys that are
+            not null and that `openai` has to hold against misspellings, None where the readers in Python have to look at it;
+            and, where secrets are looked for, the texts to look for them in, a line each, None where a name tells of a secret
+            or the document is not JSON beyond doubt.
     """
 
 def canonical_json(value: object) -> str | None:

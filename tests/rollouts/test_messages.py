@@ -213,6 +213,7 @@ def test_bounds_are_characters_not_bytes() -> None:
             "messages[0].tool_call_id: found on a turn of role assistant, expected on tool turns only",
         ),
         ({"name": "f"}, "messages[0].name: found on a turn of role assistant, expected on tool turns only"),
+        ({"role": "tool", "content": "x", "tool_call_id": 0}, "messages[0].tool_call_id: found int, expected str"),
         ({"ranges": {}}, "messages[0].ranges: found dict"),
         ({"ranges": [[0, 1]]}, "messages[0].ranges[0]: found list"),
         ({"ranges": [{**WEIGHT, "field": "name"}]}, "messages[0].ranges[0].field: found str"),

@@ -9,14 +9,13 @@ from typing import Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.reasoning import CLOSE
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_text, refusal, require
+from negtraj_dagster.rollouts.formats.fields import MAYBE_TEXT, NOTHING, check, optional_text, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
 from negtraj_dagster.schema import Rollout, ToolCall, Turn, json_as_recorded
 
 KINDS = ("text_observation", "code_action", "api_action", "message_action")
 AGENT = ("agent", "assistant")
 """Sources of text that is the agent's own, though it stands as an observation."""
-MAYBE_TEXT = (str, type(None))
 KEYS = {"schema_version", "id", "content"}
 ITEM_KEYS = {
     "class_",
@@ -75,6 +74,7 @@ def _plain_turn(item: dict[str, Any], *, follows_call: bool) -> Turn | None:
     if type(call_id) not in MAYBE_TEXT or (type(text) is str and CLOSE in text):
         return None
     if kind == "text_observation":
+        # of texts alone nothing is refused, so that no place has to be named
         return _text(item, text, "", follows_call=follows_call) if type(text) is str else None
     if description and (type(description) is not str or CLOSE in description):
         return None

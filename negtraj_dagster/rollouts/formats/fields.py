@@ -14,6 +14,8 @@ T = TypeVar("T")
 NOTHING: tuple[object, ...] = (None, "", [], {})
 """Values that say nothing; 0 and false are none of them."""
 REWARD_REMEDY = "write true for success and false for failure; where it is a score, decide which by a threshold of yours"
+MAYBE_TEXT = (str, type(None))
+"""Types of a text that may be absent."""
 MAX_KEYS = 20
 
 

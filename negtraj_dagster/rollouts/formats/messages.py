@@ -4,7 +4,7 @@ from typing import Any, cast
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.reasoning import CLOSE, split_reasoning
-from negtraj_dagster.rollouts.formats.fields import check, optional, refusal, refuse_unknown_keys, require
+from negtraj_dagster.rollouts.formats.fields import MAYBE_TEXT, check, optional, refusal, refuse_unknown_keys, require
 from negtraj_dagster.rollouts.formats.tool_calls import read_tool_calls
 from negtraj_dagster.rollouts.formats.weights import read_loss, read_ranges, read_token_ids
 from negtraj_dagster.schema import ROLES, Role, Turn
@@ -73,9 +73,7 @@ def _plain_turn(message: dict[str, Any], place: str) -> Turn | None:
         return None
     if role == "tool":
         call_id, name = message.get("tool_call_id"), message.get("name")
-        if "name" in message and not (type(name) is str and type(call_id) in (str, type(None))):
-            return None
-        if call_id and type(call_id) is not str:
+        if type(call_id) not in MAYBE_TEXT or type(name) not in MAYBE_TEXT:
             return None
         turn |= {key: text for key, text in (("tool_call_id", call_id), ("name", name)) if text}
     elif (recorded_calls := message.get("tool_calls")) is not None and (

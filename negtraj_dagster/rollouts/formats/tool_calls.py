@@ -4,7 +4,15 @@ from functools import lru_cache
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.rollouts.formats.fields import check, described, optional_text, refusal, refuse_unknown_keys, require
+from negtraj_dagster.rollouts.formats.fields import (
+    MAYBE_TEXT,
+    check,
+    described,
+    optional_text,
+    refusal,
+    refuse_unknown_keys,
+    require,
+)
 from negtraj_dagster.rollouts.records import is_json_object, parse_text
 from negtraj_dagster.schema import ToolCall, json_as_recorded
 
@@ -54,7 +62,7 @@ def read_tools(value: object, place: str) -> str | None:
     remedy = "write the list of schemas the agent was given, or leave the key out"
     if value in (None, ""):
         return None
-    if isinstance(value, str) and _is_plain_list(value):
+    if isinstance(value, str) and len(value) <= MAX_KEPT_CHARS and _are_schemas(value):
         return value
     tools = _parsed(value, place, expected, remedy) if isinstance(value, str) else value
     if not isinstance(tools, list):
@@ -66,14 +74,9 @@ def read_tools(value: object, place: str) -> str | None:
     return value if isinstance(value, str) else json_as_recorded(value)
 
 
-def _is_plain_list(text: str) -> bool:
-    """Whether a text is JSON of schemas beyond doubt."""
-    return len(text) <= MAX_KEPT_CHARS and _is_list_of_objects(text)
-
-
 @lru_cache(maxsize=64)
-def _is_list_of_objects(text: str) -> bool:
-    """Asked of the same few texts for every record."""
+def _are_schemas(text: str) -> bool:
+    """Whether a text is JSON of tool schemas; asked of the same few texts for every record."""
     try:
         tools = parse_text(text)
     except ValueError:
@@ -91,7 +94,7 @@ def _plain_call(call: object) -> ToolCall | None:
     if function is not call and not (function.keys() <= FUNCTION_KEYS and call.keys() <= OPENAI_KEYS):
         return None
     name, arguments, call_id = function.get("name"), function.get("arguments"), call.get("id")
-    if not name or type(name) is not str or type(call_id) not in (str, type(None)):
+    if not name or type(name) is not str or type(call_id) not in MAYBE_TEXT:
         return None
     if type(arguments) is dict:
         arguments = json_as_recorded(arguments)

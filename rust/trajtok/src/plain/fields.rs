@@ -2,7 +2,7 @@
 
 #![allow(clippy::option_option, reason = "the outer one says whether the record is plain")]
 
-use super::value::{Object, Value, canonical_object};
+use super::value::{Object, Value, canonical_object, is_minus_zero};
 use crate::json_text::push_text;
 
 /// The value of a key; null where it is absent.
@@ -49,7 +49,7 @@ pub(super) fn optional_score(object: &Object<'_>) -> Option<Option<f64>> {
         Value::Null => Some(None),
         Value::Bool(value) => Some(Some(f64::from(u8::from(*value)))),
         Value::Integer(number) => i32::try_from(*number).ok().map(|number| Some(f64::from(number))),
-        Value::Number(number) => Some(Some(*number)),
+        Value::Number(number) => (!is_minus_zero(*number)).then_some(Some(*number)),
         _ => None,
     }
 }
@@ -65,6 +65,14 @@ pub(super) fn scalar_json(value: &Value<'_>) -> Option<String> {
         Value::Number(_) | Value::List(_) | Value::Object(_) => return None,
     }
     Some(text)
+}
+
+/// Keys beside the messages that hold what cannot be trained.
+const MEDIA: [&str; 3] = ["images", "audios", "videos"];
+
+/// Whether images, sound or video stand beside the messages.
+pub(super) fn has_media(object: &Object<'_>) -> bool {
+    MEDIA.iter().any(|key| !get(object, key).says_nothing())
 }
 
 /// Canonical JSON text of what stands under other keys than these and says something; none where nothing does.

@@ -1,6 +1,6 @@
 //! LLaMA-Factory's and ms-swift's conversations of speakers; pairs of answers are not plain.
 
-use super::fields::{extra_json, get, optional_reward, optional_text, read_tools};
+use super::fields::{extra_json, get, has_media, optional_reward, optional_text, read_tools};
 use super::messages::{PlainTurn, Role, call_json, call_of_text};
 use super::rollout::Read;
 use super::value::{Object, Value};
@@ -23,14 +23,10 @@ const KEYS: [&str; 14] = [
 ];
 /// Where the sides of a pair stand.
 const SIDES: [&str; 5] = ["chosen_messages", "rejected_messages", "chosen", "rejected", "rejected_response"];
-/// Of what cannot be trained.
-const MEDIA: [&str; 3] = ["images", "audios", "videos"];
 const MEDIA_MARKS: [&str; 3] = ["<image>", "<audio>", "<video>"];
 
 pub(super) fn read<'o>(record: &'o Object<'_>) -> Option<Read<'o>> {
-    if MEDIA.iter().any(|key| !get(record, key).says_nothing())
-        || SIDES.iter().any(|key| *get(record, key) != Value::Null)
-    {
+    if has_media(record) || SIDES.iter().any(|key| *get(record, key) != Value::Null) {
         return None;
     }
     let is_named = record.iter().any(|(key, _)| key == "conversations");

@@ -1,8 +1,8 @@
 //! Chat completions messages, the prompt among them.
 
 use super::fields::{
-    extra_json, get, is_evaluation, optional_answer, optional_reward, optional_score, optional_text, read_tools,
-    unknown,
+    extra_json, get, has_media, is_evaluation, optional_answer, optional_reward, optional_score, optional_text,
+    read_tools, unknown,
 };
 use super::messages::{self, PlainTurn};
 use super::rollout::Read;
@@ -34,13 +34,10 @@ const KEYS: [&str; 23] = [
     "run_id",
     "license",
 ];
-/// Of what cannot be trained.
-const MEDIA: [&str; 3] = ["images", "audios", "videos"];
 
 pub(super) fn read<'o>(record: &'o Object<'_>) -> Option<Read<'o>> {
-    let has_media = MEDIA.iter().any(|key| !get(record, key).says_nothing());
     // Token ids come with a tokenizer.
-    if has_media || *get(record, "tokenizer") != Value::Null || is_evaluation(record)? {
+    if has_media(record) || *get(record, "tokenizer") != Value::Null || is_evaluation(record)? {
         return None;
     }
     let messages = get(record, "messages").as_list()?.iter();

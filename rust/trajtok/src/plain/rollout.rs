@@ -56,7 +56,7 @@ pub struct PlainRollout {
     pub tools: Option<String>,
     /// Canonical JSON text.
     pub extra: Option<String>,
-    /// Keys in `extra` that the layout does not know, where one may be a known one misspelled.
+    /// Keys that are not null and that the layout does not know, where one may be a known one misspelled.
     pub unknown_keys: Vec<String>,
 }
 

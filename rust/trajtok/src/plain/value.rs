@@ -57,8 +57,10 @@ impl<'a> Value<'a> {
             Self::Null => text.push_str("null"),
             Self::Bool(value) => text.push_str(if *value { "true" } else { "false" }),
             Self::Integer(value) => text.push_str(&value.to_string()),
-            // Whole numbers of more than 64 bits are floats here, and none to Python.
-            Self::Number(value) if value.fract() == 0.0 && value.abs() >= 9e15 => return None,
+            // Whole numbers of more than 64 bits, and -0, are floats here, and none to Python.
+            Self::Number(value) if value.fract() == 0.0 && (value.abs() >= 9e15 || is_minus_zero(*value)) => {
+                return None;
+            }
             Self::Number(value) => push_float(*value, text),
             Self::Text(inner) => push_text(inner, text),
             Self::List(items) => {
@@ -70,16 +72,23 @@ impl<'a> Value<'a> {
                 text.push(']');
             }
             Self::Object(pairs) => {
-                let mut pairs: Vec<(&str, &Value<'_>)> =
-                    pairs.iter().map(|(key, value)| (key.as_ref(), value)).collect();
+                let pairs = pairs.iter().map(|(key, value)| (key.as_ref(), value));
                 if style.is_sorted {
-                    pairs.sort_unstable_by_key(|pair| pair.0);
+                    let mut sorted: Vec<(&str, &Value<'_>)> = pairs.collect();
+                    sorted.sort_unstable_by_key(|pair| pair.0);
+                    write_object(sorted.into_iter(), style, text)?;
+                } else {
+                    write_object(pairs, style, text)?;
                 }
-                write_object(&pairs, style, text)?;
             }
         }
         Some(())
     }
+}
+
+/// Whether it was written `-0`, or `-0.0`.
+pub(super) fn is_minus_zero(number: f64) -> bool {
+    number == 0.0 && number.is_sign_negative()
 }
 
 /// How JSON is spelled.
@@ -96,13 +105,17 @@ const CANONICAL: Style = Style { comma: ",", colon: ":", is_sorted: true };
 /// [`Value::dumps`].
 pub(super) fn canonical_object(pairs: &[(&str, &Value<'_>)]) -> Option<String> {
     let mut text = String::new();
-    write_object(pairs, &CANONICAL, &mut text)?;
+    write_object(pairs.iter().copied(), &CANONICAL, &mut text)?;
     Some(text)
 }
 
-fn write_object(pairs: &[(&str, &Value<'_>)], style: &Style, text: &mut String) -> Option<()> {
+fn write_object<'v>(
+    pairs: impl Iterator<Item = (&'v str, &'v Value<'v>)>,
+    style: &Style,
+    text: &mut String,
+) -> Option<()> {
     text.push('{');
-    for (index, (key, item)) in pairs.iter().enumerate() {
+    for (index, (key, item)) in pairs.enumerate() {
         text.push_str(if index > 0 { style.comma } else { "" });
         push_text(key, text);
         text.push_str(style.colon);
