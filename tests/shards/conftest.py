@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as HfTokenizer
 
 from negtraj_dagster import _trajtok
 from tests.support.hf_reference import added_tokens, reference, with_chatml
-from tests.support.real_tokenizers import real_tokenizer, tokenizer_names
+from tests.support.real_tokenizers import NEWEST, real_tokenizer, tokenizer_names
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,18 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RealTokeni
     return functools.cache(lambda name: _load(name, tmp_path_factory))
 
 
+SOME = tuple(pytest.param(name, marks=pytest.mark.slow) if name in NEWEST else name for name in tokenizer_names())
+
+
 @pytest.fixture(scope="session", params=tokenizer_names())
+def any_real(request: pytest.FixtureRequest, load: Callable[[str], RealTokenizer]) -> RealTokenizer:
+    """Each tokenizer, for what is about ids alone."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session", params=SOME)
 def real(request: pytest.FixtureRequest, load: Callable[[str], RealTokenizer]) -> RealTokenizer:
+    """The newest ones in slow tests alone: they differ in their vocabulary and in nothing else."""
     return load(request.param)
 
 

@@ -1,4 +1,4 @@
-"""trajtok's ids beside Hugging Face's, on five published tokenizers: not one text may differ.
+"""trajtok's ids beside Hugging Face's, on published tokenizers: not one text may differ.
 
 The reference is `tokenizers` 0.23 without added tokens (tests/support/hf_reference.py), so a text that spells one is ordinary
 text on both sides. Two ways in: `encode_texts`, a text alone, as at the start of a conversation; and `encode`, whole
@@ -108,18 +108,18 @@ def test_conversations_that_no_cache_knows(real: RealTokenizer, hostile: list[Co
 
 
 @needs_encode_texts
-def test_adversarial_texts(real: RealTokenizer, adversarial: list[str], report: Report) -> None:
-    _hold(real, "adversarial", adversarial, report)
+def test_adversarial_texts(any_real: RealTokenizer, adversarial: list[str], report: Report) -> None:
+    _hold(any_real, "adversarial", adversarial, report)
 
 
 @needs_encode_texts
-def test_code_points(real: RealTokenizer, report: Report) -> None:
-    _hold(real, "code points, some", code_point_texts(step=29), report)
+def test_code_points(any_real: RealTokenizer, report: Report) -> None:
+    _hold(any_real, "code points, some", code_point_texts(step=29), report)
 
 
 @needs_encode_texts
-def test_fuzzed_texts(real: RealTokenizer, fuzzed: list[str], report: Report) -> None:
-    _hold(real, "fuzzed", fuzzed, report)
+def test_fuzzed_texts(any_real: RealTokenizer, fuzzed: list[str], report: Report) -> None:
+    _hold(any_real, "fuzzed", fuzzed, report)
 
 
 @needs_encode_texts

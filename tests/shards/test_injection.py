@@ -1,4 +1,4 @@
-"""No content becomes an added token: every one of five published tokenizers', in every field, whole and in disguise.
+"""No content becomes an added token: every one of the published tokenizers', in every field, whole and in disguise.
 
 The rows are held to a rendering of their own, written here: two control tokens a message, and between them ids that decode to
 the text that was given.
@@ -27,6 +27,10 @@ RESTORED: dict[str, Callable[[str], str | None]] = {
     "smollm2": lambda text: text if text.isascii() and text.replace("\n", "").isprintable() else None,
     "mistral_v1": lambda text: text.replace("▁", " "),
     "deepseek": str,
+    "o200k": str,
+    "tekken": str,
+    "qwen35": normalizers.NFC().normalize_str,
+    "mistral_v1_as_gemma": lambda text: text.replace("▁", " "),
 }
 
 

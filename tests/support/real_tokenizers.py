@@ -299,4 +299,4 @@ _SOURCES = {
     ),
 }
 NEWEST = ("o200k", "tekken", "qwen35", "mistral_v1_as_gemma")
-"""Held to their ids alone: what rows are made of does not depend on the vocabulary."""
+"""Held to their ids in every run, to rows in slow tests: what rows are made of does not depend on the vocabulary."""
