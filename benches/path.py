@@ -35,6 +35,7 @@ from trajtok import LLAMAFACTORY, PATHS, PEERS, peers_environment  # noqa: E402
 
 from negtraj_dagster.lineage import Lineage  # noqa: E402
 from negtraj_dagster.settings import BaseModelSource, RolloutSource, Settings, WordtrapsSettings  # noqa: E402
+from negtraj_dagster.sql.session import end_idle  # noqa: E402
 from negtraj_dagster.store import Store  # noqa: E402
 from tests.support.real_tokenizers import real_tokenizer  # noqa: E402
 
@@ -221,6 +222,7 @@ def build_one(home: Path, asset: str) -> None:
     lineage = Lineage(Store(home), settings_of(home), refuse)
     started, cpu = time.perf_counter(), cpu_seconds()
     published = lineage.build(asset)
+    end_idle()  # the SQL process counts once it has ended
     wall_s, cpu_s = time.perf_counter() - started, cpu_seconds() - cpu
     peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     n_rows = published.work.get("rows_tokenized") or published.content.get("n_rollouts") or 0

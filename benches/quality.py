@@ -182,7 +182,8 @@ def measure_signatures(n_rollouts: int) -> None:
     start = _cpu()
     sketches = sketch(said)
     signed = _cpu()
-    pairs = find_pairs(sketches.with_columns(keys.alias("rollout_key"), questions.alias("question_id")))
+    rows = pl.DataFrame({"rollout_key": keys, "question_id": questions}).with_row_index("at")
+    pairs = find_pairs(rows, sketches)
     paired = _cpu()
     ours = paired - start
     print(

@@ -460,6 +460,7 @@ def similar_pairs(
     bands: _ArrowArray | _ArrowStream,
     groups: _ArrowArray | _ArrowStream,
     *,
+    at: _ArrowArray | _ArrowStream | None = None,
     sketch_size: int = 512,
     min_similarity: float = 0.3,
     n_group: int = 32,
@@ -476,6 +477,8 @@ def similar_pairs(
             the sketch_size least (a bottom-k sketch); an Arrow column of list, large_list or fixed_size_list<uint64>.
         bands: LSH band hashes as `minhash` returns them, null for none; a column of the same kinds. Rows meet by equal hashes.
         groups: an Arrow column of uint32 that related rows share, such as the number of the row's question.
+        at: an Arrow column of uint32, where sketches and bands stand in another order: by row the place of its lists, null for
+            a row without any. They are not copied.
         sketch_size: the most hashes of a row. A sketch of so many is taken for a part of a larger set.
         min_similarity: the least Jaccard similarity of a pair that is kept, 0 to 1.
         n_group: a row is compared with the first n_group and the last n_group earlier rows of its group; 0 for none.

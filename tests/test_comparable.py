@@ -108,7 +108,7 @@ SAID = {
 @pytest.mark.parametrize(("said", "other"), SAID.values(), ids=SAID)
 def test_near_duplicates_are_found_in_scripts_without_spaces(said: str, other: str) -> None:
     texts = pl.Series([said, f"{said}了", other])
-    rows = sketch(texts).with_columns(rollout_key=pl.Series(["a", "b", "c"]), question_id=pl.lit("q"))
-    pairs = find_pairs(rows).filter("is_earlier")
+    rows = pl.DataFrame({"rollout_key": ["a", "b", "c"], "question_id": ["q"] * 3, "at": [2, 0, 1]})
+    pairs = find_pairs(rows, sketch(texts.gather([1, 2, 0]))).filter("is_earlier")
     assert pairs.select("rollout_key", "other_key").rows() == [("b", "a")]
     assert pairs["similarity"][0] > 0.8

@@ -105,7 +105,8 @@ os.register_at_fork(after_in_child=_forget_idle)
 
 
 @atexit.register
-def _end_idle() -> None:
+def end_idle() -> None:
+    """End the process that is kept for the next session."""
     with _IDLE_LOCK:
         while _IDLE:
             worker = _IDLE.pop()

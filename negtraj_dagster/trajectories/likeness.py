@@ -29,15 +29,29 @@ QUOTE_KEY_SCHEMA = pl.Schema(QUOTE_KEY_TYPES)
 def pair_rollouts(store: Store, raw: Published, questions: Published, scoring: Scoring, rollouts: pl.DataFrame) -> pl.DataFrame:
     """The pairs of rollouts whose texts are alike, both ways round; sketches that were lost are made again."""
     cache = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
-    sketches = cache.rows(rollouts).unique("fact_key", keep="first")
-    if (unsketched := rollouts.join(sketches, on="fact_key", how="anti")).height:
+    sketches, places = _sketches(cache, rollouts)
+    if (unsketched := rollouts.join(places, on="fact_key", how="anti")).height:
         LOG.warning("%d rollouts have no sketch in the store any more: made again", unsketched.height)
         restore_facts(store, raw, questions, scoring)
-        sketches = cache.rows(rollouts).unique("fact_key", keep="first")
+        sketches, places = _sketches(cache, rollouts)
     rows = rollouts.select("rollout_key", "question_id", "fact_key").join(
-        sketches, on="fact_key", how="left", maintain_order="left"
+        places, on="fact_key", how="left", maintain_order="left"
     )
-    return find_pairs(rows).sort("rollout_key", "other_key")
+    return find_pairs(rows, sketches).sort("rollout_key", "other_key")
+
+
+def _sketches(cache: RowCache, rollouts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sketches of the rollouts, as they lie in the cache's segments, and where each one's stands (fact_key, at).
+
+    They are by far the most of what a corpus is made of: one segment is read at a time, and nothing is put into another order.
+    """
+    wanted = rollouts.select("fact_key").unique()
+    frames = [KEPT_SKETCH_SCHEMA.to_frame()]
+    for folder in cache.segments():
+        rows = cache.rows_of([folder])
+        frames.append(rows.join(wanted, on="fact_key", how="semi"))
+    sketches = pl.concat(frames)
+    return sketches.drop("fact_key"), sketches.select("fact_key").with_row_index("at").unique("fact_key", keep="first")
 
 
 class QuoteIndex:

@@ -30,6 +30,8 @@ SCORED_VERSION = 2
 """Rises when labels, verdicts or scores come out differently from the same rollouts and the same SQL."""
 CHUNK_BYTES = 48_000_000
 """Conversation text in DuckDB at a time: bounds memory, whatever the corpus."""
+KEPT_ROWS = 100_000
+"""Rollouts after which what was found is published: bounds memory, and a run that is killed begins there again."""
 FACT_SCHEMA = pl.Schema(
     {
         "fact_key": pl.String,
@@ -42,6 +44,11 @@ FACT_SCHEMA = pl.Schema(
     }
 )
 """What is known of a rollout before it has a label: how the agent spoke, what it answered, hashes of what it said and did."""
+
+
+JUDGED_COLUMNS = ("ingest_seq", "task", *LABEL_SCHEMA)
+"""What is still asked of a rollout once it is judged."""
+NO_UNITS = row_units(pl.DataFrame(schema={"rollout_key": pl.String, "row_unit": pl.String}))
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ class _Stage:
         facts = self.facts.rows(self.index)
         labelled_before = self._label(facts)
         labelled_now = self._read_new(labelled_before)
-        labelled = pl.concat([labelled_before, *labelled_now]).sort("ingest_seq") if labelled_now else labelled_before
+        labelled = pl.concat([labelled_before.select(JUDGED_COLUMNS), *labelled_now]).sort("ingest_seq")
         jobs = self._jobs(row_units(labelled))
         judged = self.judge.finish(jobs)
         judged.work["conversations_read"] = self.n_read
@@ -199,17 +206,27 @@ class _Stage:
         self.n_read = rows.height
         new_labels: list[pl.DataFrame] = []
         facts: list[tuple[pl.DataFrame, pl.DataFrame]] = []
+        n_unkept = 0
         with sql.Session(self.scoring.limits) as session:
             check_registry(self.scoring.registry, session)
             for texts in self._texts(rows):
                 chunk = rows.join(texts, on="base_key", how="inner", maintain_order="left")
                 labelled, chunk_facts = self._read_chunk(session, chunk, lacking, known, missing)
-                new_labels.append(labelled.join(known, on="rollout_key", how="anti", maintain_order="left"))
+                new = labelled.join(known, on="rollout_key", how="anti", maintain_order="left")
+                new_labels.append(new.select(JUDGED_COLUMNS))
                 facts.append(chunk_facts)
+                n_unkept += chunk.height
+                if n_unkept >= KEPT_ROWS:
+                    self._keep(facts)
+                    facts, n_unkept = [], 0
+        self._keep(facts)
+        return new_labels
+
+    def _keep(self, facts: Sequence[tuple[pl.DataFrame, pl.DataFrame]]) -> None:
         for cache, frames in zip((self.facts, self.sketches), zip(*facts, strict=True), strict=bool(facts)):
             if (new := cache.missing(pl.concat(frames))).height:
                 cache.add(new["fact_key"], new)
-        return new_labels
+        self.judge.keep(self._jobs(NO_UNITS))
 
     def _texts(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         if rows.height:
@@ -277,9 +294,9 @@ class _Stage:
 
     def _built(self, folder: Path, labelled: pl.DataFrame, jobs: Sequence[Job], judged: Judged) -> Built:
         verdicts = [
-            verdict_rows(job.file, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Filter)
+            verdict_rows(job.file, judged.answers.pop(job.name), labelled) for job in jobs if isinstance(job.file, sql.Filter)
         ]
-        scores = [_score_rows(job, judged.answers[job.name], labelled) for job in jobs if isinstance(job.file, sql.Score)]
+        scores = [_score_rows(job, judged.answers.pop(job.name), labelled) for job in jobs if isinstance(job.file, sql.Score)]
         signatures = self.facts.rows(self.index).select("rollout_key", "text_hash", "actions_hash").drop_nulls("text_hash")
         tables = {
             "verdicts": pl.concat(verdicts).sort("rollout_key", "filter", "version", "step", "detail"),

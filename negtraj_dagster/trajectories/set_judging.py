@@ -20,6 +20,9 @@ from negtraj_dagster.trajectories.judging.units import Units, set_units
 from negtraj_dagster.trajectories.likeness import QuoteIndex, pair_rollouts
 from negtraj_dagster.trajectories.score import Scoring
 
+UNASKED = ("origin_file", "origin_place", "subject", "session", "licence", "origin_url", "parent", "question_group", "score")
+"""Columns of the index that no set-level filter and no part of a corpus asks for."""
+
 
 @dataclass(frozen=True)
 class CorpusInputs:
@@ -60,8 +63,8 @@ class SetJudge:
 
     def read_rollouts(self) -> pl.DataFrame:
         """The task's rollouts with labels, in order of arrival."""
-        rollouts = read_index(self.store, self.inputs.raw).filter(pl.col("task") == self.rule.task)
-        labels = self._read(self.inputs.scored, "labels")
+        rollouts = read_index(self.store, self.inputs.raw).filter(pl.col("task") == self.rule.task).drop(UNASKED)
+        labels = self._read(self.inputs.scored, "labels").drop("scorer", "scorer_version", "by", "why")
         return rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
 
     def compare(self, rollouts: pl.DataFrame) -> TaskRows:
@@ -92,7 +95,7 @@ class SetJudge:
         verdicts = []
         for job in jobs:
             assert isinstance(job.file, sql.Filter)
-            answers = judged.answers[job.name]
+            answers = judged.answers.pop(job.name)
             _check_earlier(job.file, answers, rows.rollouts)
             verdicts.append(verdict_rows(job.file, answers, rows.rollouts))
         return judged, verdicts

@@ -45,7 +45,7 @@ def sketch(texts: pl.Series) -> pl.DataFrame:
     return sketches.cast(SKETCH_SCHEMA)  # type: ignore[arg-type]
 
 
-def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
+def find_pairs(rows: pl.DataFrame, sketches: pl.DataFrame) -> pl.DataFrame:
     """Rollouts that resemble each other (`PAIR_SCHEMA`): the later of two names the earlier, and within a question the
     earlier names the later, too.
 
@@ -54,14 +54,21 @@ def find_pairs(rows: pl.DataFrame) -> pl.DataFrame:
     from 512 beyond.
 
     Args:
-        rows: rollout_key, question_id, sketch, bands, in order of arrival.
+        rows: rollout_key, question_id, in order of arrival; `at` is the place of its sketch, null where there is none.
+        sketches: `SKETCH_SCHEMA`, in any order; not copied.
     """
     if rows.height < 2:
         return PAIR_SCHEMA.to_frame()
     groups = rows.select(pl.col("question_id").rank("dense").cast(pl.UInt32)).to_series()
-    pairs = pl.DataFrame(
-        _trajtok.similar_pairs(rows["sketch"], rows["bands"], groups, sketch_size=SKETCH_SIZE, min_similarity=MIN_SIMILARITY)
+    found = _trajtok.similar_pairs(
+        sketches["sketch"],
+        sketches["bands"],
+        groups,
+        at=rows["at"].cast(pl.UInt32),
+        sketch_size=SKETCH_SIZE,
+        min_similarity=MIN_SIMILARITY,
     )
+    pairs = pl.DataFrame(found)
     keys = rows["rollout_key"]
     later, earlier = keys.gather(pairs["later"]), keys.gather(pairs["earlier"])
     is_same = groups.gather(pairs["later"]) == groups.gather(pairs["earlier"])

@@ -136,6 +136,23 @@ def test_appended_rows_change_no_earlier_pair(texts: list[str | None]) -> None:
         assert _similar_pairs(texts[:n], **settings) == [pair for pair in pairs if pair["later"] < n]
 
 
+def test_lists_may_stand_in_another_order(texts: list[str | None]) -> None:
+    order = list(range(len(texts)))
+    Random(1).shuffle(order)
+    sketches = pa.record_batch(_trajtok.ngrams(pa.array(texts, pa.string()), n_words=3))["ngrams"]
+    bands = pa.record_batch(_trajtok.minhash(pa.array(texts, pa.string()), n_words=3))["bands"]
+    groups = pa.array([row % 5 for row in range(len(texts))], pa.uint32())
+    mixed = [
+        pa.chunked_array([column.take(pa.array(order[:100])), column.take(pa.array(order[100:]))])
+        for column in (sketches, bands)
+    ]
+    at = [None if text is None else order.index(row) for row, text in enumerate(texts)]
+    pairs = _read(_trajtok.similar_pairs(*mixed, groups, at=pa.array(at, pa.uint32())))
+    assert pairs == _similar_pairs(texts)
+    with pytest.raises(ValueError, match="at: found place 300, expected one of the 300 sketches"):
+        _trajtok.similar_pairs(*mixed, groups, at=pa.array([300] * 300, pa.uint32()))
+
+
 def test_texts_without_words_are_in_no_pair() -> None:
     pairs = _similar_pairs(["a", None, "a", " - ", "a"], n_questions=1, n_group=1)
     assert [(pair["later"], pair["earlier"]) for pair in pairs] == [(2, 0), (4, 0), (4, 2)]

@@ -6,6 +6,7 @@ new row is compared with old ones that are not read again. A file that fails sto
 they said is kept.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -98,6 +99,7 @@ class Judge:
         self._missing: dict[tuple[int, tuple[str, ...]], tuple[pl.DataFrame, pl.DataFrame]] = {}
         self._asked: dict[str, list[pl.DataFrame]] = {}
         self._said: dict[str, list[pl.DataFrame]] = {}
+        self._n_asked: Counter[str] = Counter()
         self.failures: dict[str, SqlContractError] = {}
 
     def missing(self, job: Job) -> pl.DataFrame:
@@ -135,6 +137,7 @@ class Judge:
             return
         rows = rows.join(missing.select("rollout_key", "unit_key"), on="rollout_key", how="inner", maintain_order="left")
         self._asked.setdefault(job.name, []).append(missing.select("unit_key"))
+        self._n_asked[job.name] += missing.height
         self._said.setdefault(job.name, []).append(rows.select(SCHEMAS[job.kind].names()).cast(SCHEMAS[job.kind]))  # type: ignore[arg-type]
 
     def last_hits(self, job: Job) -> pl.Series:
@@ -184,6 +187,15 @@ class Judge:
         self.failures[job.name] = error
         self._asked.pop(job.name, None)
         self._said.pop(job.name, None)
+        self._n_asked.pop(job.name, None)
+
+    def keep(self, jobs: Iterable[Job]) -> None:
+        """Publish what the jobs said so far and forget it here: memory does not grow with the rollouts that are asked about."""
+        for job in jobs:
+            if asked_frames := self._asked.pop(job.name, []):
+                keys = pl.concat(asked_frames)["unit_key"]
+                job.cache(self.store).add(keys, pl.concat(self._said.pop(job.name)))
+        self._known, self._missing = {}, {}
 
     def finish(self, jobs: Sequence[Job]) -> Judged:
         """Keep everything that was said, then all answers of the jobs.
@@ -192,13 +204,10 @@ class Judge:
             SqlContractError: a file failed; what the others said is kept, and the next run asks this one only.
         """
         judged = Judged()
+        self.keep(jobs)
         for job in jobs:
-            asked_frames = self._asked.get(job.name, [])
-            if asked_frames:
-                keys = pl.concat(asked_frames)["unit_key"]
-                job.cache(self.store).add(keys, pl.concat(self._said[job.name]))
             count = f"{COUNTS[job.kind]}_{job.file.name}"
-            judged.work[count] = judged.work.get(count, 0) + sum(frame.height for frame in asked_frames)
+            judged.work[count] = judged.work.get(count, 0) + self._n_asked[job.name]
         if self.failures:
             raise SqlContractError("\n".join(map(str, self.failures.values())))
         for job in jobs:

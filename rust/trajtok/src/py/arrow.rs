@@ -245,16 +245,19 @@ fn to_lists<'a>(
 
 /// A column of group numbers.
 pub(crate) fn to_groups(column: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let groups: Option<Vec<u32>> = to_numbers("groups", column)?.into_iter().collect();
+    groups.ok_or_else(|| PyTypeError::new_err("groups: found nulls; expected a number in every row"))
+}
+
+/// A column of numbers, some of them null.
+pub(crate) fn to_numbers(name: &str, column: &Bound<'_, PyAny>) -> PyResult<Vec<Option<u32>>> {
     let mut all = Vec::new();
-    for chunk in to_chunks_of("groups", column, "uint32")? {
-        match chunk.as_primitive_opt::<UInt32Type>() {
-            Some(groups) if groups.null_count() == 0 => all.extend_from_slice(groups.values()),
-            Some(_) => return Err(PyTypeError::new_err("groups: found nulls; expected a number in every row")),
-            None => {
-                let found = chunk.data_type();
-                return Err(PyTypeError::new_err(format!("groups: found an Arrow column of {found}; expected uint32")));
-            }
-        }
+    for chunk in to_chunks_of(name, column, "uint32")? {
+        let Some(numbers) = chunk.as_primitive_opt::<UInt32Type>() else {
+            let found = chunk.data_type();
+            return Err(PyTypeError::new_err(format!("{name}: found an Arrow column of {found}; expected uint32")));
+        };
+        all.extend(numbers.iter());
     }
     Ok(all)
 }

@@ -1,8 +1,9 @@
 //! Bindings of the signatures.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::py::arrow::{HashColumn, PyRecordBatch, TextColumn, to_groups};
+use crate::py::arrow::{HashColumn, PyRecordBatch, TextColumn, to_groups, to_numbers};
 use crate::{MinHashSettings, PairSettings};
 
 #[pyfunction]
@@ -44,7 +45,7 @@ pub(crate) fn contaminated(
 
 #[pyfunction]
 #[pyo3(signature = (
-    sketches, bands, groups, *, sketch_size = 512, min_similarity = 0.3, n_group = 32, n_bucket = 8
+    sketches, bands, groups, *, at = None, sketch_size = 512, min_similarity = 0.3, n_group = 32, n_bucket = 8
 ))]
 #[allow(clippy::too_many_arguments, reason = "Python passes them by name")]
 pub(crate) fn similar_pairs(
@@ -52,6 +53,7 @@ pub(crate) fn similar_pairs(
     sketches: &Bound<'_, PyAny>,
     bands: &Bound<'_, PyAny>,
     groups: &Bound<'_, PyAny>,
+    at: Option<&Bound<'_, PyAny>>,
     sketch_size: usize,
     min_similarity: f64,
     n_group: usize,
@@ -60,8 +62,24 @@ pub(crate) fn similar_pairs(
     let (sketches, bands) = (HashColumn::read("sketches", sketches)?, HashColumn::read("bands", bands)?);
     let groups = to_groups(groups)?;
     let settings = PairSettings { sketch_size, min_similarity, n_group, n_bucket };
-    let found = py.detach(|| crate::similar_pairs(&sketches.rows(), &bands.rows(), &groups, settings))?;
+    let at = at.map(|at| to_numbers("at", at)).transpose()?;
+    let (mut sketches, mut bands) = (sketches.rows(), bands.rows());
+    if let Some(at) = at {
+        (sketches, bands) = (placed("sketches", &sketches, &at)?, placed("bands", &bands, &at)?);
+    }
+    let found = py.detach(|| crate::similar_pairs(&sketches, &bands, &groups, settings))?;
     Ok(PyRecordBatch(found))
+}
+
+/// Each row's list: the one at its place, none where it has no place.
+fn placed<'a>(name: &str, lists: &[Option<&'a [u64]>], at: &[Option<u32>]) -> PyResult<Vec<Option<&'a [u64]>>> {
+    let list = |place: &Option<u32>| {
+        let Some(place) = *place else { return Ok(None) };
+        lists.get(place as usize).copied().ok_or_else(|| {
+            PyValueError::new_err(format!("at: found place {place}, expected one of the {} {name}", lists.len()))
+        })
+    };
+    at.iter().map(list).collect()
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
