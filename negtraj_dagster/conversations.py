@@ -4,7 +4,7 @@ The index of all rollouts is narrow and rewritten whenever something lands; conv
 beside the records they were read from, and are never copied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -94,10 +94,19 @@ BATCH_ROWS = 512
 """Rows of a segment that are decoded at a time."""
 
 
-def read_index(store: Store, raw: Published) -> pl.DataFrame:
-    """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`); a column that came later is null in older ones."""
-    index = pl.read_parquet(store.file(raw.folder, "rollouts.parquet"), glob=False)
-    return pl.concat([INDEX_SCHEMA.to_frame(), index], how="diagonal").select(INDEX_SCHEMA.names())
+def read_index(store: Store, raw: Published, *, without: Collection[str] = ()) -> pl.DataFrame:
+    """All rollouts of `raw_rollouts`, one narrow row each (`INDEX_SCHEMA`); a column that came later is null in older ones.
+
+    Args:
+        store: holds it.
+        raw: the present `raw_rollouts`.
+        without: columns that are not read.
+    """
+    path = store.file(raw.folder, "rollouts.parquet")
+    names = [name for name in INDEX_SCHEMA.names() if name not in without]
+    present = [name for name in pq.read_schema(path).names if name in names]
+    index = pl.read_parquet(path, columns=present, glob=False)
+    return pl.concat([INDEX_SCHEMA.to_frame().select(names), index], how="diagonal").select(names)
 
 
 def read_places(store: Store, raw: Published) -> pl.DataFrame:

@@ -17,6 +17,8 @@ from negtraj_dagster.schema import digest
 from negtraj_dagster.store import Built, Store, load_manifest, set_aside
 
 LOG = logging.getLogger(__name__)
+PART_ROWS = 100_000
+"""Rows whose texts are Python's at a time."""
 MAX_SEGMENTS = 48
 """From here on a cache's segments are merged into one: a run opens few files, however many nights went before."""
 
@@ -32,8 +34,11 @@ def digest_rows(frame: pl.DataFrame, *, prefix: str) -> pl.Series:
     for name in frame.columns:
         text = pl.col(name).cast(pl.String)
         parts.append(pl.concat_str(text.str.len_bytes().cast(pl.String), pl.lit(":"), text).fill_null("-"))
-    texts = frame.select(pl.concat_str(parts)).to_series() if frame.height else pl.Series([], dtype=pl.String)
-    return pl.Series("digest", [hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=pl.String)
+    digests = [pl.Series("digest", [], dtype=pl.String)]
+    for part in frame.iter_slices(PART_ROWS):
+        texts = part.select(pl.concat_str(parts)).to_series()
+        digests.append(pl.Series("digest", [hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=pl.String))
+    return pl.concat(digests)
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

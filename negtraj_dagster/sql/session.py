@@ -29,6 +29,7 @@ from negtraj_dagster.store import address_space_mb, memory_cause
 DEADLINE_S = 300.0
 MEMORY_MB = 2048
 SETUP_DEADLINE_S = 3600.0
+LOAD_ROWS = 100_000
 CLOSE_DEADLINE_S = 10.0
 LESS = "make it hold less, or raise sql.memory_mb in negtraj.toml"
 LINE = re.compile(r"\bLINE (\d+):")
@@ -116,8 +117,20 @@ def end_idle() -> None:
 
 @dataclass(frozen=True)
 class _Request:
+    """What is asked, and rows that go with it; they are written when they are sent, for most are sent once."""
+
     head: Mapping[str, Any]
-    payload: bytes | pa.Buffer = b""
+    rows: pl.DataFrame | None = None
+
+    def payload(self) -> bytes | pa.Buffer:
+        """The rows as an Arrow IPC stream."""
+        if self.rows is None:
+            return b""
+        arrow = self.rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, arrow.schema) as writer:
+            writer.write_table(arrow, max_chunksize=50_000)
+        return sink.getvalue()
 
 
 class Session:
@@ -148,22 +161,22 @@ class Session:
         if worker is not None:
             _give_idle(worker)
 
+    def renew(self) -> None:
+        """Forget all tables and end the process, whose memory grows with all that it ever held; another starts when needed."""
+        self._kill()
+        self._setup = []
+
     def reset(self) -> None:
         """Forget all tables."""
         self._setup = []
         self._do(_Request({"do": "reset"}))
 
     def load(self, table: str, frame: pl.DataFrame, as_: str = "*") -> None:
-        """Make a table of a frame; `as_` is the select list over its columns."""
-        arrow = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, arrow.schema) as writer:
-            writer.write_table(arrow, max_chunksize=50_000)
-        self._do(
-            _Request(
-                {"do": "load", "sql": f"create or replace table {table} as select {as_} from incoming_table"}, sink.getvalue()
-            )
-        )
+        """Make a table of a frame; `as_` is the select list over its columns. Rows go in parts: each side holds one."""
+        statement = f"create or replace table {table} as"
+        for part in frame.iter_slices(LOAD_ROWS) if frame.height else (frame,):
+            self._do(_Request({"do": "load", "sql": f"{statement} select {as_} from incoming_table"}, part))
+            statement = f"insert into {table}"
 
     def execute(self, statement: str) -> None:
         """Run one of our own statements as part of the set-up."""
@@ -308,9 +321,10 @@ class Session:
         assert self._worker is not None
         assert self._worker.process.stdin is not None
         try:
-            head = {**request.head, "n_bytes": len(request.payload)}
+            payload = request.payload()
+            head = {**request.head, "n_bytes": len(payload)}
             self._worker.process.stdin.write(json.dumps(head).encode() + b"\n")
-            self._worker.process.stdin.write(request.payload)
+            self._worker.process.stdin.write(payload)
             self._worker.process.stdin.flush()
         except OSError:
             raise _DiedError("its process ended") from None

@@ -100,10 +100,11 @@ class _Corpus:
             reason = f"no rollouts of task {self.rule.task} have landed, or all are refused"
             return Built(content={"status": "no_data", "reason": reason})
         keys = rollouts.select("rollout_key")
-        scores = self._read_scored("scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
-        row_verdicts = self._read_scored("verdicts").join(keys, on="rollout_key", how="semi")
         rows = judge.compare(rollouts)
         judged, set_verdicts = judge.ask(session, rows, self.filters)
+        session.reset()
+        scores = self._read_scored("scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
+        row_verdicts = self._read_scored("verdicts").join(keys, on="rollout_key", how="semi")
         verdicts = pl.concat([row_verdicts, *set_verdicts, *question_verdicts(rollouts, judge.questions)])
         verdicts = overrule(verdicts, self._read_scored("decisions").join(rollouts, on="rollout_key", how="semi"))
         verdicts = verdicts.sort("rollout_key", "filter", "version", "step", "earlier_key", "detail")

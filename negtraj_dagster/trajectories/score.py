@@ -1,6 +1,6 @@
 """The stage `scored_trajectories`: labels, per-rollout verdicts and scores of every rollout."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,8 @@ FACT_SCHEMA = pl.Schema(
 """What is known of a rollout before it has a label: how the agent spoke, what it answered, hashes of what it said and did."""
 
 
+UNSEEN = ("origin_file", "origin_place", "subject", "session", "licence", "origin_url", "parent", "question_group")
+"""Columns of the index that neither labels nor SQL files look at."""
 JUDGED_COLUMNS = ("ingest_seq", "task", *LABEL_SCHEMA)
 """What is still asked of a rollout once it is judged."""
 NO_UNITS = row_units(pl.DataFrame(schema={"rollout_key": pl.String, "row_unit": pl.String}))
@@ -140,14 +142,19 @@ def answers_digest(file: sql.SqlFile) -> str:
     return digest_json([file.version, file.header.model_dump(mode="json", exclude={"doc", "params"})])
 
 
-def asked_rollouts(store: Store, raw: Published, questions: Published, rules: Mapping[str, TaskRule]) -> pl.DataFrame:
-    """All rollouts with their task's rule and their question, which is null where it is held out or unknown."""
+def asked_rollouts(
+    store: Store, raw: Published, questions: Published, rules: Mapping[str, TaskRule], *, without: Collection[str] = ()
+) -> pl.DataFrame:
+    """All rollouts with their task's rule and their question, which is null where it is held out or unknown.
+
+    For `without` see `read_index`.
+    """
     table = pl.read_parquet(store.file(questions.folder, "questions.parquet"), glob=False)
     open_questions = table.filter(~pl.col("split").is_in(EVALUATION_SPLITS)).unique(["task", "question_id"], keep="first")
     answer = pl.when(pl.col("answer") != UNKNOWN_ANSWER).then("answer")
     open_questions = open_questions.select("task", "question_id", "question", "facts", "question_hash", answer)
     identities = {name: rule.identity() for name, rule in rules.items()}
-    index = read_index(store, raw).with_columns(
+    index = read_index(store, raw, without=without).with_columns(
         rule=pl.col("task").replace_strict(identities, default="", return_dtype=pl.String)
     )
     index = index.join(open_questions, on=["task", "question_id"], how="left", maintain_order="left")
@@ -160,7 +167,9 @@ class _Stage:
         self, store: Store, raw: Published, questions: Published, scoring: Scoring, labeller: Labeller, decisions: Decisions
     ) -> None:
         self.store, self.raw, self.scoring, self.labeller, self.decisions = store, raw, scoring, labeller, decisions
-        self.index = asked_rollouts(store, raw, questions, scoring.rules)
+        asked = asked_rollouts(store, raw, questions, scoring.rules, without=UNSEEN)
+        self.questions = asked.select("task", "question_id", "question", "facts").unique(["task", "question_id"])
+        self.index = asked.drop("question", "facts")  # texts that stand in many rows are given to a chunk's alone
         self.facts = RowCache(store, scoring.fact_table(), "fact_key", FACT_SCHEMA)
         self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
         self.judge = Judge(store)
@@ -218,6 +227,7 @@ class _Stage:
                 n_unkept += chunk.height
                 if n_unkept >= KEPT_ROWS:
                     self._keep(facts)
+                    session.renew()
                     facts, n_unkept = [], 0
         self._keep(facts)
         return new_labels
@@ -252,7 +262,8 @@ class _Stage:
             facts, sketches = self._facts(session, new)
             unlabelled = facts.join(labelled, on="rollout_key", how="anti")
             labelled = pl.concat([labelled, self._label(unlabelled)]).sort("ingest_seq")
-        load_row_tables(session, labelled, self.decisions.judgements)
+        asked = labelled.join(self.questions, on=["task", "question_id"], how="left", maintain_order="left", nulls_equal=True)
+        load_row_tables(session, asked, self.decisions.judgements)
         tables = ["rollouts", "judgements", *(model.name for model in models)]
         requests = []
         for job in self._jobs(row_units(labelled)):

@@ -17,11 +17,9 @@ from negtraj_dagster.trajectories.judging.judge import Job, Judge, Judged, filte
 from negtraj_dagster.trajectories.judging.loading import SHOWN, load_set_tables, show_only, show_questions
 from negtraj_dagster.trajectories.judging.rules import TaskRule, token_limits
 from negtraj_dagster.trajectories.judging.units import Units, set_units
+from negtraj_dagster.trajectories.labels import LABEL_SCHEMA
 from negtraj_dagster.trajectories.likeness import QuoteIndex, pair_rollouts
-from negtraj_dagster.trajectories.score import Scoring
-
-UNASKED = ("origin_file", "origin_place", "subject", "session", "licence", "origin_url", "parent", "question_group", "score")
-"""Columns of the index that no set-level filter and no part of a corpus asks for."""
+from negtraj_dagster.trajectories.score import UNSEEN, Scoring
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,10 @@ class SetJudge:
 
     def read_rollouts(self) -> pl.DataFrame:
         """The task's rollouts with labels, in order of arrival."""
-        rollouts = read_index(self.store, self.inputs.raw).filter(pl.col("task") == self.rule.task).drop(UNASKED)
-        labels = self._read(self.inputs.scored, "labels").drop("scorer", "scorer_version", "by", "why")
+        rollouts = read_index(self.store, self.inputs.raw, without=(*UNSEEN, "score"))
+        rollouts = rollouts.filter(pl.col("task") == self.rule.task)
+        columns = [name for name in LABEL_SCHEMA if name not in ("scorer", "scorer_version", "by", "why")]
+        labels = pl.read_parquet(self.store.file(self.inputs.scored.folder, "labels.parquet"), columns=columns, glob=False)
         return rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
 
     def compare(self, rollouts: pl.DataFrame) -> TaskRows:

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ from negtraj_dagster.shards.proof import Prover
 from negtraj_dagster.shards.tokenize import TokenRule, token_table, tokenize
 from negtraj_dagster.shards.vouching import count_vouched, write_texts
 from negtraj_dagster.store import Store, file_sha256
-from tests.support.real_tokenizers import real_tokenizer
+from tests.support.hf_reference import with_chatml
+from tests.support.real_tokenizers import NEWEST, real_tokenizer
 
 SPANS = ("span_start", "span_end", "span_weight")
 TEMPLATES = {
@@ -112,6 +114,27 @@ def test_right_rows_are_vouched_for(template: str) -> None:
             continue
         n_turns = sum(turn["weight"] > 0 for turn in turns)
         assert (vouched(template, row, conversation), proved(template, row, conversation)) == (n_turns, n_turns)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "mistral_v1_as_gemma" else pytest.mark.slow) for name in NEWEST]
+)
+def test_rows_of_the_newest_tokenizers_are_vouched_for(name: str, tmp_path: Path) -> None:
+    path = with_chatml(real_tokenizer(name), tmp_path)
+    tokenizer = TEMPLATES["chatml"][1].open_tokenizer(path, max_tokens=4096)
+    prover = _trajtok.RowProver.open(tokenizer, path, template="chatml", enable_thinking=True, masks_empty_think=False)
+    assert prover is not None
+    content = "A ▁ sign,  two spaces, ünïcödé 日本語 😀 it's 12345\n"
+    turns = [{**turn, "content": content + str(turn["content"])} for turn in TALK]
+    conversation = conditioned_json(turns)
+    batch = pa.record_batch(tokenizer.encode(["k"], [conversation]))
+    assert count_vouched(prover, batch, {"k": conversation}, {}, None)[0] == sum(turn["weight"] > 0 for turn in turns)
+    (row,) = batch.to_pylist()
+    other = {**row, "input_ids": [*row["input_ids"][:-3], row["input_ids"][-3] ^ 1, *row["input_ids"][-2:]]}
+    assert (
+        count_vouched(prover, pa.RecordBatch.from_pylist([other], schema=batch.schema), {"k": conversation}, {}, None)[0]
+        is None
+    )
 
 
 def test_calls_with_schemas_and_thoughts_are_vouched_for() -> None:

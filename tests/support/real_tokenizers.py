@@ -214,12 +214,26 @@ def _sentencepiece_merges(processor: Any, pieces: list[str]) -> Iterator[tuple[s
 
 
 N_TEKKEN_CONTROLS = 1000
+GPT_OSS_CONTROLS = {
+    199998: "<|startoftext|>",
+    199999: "<|endoftext|>",
+    200002: "<|return|>",
+    200003: "<|constrain|>",
+    200005: "<|channel|>",
+    200006: "<|start|>",
+    200007: "<|end|>",
+    200008: "<|message|>",
+    200012: "<|call|>",
+    200018: "<|endofprompt|>",
+}
 
 
 def _o200k(path: Path) -> dict[str, Any]:
-    """GPT-4o's and GPT-OSS's vocabulary."""
+    """GPT-4o's vocabulary with GPT-OSS's control tokens, those that are reserved among them."""
     model = {**model_of(read_ranks(path)), "ignore_merges": True}
-    return _tokenizer(model, [(199999, "<|endoftext|>"), (200018, "<|endofprompt|>")], **byte_level_steps(O200K_PATTERN))
+    ids = range(min(GPT_OSS_CONTROLS), max(GPT_OSS_CONTROLS) + 1)
+    controls = [(token_id, GPT_OSS_CONTROLS.get(token_id, f"<|reserved_{token_id}|>")) for token_id in ids]
+    return _tokenizer(model, controls, **byte_level_steps(O200K_PATTERN))
 
 
 def _qwen35(path: Path) -> dict[str, Any]:
@@ -277,7 +291,7 @@ _SOURCES = {
         path="litellm/litellm_core_utils/tokenizers/fb374d419588a4632f3f557e76b4b70aebbca790",
         sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
         convert=_o200k,
-        converted_sha256="cdbec3b99fa77a29356cf61c3dbf858b631947292b4fe3d31cc950060acb294c",
+        converted_sha256="82f1129117b81294bd150d13926c98554429b399b777701bdec4f2204218b277",
     ),
     "tekken": _Source(
         path="mistral_common/data/tekken_240911.json",

@@ -7,7 +7,7 @@ they said is kept.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +46,8 @@ ALLOWED = {
     "pairs": "the rollout and those it is paired with",
     "corpus": "everything",
 }
+MAX_TOGETHER = 500_000
+"""Answers of several files that are looked through in one join."""
 N_VERIFIED = 40
 """Rollouts that every file is asked about a second time in a run, alone."""
 
@@ -230,15 +232,32 @@ def _keep_present(answers: dict[str, pl.DataFrame], jobs: Sequence[Job]) -> None
             job_names = [job.name for job in alike if job.kind == kind]
             if not job_names:
                 continue
-            sizes = [answers[name].height for name in job_names]
-            numbers = pl.Series("job", range(len(job_names)), dtype=pl.UInt16).repeat_by(pl.Series(sizes)).explode()
-            together = pl.concat([answers[name] for name in job_names]).with_columns(numbers.drop_nulls().alias("job"))
-            present = together.join(unit_keys, on="unit_key", how="semi", maintain_order="left").partition_by(
-                "job", as_dict=True
-            )
-            for number, name in enumerate(job_names):
-                answers_of_job = present.get((number,))
-                answers[name] = answers[name].clear() if answers_of_job is None else answers_of_job.drop("job")
+            for some in _in_parts(job_names, answers):
+                _keep_units(some, answers, unit_keys)
+
+
+def _in_parts(job_names: Sequence[str], answers: Mapping[str, pl.DataFrame]) -> Iterator[list[str]]:
+    """Jobs whose answers are few enough together: joined, they stand in memory twice."""
+    part: list[str] = []
+    n_rows = 0
+    for name in job_names:
+        if part and n_rows + answers[name].height > MAX_TOGETHER:
+            yield part
+            part, n_rows = [], 0
+        part.append(name)
+        n_rows += answers[name].height
+    if part:
+        yield part
+
+
+def _keep_units(job_names: Sequence[str], answers: dict[str, pl.DataFrame], unit_keys: pl.DataFrame) -> None:
+    sizes = [answers[name].height for name in job_names]
+    numbers = pl.Series("job", range(len(job_names)), dtype=pl.UInt16).repeat_by(pl.Series(sizes)).explode()
+    together = pl.concat([answers[name] for name in job_names]).with_columns(numbers.drop_nulls().alias("job"))
+    present = together.join(unit_keys, on="unit_key", how="semi", maintain_order="left").partition_by("job", as_dict=True)
+    for number, name in enumerate(job_names):
+        answers_of_job = present.get((number,))
+        answers[name] = answers[name].clear() if answers_of_job is None else answers_of_job.drop("job")
 
 
 def _is_close(before: pl.DataFrame, after: pl.DataFrame) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from negtraj_dagster.schema import digest
-from negtraj_dagster.tables import digest_rows, frame_digest
+from negtraj_dagster.tables import PART_ROWS, digest_rows, frame_digest
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,8 @@ def _beside(labelled: pl.DataFrame, more: pl.DataFrame, prefix: str) -> pl.Serie
     texts = more.select("rollout_key", digest_rows(more.drop("rollout_key"), prefix=prefix).alias("text"))
     joined_texts = texts.sort("rollout_key", "text").group_by("rollout_key").agg(pl.col("text").str.join("\n"))
     joined = labelled.select("rollout_key", "row_unit").join(joined_texts, on="rollout_key", how="left", maintain_order="left")
-    units = [unit if text is None else digest(unit, text) for _, unit, text in joined.rows()]
-    return pl.Series("unit", units, dtype=pl.String)
+    units = [
+        pl.Series("unit", [unit if text is None else digest(unit, text) for _, unit, text in part.rows()], dtype=pl.String)
+        for part in joined.iter_slices(PART_ROWS)
+    ]
+    return pl.concat(units) if units else pl.Series("unit", [], dtype=pl.String)

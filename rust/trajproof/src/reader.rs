@@ -18,6 +18,8 @@ enum Spelling {
     ByteLevel,
     /// Characters, `▁` for a space, `<0x0A>` for a byte; a space is put before a text.
     SentencePiece,
+    /// The same without a space before a text, as Gemma has it.
+    Unprefixed,
 }
 
 /// What ids stand for.
@@ -78,7 +80,7 @@ impl Reader {
         for (entry, id) in file.model.vocab {
             let bytes = match spelling {
                 Spelling::ByteLevel => entry.chars().map(|char| byte_of.get(&char).copied()).collect(),
-                Spelling::SentencePiece => Some(sentence_piece_bytes(&entry)),
+                Spelling::SentencePiece | Spelling::Unprefixed => Some(sentence_piece_bytes(&entry)),
             };
             if let Some(bytes) = bytes {
                 let (start, end) = reader.push(&bytes)?;
@@ -125,7 +127,9 @@ impl Reader {
     #[must_use]
     pub fn reads(&self, ids: &[u32], text: &str) -> bool {
         let text = match self.spelling {
-            Spelling::SentencePiece if text.contains(SPACE_SIGN) => text.replace(SPACE_SIGN, " "),
+            Spelling::SentencePiece | Spelling::Unprefixed if text.contains(SPACE_SIGN) => {
+                text.replace(SPACE_SIGN, " ")
+            }
             _ => return self.matches(ids, text.as_bytes()),
         };
         self.matches(ids, text.as_bytes())
@@ -148,7 +152,7 @@ impl Reader {
 
     /// What of a text follows a stretch without added tokens, if the text begins with it.
     fn after_stretch<'t>(&self, ids: &[u32], text: &'t [u8]) -> Option<&'t [u8]> {
-        if self.spelling == Spelling::ByteLevel {
+        if self.spelling != Spelling::SentencePiece {
             return self.strip(ids, text, 0);
         }
         // Its decoder takes one space away; what is left may stand with another one before it, or without its own.
@@ -200,6 +204,7 @@ fn spelling_of(decoder: &Json) -> Option<Spelling> {
         {
             Some(Spelling::SentencePiece)
         }
+        (["Replace", "ByteFallback", "Fuse"], [replace, ..]) if is_space_sign(replace) => Some(Spelling::Unprefixed),
         _ => None,
     }
 }
@@ -279,6 +284,17 @@ mod tests {
         assert!(!reader.reads(&[0, 1, 3, 4, 5], "<s>  abé"));
         assert!(reader.reads(&[2, 1], " a") && reader.reads(&[2, 1], "  a") && reader.reads(&[2, 1], "a"));
         assert!(reader.reads(&[1, 2, 1], "a▁ a"));
+    }
+
+    #[test]
+    fn without_a_space_before_a_text_none_is_lacking_or_too_many() {
+        let strip = r#", {"type": "Strip", "content": " ", "start": 1, "stop": 0}"#;
+        let reader = Reader::new(SENTENCE_PIECE.replace(strip, "").as_bytes()).unwrap();
+        assert!(reader.reads(&[0, 1, 3, 4, 5], "<s> abé") && reader.reads(&[1, 2, 1], " a▁ a"));
+        for text in ["<s>abé", "<s>  abé", "<s> abé "] {
+            assert!(!reader.reads(&[0, 1, 3, 4, 5], text), "{text}");
+        }
+        assert!(!reader.is_exact());
     }
 
     #[test]
