@@ -7,7 +7,7 @@
 NAT's real StrategyQA rollouts, again and again with a letter changed in three of ten words, land as one file. Every asset is
 built through `Lineage`, from nothing, in a process of its own on one core, every child on that core; a round ends with each
 peer tokenizing the first conversations of the same rows. Prints a JSON object a line: per stage wall and CPU seconds (children
-counted), rows a second, and peak memory (the process's own and its largest child's); then ratios by the peers of the same
+counted), rows a second, and peak memory (of the process and its children together); then ratios by the peers of the same
 round, as the median and the range. benches/README.md says what a line holds.
 """
 
@@ -16,12 +16,12 @@ import json
 import os
 import random
 import re
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +61,8 @@ steps = 1
 JUDGING = ("scored_trajectories", "trajectory_corpus/strategyqa")
 STAGES = ("raw_rollouts", *JUDGING, "bench/training_selection", "bench/tokenized_shards")
 CLASSES = ("positive", "negative")
+PEAK_MIB = [0.0]
+WATCH_S = 0.02
 
 Row = dict[str, Any]
 
@@ -220,13 +222,36 @@ def build_one(home: Path, asset: str) -> None:
         raise RuntimeError(f"{module}: no child makes anything of this path")
 
     lineage = Lineage(Store(home), settings_of(home), refuse)
+    threading.Thread(target=watch_memory, daemon=True).start()
     started, cpu = time.perf_counter(), cpu_seconds()
     published = lineage.build(asset)
     end_idle()  # the SQL process counts once it has ended
     wall_s, cpu_s = time.perf_counter() - started, cpu_seconds() - cpu
-    peaks = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     n_rows = published.work.get("rows_tokenized") or published.content.get("n_rollouts") or 0
-    print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": round(sum(peaks)), "rows": n_rows, "work": published.work}))
+    print(
+        json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": round(PEAK_MIB[0]), "rows": n_rows, "work": published.work})
+    )
+
+
+def watch_memory() -> None:
+    """Keep the most that this process and its children held at one time (`PEAK_MIB`).
+
+    What the kernel says of children that have ended counts what their parent held when it started them.
+    """
+    while True:
+        PEAK_MIB[0] = max(PEAK_MIB[0], tree_mib(os.getpid()))
+        time.sleep(WATCH_S)
+
+
+def tree_mib(pid: int) -> float:
+    """Resident memory of a process and of all below it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        below = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    except OSError:  # it has just ended
+        return 0.0
+    resident = re.search(r"VmRSS:\s+(\d+)", status)
+    return (int(resident[1]) / 1024 if resident else 0.0) + sum(map(tree_mib, below))
 
 
 def cpu_seconds() -> float:
