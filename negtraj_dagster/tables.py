@@ -97,8 +97,11 @@ class RowCache:
 
     def keys(self) -> pl.DataFrame:
         """All keys, one column."""
-        frames = [pl.read_parquet(folder / "keys.parquet", glob=False) for folder in self.segments()]
+        frames = [self._keys_of(folder) for folder in self.segments()]
         return pl.concat(frames) if frames else pl.DataFrame(schema={self.key: pl.String})
+
+    def _keys_of(self, folder: Path) -> pl.DataFrame:
+        return pl.read_parquet(folder / "keys.parquet", glob=False)
 
     def rows(self, wanted: pl.DataFrame | None = None) -> pl.DataFrame:
         """Rows of the wanted keys (all, when None), in no particular order.
@@ -135,7 +138,12 @@ class RowCache:
     def _merge(self, folders: Sequence[Path]) -> None:
         LOG.info("%s: merging %d segments", self.table, len(folders))
         replaced = {name for folder in folders for name in (folder.name, *self._content(folder).get("replaces", ()))}
-        self._publish(_sorted_keys(self.keys()[self.key]), self.rows().unique(), {}, replaced)
+        answered = pl.DataFrame(schema={self.key: pl.String})
+        frames = []
+        for folder in folders:  # what two segments answer is kept once; equal rows of one answer stay
+            frames.append(self.rows_of([folder]).join(answered, on=self.key, how="anti", maintain_order="left"))
+            answered = pl.concat([answered, self._keys_of(folder)])
+        self._publish(_sorted_keys(answered[self.key]), pl.concat(frames), {}, replaced)
 
     def _publish(self, keys: pl.Series, rows: pl.DataFrame, more: Mapping[str, pl.DataFrame], replaces: Iterable[str]) -> Path:
         tables = {"keys.parquet": pl.DataFrame({self.key: keys}), "rows.parquet": rows.cast(self.schema), **more}  # type: ignore[arg-type]
@@ -173,12 +181,9 @@ class VerdictCache(RowCache):
         """Names of the lists of keys; equal lists have one name."""
         return [str(self._content(folder)["keys"]) for folder in self.segments()]
 
-    def keys(self) -> pl.DataFrame:
-        """All keys, one column."""
-        frames = [
-            pl.read_parquet(self.store.file(self.store.folder(name), "keys.parquet"), glob=False) for name in self.lists()
-        ]
-        return pl.concat(frames).rename({"key": self.key}) if frames else pl.DataFrame(schema={self.key: pl.String})
+    def _keys_of(self, folder: Path) -> pl.DataFrame:
+        keys = self.store.folder(str(self._content(folder)["keys"]))
+        return pl.read_parquet(self.store.file(keys, "keys.parquet"), glob=False).rename({"key": self.key})
 
     def _has_keys(self, folder: Path) -> bool:
         """Whether a segment's list of keys is there, unaltered; without it nobody knows what the segment answered."""

@@ -5,7 +5,7 @@ import pytest
 
 from negtraj_dagster import tables
 from negtraj_dagster.store import Store
-from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
+from negtraj_dagster.tables import RowCache, VerdictCache, digest_rows, frame_digest
 
 SCHEMA = pl.Schema({"unit_key": pl.String, "n": pl.Int64})
 
@@ -56,3 +56,13 @@ def test_a_merged_segment_stands_for_all_that_its_parts_stood_for(store: Store, 
     assert len(merged) > 1
     shutil.rmtree(min(merged, key=lambda folder: len(pl.read_parquet(folder / "keys.parquet"))))  # what gc may do
     assert sorted(RowCache(Store(store.home), "verdicts/x", "unit_key", SCHEMA).rows()["n"].to_list()) == list(range(9))
+
+
+def test_merging_keeps_equal_rows_of_one_answer_and_one_answer_of_a_key(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_SEGMENTS", 3)
+    for cache in (RowCache(store, "rows", "unit_key", SCHEMA), VerdictCache(store, "verdicts/x", "unit_key", SCHEMA)):
+        for key in "abacd":
+            cache.add(pl.Series([key, f"{key}2"]), pl.DataFrame({"unit_key": [key, key], "n": [1, 1]}, schema=SCHEMA))
+        rows = RowCache.rows(cache).sort("unit_key")
+        assert rows["unit_key"].to_list() == ["a", "a", "b", "b", "c", "c", "d", "d"]
+        assert len(cache.segments()) < 4

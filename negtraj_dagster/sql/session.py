@@ -126,11 +126,14 @@ class _Request:
         """The rows as an Arrow IPC stream."""
         if self.rows is None:
             return b""
-        arrow = self.rows.to_arrow(compat_level=pl.CompatLevel.oldest())
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, arrow.schema) as writer:
-            writer.write_table(arrow, max_chunksize=50_000)
-        return sink.getvalue()
+        try:
+            arrow = self.rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, arrow.schema) as writer:
+                writer.write_table(arrow, max_chunksize=50_000)
+            return sink.getvalue()
+        except MemoryError as error:  # ours, and not the process's that is asked
+            raise StoreError(f"out of memory with {self.rows.height:,} rows for a SQL table{memory_cause()}") from error
 
 
 class Session:
@@ -164,7 +167,7 @@ class Session:
     def renew(self) -> None:
         """Forget all tables and end the process, whose memory grows with all that it ever held; another starts when needed."""
         self._kill()
-        self._setup = []
+        self._setup = [_Request({"do": "reset"})]
 
     def reset(self) -> None:
         """Forget all tables."""

@@ -174,6 +174,7 @@ class _Stage:
         self.sketches = RowCache(store, scoring.sketch_table(), "fact_key", KEPT_SKETCH_SCHEMA)
         self.judge = Judge(store)
         self.is_verified = False
+        self.keeps_answers = True
 
     def write(self, folder: Path) -> Built:
         facts = self.facts.rows(self.index)
@@ -186,7 +187,8 @@ class _Stage:
         return self._built(folder, labelled, jobs, judged)
 
     def restore(self) -> None:
-        """Read the rollouts whose facts or sketches are gone."""
+        """Read the rollouts whose facts or sketches are gone; what files say meanwhile is not kept."""
+        self.keeps_answers = False
         self._read_new(self._label(self.facts.rows(self.index)))
 
     def _label(self, facts: pl.DataFrame) -> pl.DataFrame:
@@ -236,7 +238,8 @@ class _Stage:
         for cache, frames in zip((self.facts, self.sketches), zip(*facts, strict=True), strict=bool(facts)):
             if (new := cache.missing(pl.concat(frames))).height:
                 cache.add(new["fact_key"], new)
-        self.judge.keep(self._jobs(NO_UNITS))
+        if self.keeps_answers:
+            self.judge.keep(self._jobs(NO_UNITS))
 
     def _texts(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         if rows.height:

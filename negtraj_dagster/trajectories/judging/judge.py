@@ -185,7 +185,7 @@ class Judge:
             )
 
     def _fail(self, job: Job, error: SqlContractError) -> None:
-        """Forget what a job said in this run."""
+        """Forget what a job said since it was last kept; what was kept of it stays an answer of this version."""
         self.failures[job.name] = error
         self._asked.pop(job.name, None)
         self._said.pop(job.name, None)

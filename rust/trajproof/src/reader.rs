@@ -45,6 +45,7 @@ struct File {
     #[serde(default)]
     added_tokens: Vec<AddedToken>,
     model: Model,
+    normalizer: Option<Json>,
     decoder: Option<Json>,
 }
 
@@ -70,6 +71,10 @@ impl Reader {
             return None;
         }
         let spelling = spelling_of(&file.decoder?)?;
+        if spelling == Spelling::Unprefixed && !file.normalizer.is_some_and(|normalizer| makes_space_sign(&normalizer))
+        {
+            return None;
+        }
         let n_ids =
             file.model.vocab.values().chain(file.added_tokens.iter().map(|token| &token.id)).max()?.checked_add(1)?;
         if n_ids > MAX_IDS {
@@ -214,6 +219,13 @@ fn is_space_sign(replace: &Json) -> bool {
     sign == Some(&Json::Text(SPACE_SIGN.to_string())) && field(replace, "content") == Some(&Json::Text(" ".into()))
 }
 
+/// Whether a normalizer writes every space as the sign, so that a text's own sign stands for one, too.
+fn makes_space_sign(normalizer: &Json) -> bool {
+    let space = field(normalizer, "pattern").and_then(|pattern| field(pattern, "String"));
+    let is_of_spaces = space == Some(&Json::Text(" ".into()));
+    is_of_spaces && field(normalizer, "content") == Some(&Json::Text(SPACE_SIGN.to_string()))
+}
+
 fn takes_one_space(strip: &Json) -> bool {
     let is = |name, value: &Json| field(strip, name) == Some(value);
     is("content", &Json::Text(" ".into())) && is("start", &Json::Integer(1)) && is("stop", &Json::Integer(0))
@@ -289,7 +301,10 @@ mod tests {
     #[test]
     fn without_a_space_before_a_text_none_is_lacking_or_too_many() {
         let strip = r#", {"type": "Strip", "content": " ", "start": 1, "stop": 0}"#;
-        let reader = Reader::new(SENTENCE_PIECE.replace(strip, "").as_bytes()).unwrap();
+        let unprefixed = SENTENCE_PIECE.replace(strip, "");
+        assert!(Reader::new(unprefixed.as_bytes()).is_none(), "nothing writes its spaces as the sign");
+        let normalizer = r#""normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}, "model""#;
+        let reader = Reader::new(unprefixed.replace(r#""model""#, normalizer).as_bytes()).unwrap();
         assert!(reader.reads(&[0, 1, 3, 4, 5], "<s> abé") && reader.reads(&[1, 2, 1], " a▁ a"));
         for text in ["<s>abé", "<s>  abé", "<s> abé "] {
             assert!(!reader.reads(&[0, 1, 3, 4, 5], text), "{text}");
