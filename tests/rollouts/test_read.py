@@ -244,7 +244,7 @@ def test_how_many_places_are_kept_as_tuples_changes_nothing(
 
 
 def test_a_file_whose_places_stand_twice_is_read_once(store: Store, settings: Settings) -> None:
-    """As one does that was read again, told more of its layout, and was merged with what was read before."""
+    """As one does that was read again and told more of its layout; merged, it stands once."""
     for name in "ab":
         land(settings, f"{name}.jsonl", line(f"q-{name}"))
     read_landed_files(store, settings)
@@ -254,10 +254,11 @@ def test_a_file_whose_places_stand_twice_is_read_once(store: Store, settings: Se
     cache = read.piece_cache(store, file.table)
     places = cache.rows().filter(pl.col("piece_key") == file.piece_key)
     cache.add(pl.Series([file.piece_key]), places.with_columns(layout=pl.lit('{"blank_lines": 1}')))
-    cache._merge(cache.segments())
     assert cache.rows().height == 4
     land(settings, "d.jsonl", line("q-d"))
     assert read_landed_files(store, settings).content["n_rollouts"] == 4
+    cache._merge(cache.segments())
+    assert cache.rows()["piece_key"].is_unique().all()
 
 
 def test_blank_lines_line_ends_and_marks_are_counted(settings: Settings) -> None:
