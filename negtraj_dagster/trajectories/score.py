@@ -50,7 +50,6 @@ UNSEEN = ("origin_file", "origin_place", "subject", "session", "licence", "origi
 """Columns of the index that neither labels nor SQL files look at."""
 JUDGED_COLUMNS = ("ingest_seq", "task", *LABEL_SCHEMA)
 """What is still asked of a rollout once it is judged."""
-NO_UNITS = row_units(pl.DataFrame(schema={"rollout_key": pl.String, "row_unit": pl.String}))
 
 
 @dataclass(frozen=True)
@@ -239,7 +238,7 @@ class _Stage:
             if (new := cache.missing(pl.concat(frames))).height:
                 cache.add(new["fact_key"], new)
         if self.keeps_answers:
-            self.judge.keep(self._jobs(NO_UNITS))
+            self.judge.keep(self._jobs(Units(pl.DataFrame())))  # not made at import: a fork would hang on polars' threads
 
     def _texts(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
         if rows.height:
