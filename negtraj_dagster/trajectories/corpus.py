@@ -102,7 +102,7 @@ class _Corpus:
         keys = rollouts.select("rollout_key")
         rows = judge.compare(rollouts)
         judged, set_verdicts = judge.ask(session, rows, self.filters)
-        session.reset()
+        session.reset()  # lets go of the tables before the largest ones are read
         scores = self._read_scored("scores").join(keys, on="rollout_key", how="semi", maintain_order="left")
         row_verdicts = self._read_scored("verdicts").join(keys, on="rollout_key", how="semi")
         verdicts = pl.concat([row_verdicts, *set_verdicts, *question_verdicts(rollouts, judge.questions)])

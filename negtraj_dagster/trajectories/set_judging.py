@@ -64,7 +64,7 @@ class SetJudge:
         rollouts = read_index(self.store, self.inputs.raw, without=(*UNSEEN, "score"))
         rollouts = rollouts.filter(pl.col("task") == self.rule.task)
         columns = [name for name in LABEL_SCHEMA if name not in ("scorer", "scorer_version", "by", "why")]
-        labels = pl.read_parquet(self.store.file(self.inputs.scored.folder, "labels.parquet"), columns=columns, glob=False)
+        labels = self._read(self.inputs.scored, "labels", columns)
         return rollouts.join(labels, on="rollout_key", how="inner", maintain_order="left")
 
     def compare(self, rollouts: pl.DataFrame) -> TaskRows:
@@ -133,8 +133,8 @@ class SetJudge:
 
         return filter_jobs(filters, units_of)
 
-    def _read(self, published: Published, name: str) -> pl.DataFrame:
-        return pl.read_parquet(self.store.file(published.folder, f"{name}.parquet"), glob=False)
+    def _read(self, published: Published, name: str, columns: list[str] | None = None) -> pl.DataFrame:
+        return pl.read_parquet(self.store.file(published.folder, f"{name}.parquet"), columns=columns, glob=False)
 
 
 def _visible(scope: str, missing: pl.DataFrame, rows: TaskRows) -> pl.DataFrame:

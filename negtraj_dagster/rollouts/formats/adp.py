@@ -7,11 +7,10 @@ stands before it, in the same turn.
 from typing import Any
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.reasoning import CLOSE
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.fields import MAYBE_TEXT, NOTHING, check, optional_text, refusal, require
+from negtraj_dagster.rollouts.formats.fields import NOTHING, check, optional_text, refusal, require
 from negtraj_dagster.rollouts.formats.messages import read_message
-from negtraj_dagster.schema import Rollout, ToolCall, Turn, json_as_recorded
+from negtraj_dagster.schema import Rollout, Turn
 
 KINDS = ("text_observation", "code_action", "api_action", "message_action")
 AGENT = ("agent", "assistant")
@@ -40,12 +39,12 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
     items = require(record, "content", list)
     turns: list[Turn] = []
     unread = {}
-    follows_call = False
     for index, value in enumerate(items):
-        item = value if type(value) is dict else check(value, f"content[{index}]", dict)
-        turn = _plain_turn(item, follows_call=follows_call) or _turn(item, f"content[{index}]", follows_call=follows_call)
-        follows_call = turn["role"] == "tool" or "tool_calls" in turn
-        turns.append(turn)
+        at = f"content[{index}]"
+        item = check(value, at, dict)
+        turns.append(
+            _turn(item, at, follows_call=bool(turns) and bool(turns[-1].get("tool_calls") or turns[-1]["role"] == "tool"))
+        )
         if not item.keys() <= ITEM_KEYS and (
             rest := {key: field for key, field in item.items() if key not in ITEM_KEYS and field not in NOTHING}
         ):
@@ -65,37 +64,6 @@ def read_record(task: str, record: dict[str, Any]) -> Reading:
             extra=extra_json({**{key: value for key, value in record.items() if key not in KEYS}, "content": unread}),
         )
     ]
-
-
-def _plain_turn(item: dict[str, Any], *, follows_call: bool) -> Turn | None:
-    """The turn of an item of which nothing but its texts and one call has to be looked at, as most are; None for any other."""
-    take = item.get
-    kind, text, description, call_id = take("class_"), take("content"), take("description"), take("tool_call_id")
-    if type(call_id) not in MAYBE_TEXT or (type(text) is str and CLOSE in text):
-        return None
-    if kind == "text_observation":
-        # of texts alone nothing is refused, so that no place has to be named
-        return _text(item, text, "", follows_call=follows_call) if type(text) is str else None
-    if description and (type(description) is not str or CLOSE in description):
-        return None
-    if (type(description) is not str and description is not None) or take("reasoning_content") is not None:
-        return None
-    if kind == "message_action":
-        if type(text) is not str:
-            return None
-        return {"role": "assistant", "content": f"{description}\n\n{text}" if description else text}
-    if kind == "code_action" and type(text) is str:
-        name, arguments = take("language"), {"code": text}
-    elif kind == "api_action":
-        name, arguments = take("function"), take("kwargs") or {}
-    else:
-        return None
-    if not name or type(name) is not str or type(arguments) is not dict:
-        return None
-    call: ToolCall = {"name": name, "arguments": json_as_recorded(arguments)}
-    if call_id:
-        call["id"] = call_id
-    return {"role": "assistant", "content": description or "", "tool_calls": [call]}
 
 
 def _turn(item: dict[str, Any], at: str, *, follows_call: bool) -> Turn:
@@ -126,12 +94,14 @@ def _call_id(item: dict[str, Any], at: str) -> dict[str, str]:
 
 
 def _text(item: dict[str, Any], content: str, at: str, *, follows_call: bool) -> Turn:
-    source, name = item.get("source"), item.get("name")
+    source = item.get("source")
     if source in AGENT:
         return read_message({"role": "assistant", "content": content}, at)
-    if source == "user" or not (follows_call or name == "system"):
+    if source == "user" or not (follows_call or item.get("name") == "system"):
         return {"role": "user", "content": content}
-    if name == "system":
+    if item.get("name") == "system":
         return {"role": "system", "content": content}
-    call_id = optional_text(item, "tool_call_id", at=at)
-    return {"role": "tool", "content": content, "tool_call_id": call_id} if call_id else {"role": "tool", "content": content}
+    turn: Turn = {"role": "tool", "content": content}
+    if call_id := optional_text(item, "tool_call_id", at=at):
+        turn["tool_call_id"] = call_id
+    return turn

@@ -10,7 +10,6 @@ from negtraj_dagster.rollouts.formats.openai import TEXT_PARTS, THOUGHTS, read_c
 from negtraj_dagster.schema import Turn, json_as_recorded
 
 CALLS = ("tool_use", "toolCall", "tool_call", "tool-call")
-TEXT_KEYS = {"type", "text"}
 RESULTS = ("tool_result", "toolResult", "tool_call_response", "tool-result")
 
 
@@ -20,10 +19,6 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     Raises:
         RolloutFormatError: an image, sound or another block that is no text.
     """
-    if len(blocks) == 1 and type(blocks[0]) is dict and blocks[0].keys() == TEXT_KEYS and blocks[0]["type"] == "text":
-        text = blocks[0]["text"]
-        if type(text) is str:  # as most messages are
-            return _said({"role": role, "content": text}, place)
     texts, thoughts, calls, turns = [], [], [], []
     for index, block in enumerate(blocks):
         kind = block.get("type") if type(block) is dict else None

@@ -22,7 +22,7 @@ from negtraj_dagster.rollouts.formats.fields import (
     read_score,
     require,
 )
-from negtraj_dagster.rollouts.formats.messages import MESSAGE_KEYS, read_message
+from negtraj_dagster.rollouts.formats.messages import MESSAGE_KEYS, PLAIN_KEYS, read_message
 from negtraj_dagster.rollouts.formats.tool_calls import OPENAI_KEYS, OUR_KEYS, read_tools
 from negtraj_dagster.rollouts.records import key_name, parse_text
 from negtraj_dagster.schema import Rollout, Turn
@@ -36,17 +36,6 @@ ROLES = {"developer": "system", "function": "tool"}
 NEAR = 0.85
 """From so alike on, an unknown key is taken for a misspelled one: the outcome must not go to `extra` unnoticed."""
 TEXT_PARTS = ("text", "input_text", "output_text")
-TURN_KEYS = frozenset({"role", "content", "tool_calls"})
-PLAIN_KEYS = {
-    "system": TURN_KEYS,
-    "user": TURN_KEYS,
-    "assistant": TURN_KEYS,
-    "tool": frozenset({"role", "content", "tool_call_id"}),
-}
-"""By role, the keys of a message that is a turn as it stands, as most are."""
-READ_KEYS = {**PLAIN_KEYS, "tool": frozenset({"role", "content", "tool_call_id", "name"})}
-"""The same, once what says nothing is left out and its role and calls are spelled as ours."""
-NO_KEYS: frozenset[str] = frozenset()
 WEIGHTS = ("weight", "loss_scale", "loss_weight")
 """A message's loss weight, as OpenAI's fine-tuning data (0 or 1), ms-swift and LLaMA-Factory spell it."""
 MEDIA = ("images", "audios", "videos")
@@ -133,13 +122,13 @@ def read_chat_message(message: dict[str, Any], place: str) -> tuple[Turn, dict[s
     calls, unread_of_calls = _readable_calls(recorded_calls) if recorded_calls is not None else (None, {})
     is_text = type(text) is str or (calls and text is None)
     role = message.get("role")
-    if is_text and not unread_of_calls and type(role) is str and message.keys() <= PLAIN_KEYS.get(role, NO_KEYS):
+    if is_text and not unread_of_calls and type(role) is str and _is_plain(message, role):
         return read_message(message, place), {}
     message = {key: value for key, value in message.items() if value is not None or key == "content"}
     if "function_call" in message and "tool_calls" not in message:
         message["tool_calls"] = [{"function": message.pop("function_call")}]
     role = ROLES.get(str(role), role)
-    if not unread_of_calls and type(text) is str and message.keys() <= READ_KEYS.get(str(role), NO_KEYS):
+    if not unread_of_calls and type(text) is str and _is_plain(message, str(role)):
         return read_message({**message, "role": role}, place), {}
     content, thought = _without_thoughts(message.get("content")) if role == "assistant" else (message.get("content"), "")
     kept_fields = {"role": role, "content": read_content(content, f"{place}.content")}
@@ -162,6 +151,11 @@ def read_chat_message(message: dict[str, Any], place: str) -> tuple[Turn, dict[s
     if unread_of_calls:
         rest["tool_calls"] = unread_of_calls
     return read_message(kept_fields, place), rest
+
+
+def _is_plain(message: dict[str, Any], role: str) -> bool:
+    """Whether a message of ours of this role has no other keys, as most have none."""
+    return role in PLAIN_KEYS and message.keys() <= PLAIN_KEYS[role]
 
 
 def _without_thoughts(content: object) -> tuple[object, str]:

@@ -195,8 +195,6 @@ def _vercel_call(attributes: Attributes, name: str, trace: _Trace) -> Call | Non
             turns += read_blocks(content, role, at)
         else:
             turns += read_text(check(content or "", f"{at}.content", str), role, at)
-    if not calls and type(text) is str:
-        return Call(name, turns, read_text(text, "assistant", "ai.response"))
     text_parts = [{"type": "text", "text": text}] if text else []
     called = [{**check(item, "ai.response.toolCalls", dict), "type": "tool-call"} for item in _calls(calls)]
     return Call(name, turns, read_blocks([*text_parts, *called], "assistant", "ai.response"))

@@ -76,7 +76,7 @@ def _plain_turn(message: dict[str, Any]) -> Turn | None:
     speaker, content = (
         (message["from"], message.get("value")) if is_of_speaker else (message.get("role"), message.get("content"))
     )
-    if type(content) is not str or type(speaker) is not str or ("<" in content and MEDIA_MARK.search(content)):
+    if type(content) is not str or type(speaker) is not str or MEDIA_MARK.search(content):
         return None
     role, loss = ROLE_OF.get(speaker), message.get("loss")
     if role is None or (loss is not None and type(loss) is not bool):
