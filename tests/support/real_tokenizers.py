@@ -14,7 +14,7 @@ import os
 import struct
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -305,12 +305,11 @@ _SOURCES = {
         convert=_qwen35,
         converted_sha256="bb0a23f5567f427779c926d2975a526aeb85c8c8790d41003f1fbab64bcfdb8c",
     ),
-    "mistral_v1_as_gemma": _Source(
-        path="mistral_common/data/tokenizer.model.v1",
-        sha256="dadfd56d766715c61d2ef780a525ab43b8e6da4de6865bda3d95fdef5e134055",
-        convert=_mistral_v1_as_gemma,
-        converted_sha256="353624b99d579d3b323fcd8aaef3f33e16ddb56d7aa61cffc640be1e0290a4a7",
-    ),
 }
+_SOURCES["mistral_v1_as_gemma"] = replace(
+    _SOURCES["mistral_v1"],
+    convert=_mistral_v1_as_gemma,
+    converted_sha256="353624b99d579d3b323fcd8aaef3f33e16ddb56d7aa61cffc640be1e0290a4a7",
+)
 NEWEST = ("o200k", "tekken", "qwen35", "mistral_v1_as_gemma")
 """Held to their ids in every run, to rows in slow tests: what rows are made of does not depend on the vocabulary."""
