@@ -12,10 +12,11 @@ from negtraj_dagster.defs.rollouts import landing_is_read
 from negtraj_dagster.printable import visible_name
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.build import why_unjudged
+from negtraj_dagster.shards.remedies import LEFT_OUT, remedies
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import Published, Store
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.trajectories.select import count_contaminated
+from negtraj_dagster.trajectories.select import count_contaminated, count_reasons_by_class
 
 Judge = Callable[[Workspace, Published], dg.AssetCheckResult]
 MAX_NAMED_FILES = 10
@@ -61,10 +62,12 @@ def build_selection_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
 
     def has_every_class(workspace: Workspace, selection: Published) -> dg.AssetCheckResult:
         counts = selection.details["n_by_class"]
-        missing = ", ".join(name for name, n in counts.items() if not n)
+        missing = [name for name, n in counts.items() if not n]
+        left_out = count_reasons_by_class(workspace.store, selection)
+        losses = "; ".join(f"no {name} rollout is left ({left_out.get(name, 'none was landed')})" for name in missing)
         remedy = (
-            f"no {missing} rollout is left: `negtraj list --task {recipe.task}` says what drops each, `negtraj query "
-            f"label_balance` counts them; land rollouts of that class, or choose a strategy that does without"
+            f"{losses}: `negtraj list --task {recipe.task}` says what drops each, `negtraj query label_balance` counts them; "
+            f"land rollouts of that class, or choose a strategy that does without"
         )
         return judged(passed=not missing, remedy=remedy, numbers={f"n_{name}": n for name, n in counts.items()})
 
@@ -123,14 +126,14 @@ def build_shards_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
             numbers |= {f"n_left_{name}": n_left, f"n_rejected_{name}": n_rejected, f"rejected_share_{name}": shares[name]}
             numbers |= {f"reasons_{name}": reasons} if reasons else {}
         is_passed = all(n_left for n_left, _, _ in losses.values()) and all(share <= limit for share in shares.values())
-        remedy = f"{look}; over_length asks for a larger shards.max_tokens. shards.max_rejected_share allows more"
+        remedy = f"{look}; {remedies(sorted(shards.details['rejected']))}. shards.max_rejected_share allows more"
         return judged(passed=is_passed, remedy=remedy, numbers=numbers)
 
     def rows_are_proved(workspace: Workspace, shards: Published) -> dg.AssetCheckResult:
         limit = recipe.shards.max_unproved_share
         failed = {reason: n for reason, n in shards.details["rejected"].items() if reason in UNPROVED}
         share = sum(failed.values()) / (shards.details["n_rejected"] + shards.content["n_rows"])
-        remedy = f"{look}; docs/decisions/masks.md says what each means and which setting answers it"
+        remedy = f"{look}; {remedies(failed)}. {LEFT_OUT}"
         return judged(passed=share <= limit, remedy=remedy, numbers={"share": share, "limit": limit, **failed})
 
     stage = "tokenized_shards"

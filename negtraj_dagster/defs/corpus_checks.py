@@ -51,7 +51,7 @@ def build_corpus_checks(task: str) -> list[dg.AssetChecksDefinition]:
             f"No answer's share differs by more than {MAX_SHORTCUT:.0%} between the classes.", _shortcut, "no_answer_shortcut"
         ),
         checked(
-            "No filter drops more than half of a class, and none that dropped something has stopped.",
+            "No filter drops two rollouts or more that are over half of a class, and none that dropped something has stopped.",
             _plausible,
             "filters_are_plausible",
         ),
@@ -129,7 +129,7 @@ def _shortcut(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
 
 
 def _plausible(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
-    """Of the default profile: which filters drop over half of a class, and which dropped something before and nothing now."""
+    """Of the default profile: which filters drop over half of a class (and two or more), and which have stopped."""
     rows, labels = _funnel(corpus.details), corpus.details["labels"]
     dropping = {name: row for name, row in rows.items() if row["severity"] == "drop"}
     classes = [label for label in ("positive", "negative") if labels[label]]
@@ -137,7 +137,7 @@ def _plausible(workspace: Workspace, corpus: Published) -> dg.AssetCheckResult:
         f"{name}: {row[f'n_{label}']} of {labels[label]} {label}"
         for name, row in dropping.items()
         for label in classes
-        if row[f"n_{label}"] > labels[label] / 2
+        if row[f"n_{label}"] > max(labels[label] / 2, 1)
     ]
     previous = workspace.store.before(corpus.asset)
     earlier = _funnel(previous.details if previous else {})

@@ -17,6 +17,7 @@ from negtraj_dagster.shards.describe import (
     statistics,
     write_previews,
 )
+from negtraj_dagster.shards.remedies import remedies
 from negtraj_dagster.shards.tokenize import KnownTokens, TokenRule, token_keys, tokenize
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
@@ -87,9 +88,10 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     index = _index(rows)
     refused = rows.filter(pl.col("reason") != "")
     if index.is_empty():
+        reasons = refused["reason"].unique(maintain_order=True)
         raise SettingsError(
             f"recipe {recipe}: all {rows.height} rows were rejected ({count_by_reason(refused)}); the first one: "
-            f"{refused['detail'][0]}; mend that or choose other rollouts{_longer(refused, rule)}"
+            f"{refused['detail'][0]}. What mends them: {remedies(reasons)}{_longer(refused, rule)}"
         )
     segments = [store.folder(name) for name in sorted(token_rows["segment"].unique())]
     details = {**statistics(index, rows), **proved(store, segments)}
@@ -198,7 +200,7 @@ def _condition_again(
 
 def _longer(refused: pl.DataFrame, rule: TokenRule) -> str:
     is_too_long = (refused["reason"] == "over_length").any()
-    return f"; shards.max_tokens is {rule.max_tokens}, raise it where the model allows" if is_too_long else ""
+    return f" (shards.max_tokens is {rule.max_tokens})" if is_too_long else ""
 
 
 def _batch_rows(rule: TokenRule) -> int:

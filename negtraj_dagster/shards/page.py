@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from negtraj_dagster.pages import POLICY, html_table, page
 from negtraj_dagster.printable import visible
 from negtraj_dagster.shards.preview import Piece, RejectedRow, ShownRow
+from negtraj_dagster.shards.remedies import remedy
 
 N_DETAILS = 5
 """Rejected rows that are shown of a reason."""
@@ -150,9 +151,10 @@ def _text(text: str) -> str:
 def _rejected(counts: Mapping[str, int], samples: Sequence[RejectedRow]) -> str:
     if not counts:
         return "<p>none</p>"
-    head = "<tr><th>reason</th><th>rows</th><th>found, for example</th></tr>"
+    head = "<tr><th>reason</th><th>rows</th><th>found, for example</th><th>remedy</th></tr>"
     body = "".join(
-        f"<tr><td><code>{_text(reason)}</code></td><td>{n:,}</td><td>{_details(reason, samples)}</td></tr>"
+        f"<tr><td><code>{_text(reason)}</code></td><td>{n:,}</td><td>{_details(reason, samples)}</td>"
+        f"<td>{_text(remedy(reason))}</td></tr>"
         for reason, n in counts.items()
     )
     return f'<table class="details">{head}{body}</table>'

@@ -20,6 +20,7 @@ from negtraj_dagster.shards.preview import (
     shown_rows,
 )
 from negtraj_dagster.shards.reading import TokenReader, load_reader
+from negtraj_dagster.shards.remedies import remedy
 from negtraj_dagster.store import Store, file_sha256
 
 MIN_KEY_CHARS = 6
@@ -219,7 +220,7 @@ def rejected_lines(rejected: Sequence[RejectedRow], limit: int) -> Iterator[str]
     if not counts:
         yield "no row was rejected"
     for (recipe, reason), n in sorted(counts.items(), key=lambda item: (item[0][0], -item[1], item[0][1])):
-        yield f"{recipe}  {n:>7}  {reason}"
+        yield f"{recipe}  {n:>7}  {reason}: {remedy(reason)}"
     for row in rejected[:limit]:
         yield ""
         yield from _refused_lines(row)

@@ -80,9 +80,10 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
     choice.rechunk().write_parquet(folder / "selection.parquet")
     selected = choice.filter("selected")
     if selected.is_empty():
+        left_out = "; ".join(f"{name}: {reasons}" for name, reasons in _reasons_by_class(choice).items())
         raise SettingsError(
             f"recipe {rule.recipe}: no rollout of {rows.height} is selected under profile {rule.profile.name!r} and classes "
-            f"{rule.classes}; reasons: {_count_reasons(choice)}. Loosen the profile or the classes"
+            f"{rule.classes}; left out: {left_out}. Loosen the profile or the classes"
         )
     counts = dict(selected["class"].value_counts().rows())
     return Built(
@@ -108,6 +109,22 @@ def _count_reasons(chosen: pl.DataFrame) -> dict[str, int]:
         counts[reason.split(":")[0]] += n
     del counts[""]
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def count_reasons_by_class(store: Store, selection: Published) -> dict[str, str]:
+    """By class of what is not selected: `filter no_finish 2, quality below 0.5 1`."""
+    return _reasons_by_class(pl.read_parquet(store.file(selection.folder, "selection.parquet"), glob=False))
+
+
+def _reasons_by_class(chosen: pl.DataFrame) -> dict[str, str]:
+    left_out = chosen.filter(~pl.col("selected")).partition_by("class", as_dict=True, maintain_order=True)
+    texts = {}
+    for (name,), rows in left_out.items():
+        counts = _count_reasons(rows)
+        texts[name] = ", ".join(f"{reason} {n}" for reason, n in counts.items())
+        if any(reason.endswith("evaluation_question") for reason in counts):
+            texts[name] += f" ({HELD_OUT})"
+    return texts
 
 
 def _why_dropped(rows: pl.DataFrame, verdicts: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
@@ -151,6 +168,7 @@ def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
     )
 
 
+HELD_OUT = "held out: by held_out of a task of recorded prompts, else by the question files"
 CONTAMINATION = ("evaluation_question", "decontaminate", "quotes_evaluation")
 """Filters whose verdict says that training on the row shows the model an evaluation question."""
 

@@ -3,103 +3,29 @@
 import contextlib
 import glob
 import json
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.printable import visible
 from negtraj_dagster.rollouts.detect import UNITS, candidate_formats, parsed_documents
 from negtraj_dagster.rollouts.documents import read_parsed
-from negtraj_dagster.rollouts.formats import FORMATS, Format, Reading
+from negtraj_dagster.rollouts.formats import FORMATS, Format
 from negtraj_dagster.rollouts.mapping import ColumnMap
-from negtraj_dagster.rollouts.recorded import asks_something
 from negtraj_dagster.rollouts.records import parse_text
 from negtraj_dagster.rollouts.walk import SUFFIXES, why_unlisted
-from negtraj_dagster.schema import Rollout, Turn
 from negtraj_dagster.settings import Settings, did_you_mean
 from negtraj_dagster.tasks import Task, load_tasks
+from negtraj_dagster.views.format_reading import FormatReading
 
-ACTION = re.compile(r"^Action(?: \d+)?: *\w+\[", re.MULTILINE)
-DIGITS = re.compile(r"\d+")
 N_SHOWN_IDS = 3
 NO_OUTCOME = (
     "No rollout says whether it succeeded, so none would be trained: give the source an `outcome` rule on one of its keys, the "
     "task a `min_score`, or write labels into overrides.csv (docs/quality.md)."
 )
-
-
-@dataclass
-class FormatReading:
-    """What one format makes of the file.
-
-    Attributes:
-        n_documents: how many records, or files that are read as one, it has.
-        n_read: how many rollouts are in them.
-        n_with_actions: how many write what they do as ReAct does, `Action: name[argument]`.
-        n_asking_nothing: how many a task of recorded prompts would refuse: no user turn stands before the agent's first one.
-        n_bytes: the text of each rollout, in UTF-8.
-        last_calls: by the tool's name: how many rollouts end with a call of it.
-        faults: the first record's place and fault of each kind, and how often the kind comes.
-    """
-
-    name: str
-    n_documents: int = 0
-    n_read: int = 0
-    rewards: Counter[bool | None] = field(default_factory=Counter)
-    n_scored: int = 0
-    n_with_prompt: int = 0
-    n_with_calls: int = 0
-    n_with_tools: int = 0
-    n_with_reasoning: int = 0
-    n_with_actions: int = 0
-    n_asking_nothing: int = 0
-    n_bytes: list[int] = field(default_factory=list)
-    last_calls: Counter[str] = field(default_factory=Counter)
-    golds: set[str] = field(default_factory=set)
-    question_ids: set[str] = field(default_factory=set)
-    faults: dict[str, tuple[str, str, int]] = field(default_factory=dict)
-
-    @property
-    def n_refused(self) -> int:
-        """How many records, or parts of a file, are refused."""
-        return sum(count for _, _, count in self.faults.values())
-
-    def take(self, place: str, reading: Reading) -> None:
-        """What came of one document."""
-        self.n_documents += 1
-        for rollout in reading:
-            if isinstance(rollout, Rollout):
-                self.n_read += 1
-                self.rewards[rollout.reward] += 1
-                self.n_scored += rollout.score is not None
-                self.n_with_prompt += bool(rollout.prompt)
-                self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
-                self.n_with_tools += rollout.tools is not None
-                self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
-                self.n_with_actions += any(
-                    ACTION.search(turn["content"]) for turn in rollout.turns if turn["role"] == "assistant"
-                )
-                self.n_asking_nothing += not asks_something(rollout)
-                self.n_bytes.append(len(f"{rollout.prompt_json or ''}{rollout.turns_json}{rollout.tools or ''}".encode()))
-                self.last_calls.update(call["name"] for call in _last_agent_turn(rollout).get("tool_calls", ()))
-                self.golds |= set() if rollout.gold is None else {rollout.gold}
-                self.question_ids |= {rollout.question_id} - {""}
-            else:
-                self._refuse(place, str(rollout))
-
-    def _refuse(self, place: str, fault: str) -> None:
-        """Faults that differ by numbers alone are of one kind."""
-        kind = DIGITS.sub("0", fault)
-        first_place, first_fault, n_before = self.faults.get(kind, (place, fault, 0))
-        self.faults[kind] = (first_place, first_fault, n_before + 1)
-
-
-def _last_agent_turn(rollout: Rollout) -> Turn:
-    return next(turn for turn in reversed(rollout.turns) if turn["role"] == "assistant")
 
 
 @dataclass(frozen=True)
@@ -250,7 +176,7 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
             yield f"No record has {', '.join(map(visible, checked.absent))}, which --columns or --outcome names."
         elif not right + wrong:
             yield NO_OUTCOME
-        yield from _question_lines(checked)
+        yield from _question_lines(checked, task)
         owner = task or _owner(checked) or "TASK"
         yield f"\nTo have it read: copy it to landing/{owner}/{best.name}/ of NEGTRAJ_HOME, or write into negtraj.toml:\n"
         yield from (f"    {visible(line)}" for line in source_lines("NAME", owner, checked))
@@ -265,10 +191,10 @@ def source_lines(name: str, task: str, checked: CheckedFile) -> Iterator[str]:
     yield from mapping_lines(checked.mapping)
 
 
-def _question_lines(checked: CheckedFile) -> Iterator[str]:
+def _question_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
     n_ids = len(checked.best.question_ids)
     for name, n_known in checked.known_ids.items():
-        if n_known or (n_ids and len(checked.known_ids) == 1):
+        if n_known or (n_ids and name == task):
             yield f"Questions: {n_known:,} of {n_ids:,} ids are questions of {name}."
     if not any(checked.known_ids.values()) and checked.best.n_with_prompt and checked.best.n_asking_nothing:
         yield (

@@ -127,7 +127,7 @@ REMEDIES = {
     "has_every_class": "`negtraj list --task strategyqa` says what drops each",
     "every_class_is_left": "`negtraj show --recipe tiny_nat --rejected` lists the rejected rows",
     "suite_is_ready": "add questions to it, or name another split",
-    "rows were rejected": "mend that or choose other rollouts",
+    "rows were rejected": "What mends them: ",
     "is selected": "Loosen the profile or the classes",
 }
 SPREAD = ("failures alone", "one success and it is too long", "no test question", "agents say nothing")

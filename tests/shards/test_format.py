@@ -18,9 +18,11 @@ import pytest
 
 from negtraj_dagster import _trajtok, paths
 from negtraj_dagster.checkpoints.dataset import load_rows
+from negtraj_dagster.recipes import ShardsSettings
 from negtraj_dagster.schema import canonical_json, digest_json
 from negtraj_dagster.shards import reader
 from negtraj_dagster.shards.reader import ShardFormatError, read_shards
+from negtraj_dagster.shards.remedies import LEFT_OUT, REMEDIES
 from negtraj_dagster.shards.rows import UNPROVED
 from negtraj_dagster.store import STORE_VERSION
 from tests.support import deployment as dep
@@ -528,6 +530,13 @@ def test_the_text_states_every_reason_of_a_rejected_row() -> None:
         "other_tokenizer",
         "weights_differ",
     ]
+
+
+def test_every_reason_of_a_rejected_row_has_a_remedy() -> None:
+    stated_reasons = [name for name, kind in named("### keys.parquet") if kind not in {"string", "int32"}]
+    assert sorted(REMEDIES) == sorted(stated_reasons)
+    named_settings = set(re.findall(r"shards\.(\w+)", f"{REMEDIES} {LEFT_OUT}"))
+    assert named_settings <= set(ShardsSettings.model_fields)
 
 
 def test_the_text_states_which_reasons_are_failed_proofs() -> None:

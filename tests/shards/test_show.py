@@ -158,7 +158,7 @@ def test_a_rejected_rollout_says_why(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_all_rejected_rows_are_counted_and_the_first_printed(capsys: pytest.CaptureFixture[str]) -> None:
     said = show(capsys, "--recipe", "tiny_nat", "--rejected", "--limit", "1")
-    assert said.startswith("tiny_nat        2  tools_missing\n")
+    assert said.startswith("tiny_nat        2  tools_missing: land the tools' schemas (`tools`) with the rollouts, or shards.")
     assert (said.count("rejected: tools_missing"), "1 more: --limit 2" in said) == (1, True)
     short = show(capsys, "--recipe", "tiny_short", "--rejected", "--reason", "tools_missing")
     assert short.count("rejected: tools_missing") == 2
