@@ -26,6 +26,8 @@ from negtraj_dagster.errors import ChildRunError, NegtrajError
 
 LOG = logging.getLogger(__name__)
 
+PAUSED = 75
+"""How a child ends that a signal reached: what it did is saved, and it goes on when it is started again (EX_TEMPFAIL)."""
 STDERR_TAIL_BYTES = 8192
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
@@ -68,7 +70,8 @@ def run_child(
     """Run `python -m module config_path` in `ranks` processes and wait for all of them.
 
     Rank 0 inherits stdout and stderr. Whatever ends the wait early (an interrupt, one rank's death, an error here) ends
-    every rank: SIGTERM to their process group, SIGKILL after `grace_s`. A rank whose parent is killed dies as well.
+    every rank: SIGTERM to their process group, SIGKILL after `grace_s`. A rank whose parent is killed dies as well. Ranks that
+    a signal of somebody else's made save their state and end (`PAUSED`) are started again, and go on.
 
     Args:
         module: `negtraj_dagster.checkpoints.train`.
@@ -85,6 +88,17 @@ def run_child(
     """
     if result_path is not None and result_path.exists():
         raise ChildRunError(f"{result_path} exists before {module} ran; expected an empty output folder: delete it")
+    failed, running = _run_ranks(module, config_path, ranks, threads, extra_env, grace_s)
+    while failed is not None and failed.process.returncode == PAUSED:  # each time at least one step further
+        LOG.warning("%s: a signal ended rank %d, after it had saved its state; it goes on from there", module, failed.rank)
+        failed, running = _run_ranks(module, config_path, ranks, threads, extra_env, grace_s)
+    _judge(module, failed, running, result_path)
+
+
+def _run_ranks(
+    module: str, config_path: Path, ranks: int, threads: int, extra_env: Mapping[str, str] | None, grace_s: float
+) -> tuple[_Rank | None, list[_Rank]]:
+    """All ranks, once, to their end; with the one that did not end well."""
     port = free_port()
     running: list[_Rank] = []
     try:
@@ -92,10 +106,9 @@ def run_child(
             env = child_env(threads=threads, rank=rank, ranks=ranks, port=port, extra_env=extra_env)
             group = running[0].process.pid if running else 0
             running.append(_start(child_command(module, config_path), env, rank=rank, group=group))
-        failed = _wait(running)
+        return _wait(running), running
     finally:
         _end(running, grace_s=grace_s)
-    _judge(module, failed, running, result_path)
 
 
 def child_command(module: str, config_path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,14 @@ def visible(text: str) -> str:
 def _visible_char(char: str) -> str:
     is_unsafe = unicodedata.category(char) in UNSAFE and char not in f"\n\t{JOINERS}"
     return char.encode("unicode_escape").decode("ascii") if is_unsafe else char
+
+
+def toml_text(text: str) -> str:
+    r"""A text as TOML quotes it, on one line; what a terminal would obey stands as an escape (`\u001b`), which TOML reads."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(
+        f"\\u{ord(char):04x}" if unicodedata.category(char) in UNSAFE and ord(char) <= 0xFFFF else char for char in quoted
+    )
 
 
 def visible_name(name: str) -> str:

@@ -110,6 +110,8 @@ class TrainingSettings(Strict):
     `warm_start` names whose weights training starts from: a recipe (its own name, too) or `champion`, the line's. The very
     checkpoint is chosen when the shards, the base model or this table change, and kept until they change again.
     `lr` left out is the rule of `default_learning_rate`.
+    Every `save_every_steps` steps the state is saved (0: where a signal asks for it alone), the `keep_last` newest are kept
+    until the training ends well; a training that was killed goes on from there.
     """
 
     steps: int = Field(ge=1)
@@ -130,6 +132,8 @@ class TrainingSettings(Strict):
     lora_alpha: int = 16
     threads: int = Field(1, ge=1)
     log_every_steps: int = Field(50, ge=1)
+    save_every_steps: int = Field(200, ge=0)
+    keep_last: int = Field(2, ge=1)
     warm_start: str | None = None
 
     @property

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from negtraj_dagster.checkpoints.states import STATES
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.recipes import load_recipes
@@ -22,6 +24,7 @@ from negtraj_dagster.store import MANIFEST, Store, file_lock, file_sha256, find_
 LOG = logging.getLogger(__name__)
 
 KEEP_LAST = 3
+KEY = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _folders(home: Path) -> Iterator[str]:
     """Names of all objects and segments: folders named by a key, whatever they hold."""
     for root in ("objects", "segments"):
         for path in sorted((home / root).rglob("*")) if (home / root).is_dir() else ():
-            if path.is_dir() and len(path.name) == 64 and set(path.name) <= set("0123456789abcdef"):
+            if path.is_dir() and KEY.fullmatch(path.name):
                 yield path.relative_to(home).as_posix()
 
 
@@ -171,6 +174,8 @@ class Garbage:
 def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = False) -> Garbage:
     """Drop objects that are neither present nor remembered, and segments that no kept object needs.
 
+    Dropped, too: states of trainings that were given up for another one of the same asset.
+
     Kept: per asset the present object and the `keep_last - 1` before it; whatever a line's champion, its previous champion
     and its `anchor.json` name; and all that these refer to. A warm start's parent is not needed once the child is trained.
 
@@ -185,7 +190,7 @@ def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = Fa
     with _alone(home, "collect garbage"):
         names = list(_folders(home))
         reachable = _reachable(home, _roots(home, names, keep_last))
-        dropped = {name: _size(home / name) for name in names if name not in reachable}
+        dropped = {name: _size(home / name) for name in (*names, *_given_up(home)) if name not in reachable}
         if delete:
             for name in dropped:
                 _drop(home / name)
@@ -217,6 +222,17 @@ def _registered_checkpoints(home: Path) -> set[str]:
         last = json.loads(lines[-1]) if lines else {}
         versions |= {(last.get(name) or {}).get("checkpoint") for name in ("champion", "previous")}
     return {version for version in versions if version}
+
+
+def _given_up(home: Path) -> Iterator[str]:
+    """States of trainings that an asset has begun another one after: with other rows or settings, which nobody goes on with."""
+    folders: dict[Path, list[Path]] = {}
+    for path in (home / STATES).rglob("*"):
+        if path.is_dir() and KEY.fullmatch(path.name):
+            folders.setdefault(path.parent, []).append(path)
+    for keys in folders.values():
+        newest_first = sorted(keys, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        yield from (path.relative_to(home).as_posix() for path in newest_first[1:])
 
 
 def _reachable(home: Path, roots: set[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """Planning, collecting garbage, tombstones and a shared copy: on a small deployment whose trainer counts."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -306,3 +307,14 @@ def test_a_trained_child_outlives_its_parent(built: Path) -> None:
 def test_repair_waits_until_no_run_is_at_work(built: Path) -> None:
     with Store(built / "home").in_use(), pytest.raises(StoreError, match="a run is at work; repair it when"):
         verify_home(built / "home", repair=True)
+
+
+def test_states_of_a_training_that_was_given_up_are_garbage(tmp_path: Path) -> None:
+    """One of other settings was begun after it; the newest may still be gone on with."""
+    place = tmp_path / "states" / "tiny_nat" / "checkpoint"
+    for number, key in enumerate(("a" * 64, "b" * 64)):
+        (place / key / "step-00000010").mkdir(parents=True)
+        (place / key / "step-00000010" / "curve.jsonl").write_text("x")
+        os.utime(place / key, (number, number))
+    assert collect_garbage(tmp_path, delete=True).dropped == {f"states/tiny_nat/checkpoint/{'a' * 64}": 1}
+    assert [path.name for path in place.iterdir()] == ["b" * 64]

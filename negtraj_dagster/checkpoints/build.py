@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from negtraj_dagster.checkpoints.states import StatePlace, forget_states
 from negtraj_dagster.errors import ModelError, StoreError, TrainingError
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.schema import canonical_json, digest, digest_json
@@ -14,6 +15,8 @@ from negtraj_dagster.store import Built, Published, Store, file_sha256, object_k
 
 TRAIN_VERSION = 3
 """Rises when the trainer gives other weights from the same inputs."""
+OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last")
+"""Training settings that no weight depends on."""
 TRAINER = "negtraj_dagster.checkpoints.train"
 """(module, config file, ranks, threads) -> returns when the child has published its result, raises ChildRunError else."""
 
@@ -52,7 +55,7 @@ def build_checkpoint(
         "code": TRAIN_VERSION,
         "tokenized_shards": shards.version,
         "base_model": base.version,
-        **{f"training/{name}": value for name, value in training.items() if name != "log_every_steps"},
+        **{f"training/{name}": value for name, value in training.items() if name not in OF_NO_WEIGHT},
         "card": dict(card),
     }
     pin: dict[str, str | None] = {}
@@ -64,9 +67,14 @@ def build_checkpoint(
         if shards.is_empty:
             return Built(content=shards.content)
         check_classes(store, recipe, shards, classes)
-        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin))
+        every_steps, keep_last = training["save_every_steps"], training["keep_last"]
+        states = StatePlace.of(store.home, asset, made_of, every_steps=every_steps, keep_last=keep_last)
+        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states)
 
-    return store.build(asset, made_of, write)
+    published = store.build(asset, made_of, write)
+    if not published.reused:
+        forget_states(store.home, asset)
+    return published
 
 
 def check_classes(store: Store, recipe: str, shards: Published, classes: Sequence[str]) -> None:
@@ -148,6 +156,7 @@ def _train(
     card: Mapping[str, Any],
     run_child: RunChild,
     parent: Published | None,
+    states: StatePlace,
 ) -> Built:
     store.verify(shards.folder)
     segments = [store.folder(name) for name in shards.details["segments"]]
@@ -162,6 +171,7 @@ def _train(
         "segment_paths": [str(segment / "rows.arrow") for segment in segments],
         "training": dict(training),
         "card": {**card, "lineage": lineage},
+        "states": states.to_json(),
     }
     with store.scratch() as scratch:
         config_path = scratch / "train.json"
@@ -176,7 +186,7 @@ def _train(
     return Built(
         content={"weights": digest(*(file_sha256(path) for path in weights)), "card": digest_json(config["card"])},
         details={"result": result, "card": config["card"], "loss_curve": _thin_curve(folder / "curve.jsonl")},
-        work={"steps_trained": result["steps"]},
+        work={"steps_trained": result["steps"] - result["resumed_behind_step"]},
         volatile=("result.json", "curve.jsonl"),
     )
 

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ from negtraj_dagster import launch
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.resume import StateKeeper, TrainingPausedError
 from negtraj_dagster.checkpoints.serving import read_end_tokens
+from negtraj_dagster.checkpoints.states import StatePlace
 from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
 from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.modeling import check_base_model
 from negtraj_dagster.progress import Say, clock_text, open_progress
 from negtraj_dagster.recipes import TrainingSettings
 from negtraj_dagster.trainable import check_trainable
+
+LOG = logging.getLogger(__name__)
 
 FINAL_LOSS_STEPS = 50
 
@@ -47,6 +52,7 @@ class Job:
     segment_paths: tuple[Path, ...]
     training: TrainingSettings
     card: Mapping[str, Any]
+    states: StatePlace | None
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,13 @@ def main(config_path: Path) -> None:
     launch.die_with_parent()
     quiet_libraries()
     job = read_job(config_path)
-    with open_progress() as say:
-        train(job, say)
+    try:
+        with open_progress() as say:
+            train(job, say)
+    except TrainingPausedError as paused:
+        LOG.info("%s", paused)
+        torch.distributed.destroy_process_group()
+        sys.exit(launch.PAUSED)
 
 
 def read_job(config_path: Path) -> Job:
@@ -92,6 +103,7 @@ def read_job(config_path: Path) -> Job:
         segment_paths=tuple(Path(path) for path in config["segment_paths"]),
         training=TrainingSettings.model_validate(config["training"]),
         card=config["card"],
+        states=StatePlace.from_json(config["states"]) if config.get("states") else None,
     )
 
 
@@ -123,6 +135,7 @@ def train(job: Job, say: Say) -> None:
     module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=lora)
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
+    keeper = _keeper(job, world)
     engine = start_engine(
         module,
         zero_stage=settings.zero_stage,
@@ -133,10 +146,22 @@ def train(job: Job, say: Say) -> None:
         lr=settings.peak_lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        loads_universal=keeper is not None and keeper.is_universal,
     )
     job.out_dir.mkdir(parents=True, exist_ok=True)
     startup_s = launch.seconds_since_start()
-    curve = run_steps(engine, rows, settings, world=world, n_micro=n_micro, micro_batch_size=micro_batch_size, say=say)
+    begun = [StepRecord(**record) for record in keeper.resume(engine)] if keeper else []
+    curve = run_steps(
+        engine,
+        rows,
+        settings,
+        world=world,
+        n_micro=n_micro,
+        micro_batch_size=micro_batch_size,
+        say=say,
+        begun=begun,
+        keeper=keeper,
+    )
     export_model(
         engine,
         job.out_dir,
@@ -150,10 +175,20 @@ def train(job: Job, say: Say) -> None:
     )
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
-        publish(job, curve, {**result, "startup_seconds": round(startup_s, 3)})
+        publish(job, curve, {**result, "resumed_behind_step": len(begun), "startup_seconds": round(startup_s, 3)})
     # without the device's number NCCL guesses it by the rank, and may hang
     torch.distributed.barrier(device_ids=None if world.device.index is None else [world.device.index])
     torch.distributed.destroy_process_group()
+
+
+def _keeper(job: Job, world: World) -> StateKeeper | None:
+    if job.states is None:
+        return None
+    made_by = {"ranks": world.ranks, "zero_stage": job.training.zero_stage, "dtype": job.training.dtype}
+    keeper = StateKeeper(job.states, world, has_frozen=job.training.adaptation == "lora", made_by=made_by)
+    keeper.listen()
+    keeper.find()
+    return keeper
 
 
 def lora_of(settings: TrainingSettings) -> Lora | None:
@@ -184,17 +219,23 @@ def run_steps(
     n_micro: int,
     micro_batch_size: int,
     say: Say,
+    begun: Sequence[StepRecord] = (),
+    keeper: StateKeeper | None = None,
 ) -> list[StepRecord]:
-    """Train `settings.steps` optimiser steps; returns one record each.
+    """Train up to `settings.steps` optimiser steps; returns one record each.
+
+    Args:
+        begun: records of the steps that an earlier attempt took, whose state the engine has.
+        keeper: saves states between steps.
 
     Raises:
         TrainingError: a step with nothing to train, or a loss or gradient norm that is not finite.
+        TrainingPausedError: a signal asked for it.
     """
-    curve: list[StepRecord] = []
-    started_s = time.monotonic()
-    plan = plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed)
-    for step in range(settings.steps):
-        step_rows = next(plan)
+    curve = list(begun)
+    started_s = time.monotonic() - (curve[-1].seconds if curve else 0.0)
+    plan = islice(plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed), len(curve), settings.steps)
+    for step, step_rows in enumerate(plan, len(curve)):
         lr = learning_rate(step, settings)
         # a function of the step alone: a plain loop can take the very same steps, and the tests have one do so
         for group in engine.optimizer.param_groups:
@@ -213,6 +254,8 @@ def run_steps(
         curve.append(StepRecord(step + 1, loss, lr, grad_norm, len(step_rows), n_tokens, n_trained, seconds))
         if (step + 1) % settings.log_every_steps == 0 or step + 1 == settings.steps:
             say(progress_line(curve, settings.steps), always=step + 1 == settings.steps)
+        if keeper is not None:
+            keeper.after_step(engine, curve, is_last=step + 1 == settings.steps)
     return curve
 
 

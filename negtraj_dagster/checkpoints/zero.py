@@ -190,6 +190,7 @@ def start_engine(
     n_micro: int,
     gradient_clipping: float,
     weight_decay: float,
+    loads_universal: bool = False,
     **adamw: Any,
 ) -> Any:
     """Wrap the module and a torch AdamW in a DeepSpeed engine.
@@ -202,6 +203,7 @@ def start_engine(
         n_micro: forward passes per optimiser step and rank.
         gradient_clipping: largest global gradient norm.
         weight_decay: of matrices; see `parameter_groups`.
+        loads_universal: whether what it will load is of another number of ranks.
         adamw: lr, betas.
 
     Raises:
@@ -225,6 +227,7 @@ def start_engine(
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1_000_000_000,
             "wall_clock_breakdown": False,
+            "checkpoint": {"load_universal": loads_universal},
             "zero_optimization": {
                 "stage": zero_stage,
                 "reduce_bucket_size": bucket_size,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from negtraj_dagster.commands.arguments import add_mapping_arguments, mapping_of
 from negtraj_dagster.errors import NegtrajError, SettingsError
 from negtraj_dagster.exit_codes import SUCCESS
+from negtraj_dagster.printable import visible
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import Settings, load_settings, settings_file
 
@@ -53,11 +54,11 @@ def run(options: argparse.Namespace) -> int:
     _write(files, settings_file(settings.home), "".join(f"{line}\n" for table in tables for line in table))
     for checked in checked_files:
         best = checked.best
-        print(f"{checked.path}: {best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused")
+        print(f"{visible(str(checked.path))}: {best.n_read:,} rollouts are read as {best.name}, {best.n_refused:,} refused")
     print("Written:")
-    print("\n".join(f"  {path}" for path in (*files, settings_file(settings.home))))
+    print("\n".join(f"  {visible(str(path))}" for path in (*files, settings_file(settings.home))))
     for warning in proposed.warnings():
-        print(f"\n{warning}")
+        print(f"\n{visible(warning)}")
     if not reading.rewards[True] + reading.rewards[False] + reading.n_scored:
         print(f"\n{NO_OUTCOME}")
     print(f"\nLook at them, then:\n  negtraj plan --line {options.name}\n  negtraj run {options.name}")
@@ -74,7 +75,7 @@ def _write(files: Mapping[Path, str], own_file: Path, tables: str) -> None:
         with own_file.open("a", encoding="utf-8") as file:
             file.write(tables)
         load_recipes(load_settings())
-    except NegtrajError:
+    except (NegtrajError, OSError, UnicodeError):
         for path in files:
             path.unlink(missing_ok=True)
         if before is None:
@@ -96,7 +97,10 @@ def _read(options: argparse.Namespace, settings: Settings) -> "list[CheckedFile]
         raise SettingsError(
             f"{options.name!r}: a task's name has lower-case letters, digits and _ only, and begins with a letter"
         )
-    files = [check_file(file, settings, mapping=mapping_of(options)) for file in options.files]
+    files = [
+        check_file(file, settings, mapping=mapping_of(options))
+        for file in {file.resolve(): file for file in options.files}.values()
+    ]
     if unread := next((checked.path for checked in files if not checked.best.n_read), None):
         raise SettingsError(f"{unread}: no format reads it; `negtraj check {unread}` says why")
     return files

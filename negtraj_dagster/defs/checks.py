@@ -64,7 +64,8 @@ def build_selection_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
         counts = selection.details["n_by_class"]
         missing = [name for name, n in counts.items() if not n]
         left_out = count_reasons_by_class(workspace.store, selection)
-        losses = "; ".join(f"no {name} rollout is left ({left_out.get(name, 'none was landed')})" for name in missing)
+        none = "none is labelled so" + (f", {left_out['unknown']}" if "unknown" in left_out else "")
+        losses = "; ".join(f"no {name} rollout is left ({left_out.get(name, none)})" for name in missing)
         remedy = (
             f"{losses}: `negtraj list --task {recipe.task}` says what drops each, `negtraj query label_balance` counts them; "
             f"land rollouts of that class, or choose a strategy that does without"
@@ -126,7 +127,8 @@ def build_shards_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
             numbers |= {f"n_left_{name}": n_left, f"n_rejected_{name}": n_rejected, f"rejected_share_{name}": shares[name]}
             numbers |= {f"reasons_{name}": reasons} if reasons else {}
         is_passed = all(n_left for n_left, _, _ in losses.values()) and all(share <= limit for share in shares.values())
-        remedy = f"{look}; {remedies(sorted(shards.details['rejected']))}. shards.max_rejected_share allows more"
+        what_mends = "".join(f"{remedies([reason])}. " for reason in sorted(shards.details["rejected"]))
+        remedy = f"{look}; {what_mends}shards.max_rejected_share allows more"
         return judged(passed=is_passed, remedy=remedy, numbers=numbers)
 
     def rows_are_proved(workspace: Workspace, shards: Published) -> dg.AssetCheckResult:

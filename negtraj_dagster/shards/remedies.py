@@ -12,7 +12,7 @@ REMEDIES = {
     "invalid_conversation": MEND,
     "invalid_weight": f"{MEND}; a weight (`loss`, `ranges`) is 0 or more, and stands on the agent's turns alone",
     "nothing_trained": f"{MEND}; some turn of the agent needs a weight (`loss`) above 0",
-    "not_rendered": f'{OTHER_TEMPLATE}. Where it is reasoning: shards.reasoning = "per_turn_rows", "as_served" or "drop"',
+    "not_rendered": f'{OTHER_TEMPLATE} (with shards.reasoning = "per_turn_rows"); "drop" leaves the reasoning out instead',
     "template_refuses": f"{OTHER_TEMPLATE}; shards.template_settings sets what a template asks for",
     "template_reads_content": OTHER_TEMPLATE,
     "invalid_arguments": f"{MEND}; a call's arguments are a JSON object",
@@ -21,7 +21,8 @@ REMEDIES = {
     "no_end_of_turn": 'choose a template that ends turns by a token, shards.chat_template: "base_model", "chatml", "qwen3"',
     "control_token_in_content": f"{MEND}: a model never writes that token as text",
     "no_token": "choose a base model whose tokenizer has a token for every byte",
-    "over_length": 'raise shards.max_tokens, or shards.over_length = "cut_at_turn" keeps the beginning',
+    "over_length": 'raise shards.max_tokens up to the model\'s positions; shards.over_length = "cut_at_turn" keeps the '
+    "beginning, but of rollouts whose prompt alone is longer: these want a base model with more positions",
     "engines_differ": OTHER_TEMPLATE,
     "joined_across_turn": "choose a template that writes a token between prompt and answer, shards.chat_template",
     "blank_turn": f'{MEND}; "loss": false keeps the turn as context',

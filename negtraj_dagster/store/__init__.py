@@ -15,12 +15,23 @@ from negtraj_dagster.store.faults import address_space_mb, machine_fault, memory
 from negtraj_dagster.store.files import (
     file_lock,
     file_sha256,
+    make_folder,
     read_json_lines,
     replace_text,
+    sync_folder,
     write_text_durably,
 )
 from negtraj_dagster.store.folders import set_aside
-from negtraj_dagster.store.manifest import MANIFEST, REMEDY, STORE_VERSION, Built, find_faults, load_manifest, object_key
+from negtraj_dagster.store.manifest import (
+    MANIFEST,
+    REMEDY,
+    STORE_VERSION,
+    Built,
+    find_faults,
+    load_manifest,
+    object_key,
+    write_manifest,
+)
 
 __all__ = [
     "MANIFEST",
@@ -35,11 +46,14 @@ __all__ = [
     "find_faults",
     "load_manifest",
     "machine_fault",
+    "make_folder",
     "memory_cause",
     "object_key",
     "read_json_lines",
     "replace_text",
     "set_aside",
+    "sync_folder",
+    "write_manifest",
     "write_text_durably",
     "writing",
 ]

@@ -75,7 +75,7 @@ class DeclaredTask(Task):
         """By the declared rule; None where it is nothing that the rule compares."""
         try:
             value = json.loads(gold)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = gold
         try:
             return SCORERS[self.declared.score].read(value)

@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import json
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from negtraj_dagster.errors import NegtrajError, SettingsError
-from negtraj_dagster.printable import visible
+from negtraj_dagster.printable import toml_text, visible
 from negtraj_dagster.rollouts.detect import UNITS, candidate_formats, parsed_documents
 from negtraj_dagster.rollouts.documents import read_parsed
 from negtraj_dagster.rollouts.formats import FORMATS, Format
@@ -36,6 +35,7 @@ class CheckedFile:
         readings: by each format, the one that reads most records first.
         mapping: what the source would say of its columns and outcome.
         absent: what the mapping names and no record has.
+        is_one_chat: whether its records are messages, and the file is a list of them.
         chats_at: keys of the records that hold lists of messages, where no format reads them.
         known_ids: by task that has questions here: how many of the file's question ids are its own.
     """
@@ -46,6 +46,7 @@ class CheckedFile:
     mapping: ColumnMap | None = None
     chats_at: tuple[str, ...] = ()
     absent: tuple[str, ...] = ()
+    is_one_chat: bool = False
 
     @property
     def best(self) -> FormatReading:
@@ -78,12 +79,14 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None, mappi
     readings = {format_.name: FormatReading(format_.name) for format_ in candidate_formats(mapping)}
     chats_at: Counter[str] = Counter()
     absent: set[str] | None = None
+    are_messages: set[bool] = set()
     try:
         for unit in UNITS:
             formats = [FORMATS[name] for name in readings if FORMATS[name].unit == unit]
             for place, document in parsed_documents(path, formats, _beside(path, formats)):
                 if isinstance(document, dict):
                     chats_at.update(_keys_of_chats(document))
+                    are_messages.add({"role", "content"} <= document.keys())
                     if mapping is not None:
                         names = set(mapping.absent_from(document))
                         absent = names if absent is None else absent & names
@@ -94,7 +97,13 @@ def check_file(path: Path, settings: Settings, *, task: str | None = None, mappi
     ranked = tuple(sorted(readings.values(), key=_rank))
     keys = () if ranked[0].n_read else tuple(key for key, _ in chats_at.most_common(N_SHOWN_IDS) if key != "messages")
     return CheckedFile(
-        path, ranked, _known_ids(ranked[0].question_ids, settings, task), mapping, keys, tuple(sorted(absent or ()))
+        path,
+        ranked,
+        _known_ids(ranked[0].question_ids, settings, task),
+        mapping,
+        keys,
+        tuple(sorted(absent or ())),
+        are_messages == {True},
     )
 
 
@@ -151,7 +160,7 @@ def _ids_of(task: Task, settings: Settings) -> set[str] | None:
 def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
     """What to print: what the file is, what passes, the first fault of each kind, whose questions it answers, what to do."""
     best = checked.best
-    yield f"{checked.path}: {best.n_documents:,} {'record' if best.n_documents == 1 else 'records'}"
+    yield f"{visible(str(checked.path))}: {best.n_documents:,} {'record' if best.n_documents == 1 else 'records'}"
     for reading in checked.readings:
         if reading.n_read or reading is best:
             yield f"  {reading.n_read:,} rollouts are read as {reading.name}, {reading.n_refused:,} refused"
@@ -161,8 +170,10 @@ def checked_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
             for place, fault, _ in list(reading.faults.values())[:1]:
                 yield f"  {reading.name}: {visible(place)}: {visible(fault)}"
         yield "docs/rollout_formats.md has the formats' keys."
+        if checked.is_one_chat:
+            yield 'Each record is a message: a chat is a record `{"messages": [...]}` of them, one a line.'
         for key in checked.chats_at:
-            command = f"negtraj check {checked.path} --columns messages={visible(key)}"
+            command = f"negtraj check {visible(shlex.quote(str(checked.path)))} --columns messages={visible(key)}"
             yield f"\nA list of messages stands under {visible(key)}: try `{command}`."
     elif best.faults:
         yield f"\nNot read as {best.name}, the first of each kind:"
@@ -187,7 +198,7 @@ def source_lines(name: str, task: str, checked: CheckedFile) -> Iterator[str]:
     path = checked.path.resolve()
     yield f"[sources.{name}]"
     values = {"task": task, "format": checked.best.name, "path": str(path.parent), "pattern": glob.escape(path.name)}
-    yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    yield from (f"{key} = {toml_text(value)}" for key, value in values.items())
     yield from mapping_lines(checked.mapping)
 
 
@@ -204,7 +215,8 @@ def _question_lines(checked: CheckedFile, task: str | None) -> Iterator[str]:
     elif not any(checked.known_ids.values()) and checked.best.n_with_prompt == checked.best.n_read:
         yield (
             'Questions: every rollout brings its prompt, so a task of `kind = "recorded"` needs no question file: '
-            f"`negtraj init-task NAME --from {checked.path}{_mapping_arguments(checked.mapping)}` writes it."
+            f"`negtraj init-task NAME --from {visible(shlex.quote(str(checked.path)))}"
+            f"{_mapping_arguments(checked.mapping)}` writes it."
         )
     elif not any(checked.known_ids.values()):
         shown = ", ".join(repr(visible(identifier)) for identifier in sorted(checked.best.question_ids)[:N_SHOWN_IDS])
@@ -225,9 +237,9 @@ def _mapping_arguments(mapping: ColumnMap | None) -> str:
 def mapping_lines(mapping: ColumnMap | None) -> Iterator[str]:
     """What a source says of its columns and outcome, as TOML."""
     if mapping and mapping.columns:
-        yield "columns = {" + ", ".join(f"{ours} = {json.dumps(theirs)}" for ours, theirs in mapping.columns) + "}"
+        yield "columns = {" + ", ".join(f"{ours} = {toml_text(theirs)}" for ours, theirs in mapping.columns) + "}"
     if mapping and mapping.outcome:
-        yield f"outcome = {json.dumps(mapping.outcome)}"
+        yield f"outcome = {toml_text(mapping.outcome)}"
 
 
 def _owner(checked: CheckedFile) -> str | None:

@@ -22,15 +22,16 @@ class Ending(NamedTuple):
 
     Attributes:
         is_right: its recorded outcome.
-        action: name and argument (of a call its arguments, JSON text) of the last action of the last agent turn.
-        last_words: that turn's text, where it calls nothing.
+        action: name, argument (of a call its arguments, JSON text) and whether it is a call: the last agent turn's last one.
+        has_calls: whether any turn calls a tool.
+        last_words: the last agent turn's text, where it calls nothing.
     """
 
     gold: str
     is_right: bool | None
     pred: str | None
-    action: tuple[str, str] | None
-    is_call: bool
+    action: tuple[str, str, bool] | None
+    has_calls: bool
     last_words: str
 
 
@@ -44,7 +45,9 @@ class FormatReading:
         n_with_actions: how many write what they do as ReAct does, `Action: name[argument]`.
         n_asking_nothing: how many a task of recorded prompts would refuse: no user turn stands before the agent's first one.
         n_bytes: the text of each rollout, in UTF-8.
-        last_calls: by the tool's name: how many rollouts end with a call of it.
+        last_actions: by their name, of calls and of ReAct's: how many rollouts end with such a one.
+        n_scored: how many have a numeric score.
+        n_scored_alone: how many of them have no reward.
         outcomes_by_group: of the prompts that rollouts bring, by what must stay in one split.
         faults: the first record's place and fault of each kind, and how often the kind comes.
     """
@@ -54,6 +57,8 @@ class FormatReading:
     n_read: int = 0
     rewards: Counter[bool | None] = field(default_factory=Counter)
     n_scored: int = 0
+    n_scored_alone: int = 0
+    highest_score: float = 0.0
     n_with_prompt: int = 0
     n_with_calls: int = 0
     n_with_tools: int = 0
@@ -61,7 +66,7 @@ class FormatReading:
     n_with_actions: int = 0
     n_asking_nothing: int = 0
     n_bytes: list[int] = field(default_factory=list)
-    last_calls: Counter[str] = field(default_factory=Counter)
+    last_actions: Counter[str] = field(default_factory=Counter)
     golds: set[str] = field(default_factory=set)
     endings: list[Ending] = field(default_factory=list)
     question_ids: set[str] = field(default_factory=set)
@@ -84,22 +89,26 @@ class FormatReading:
 
     def _take_rollout(self, rollout: Rollout) -> None:
         last_turn = _last_agent_turn(rollout)
+        action = _last_action(last_turn)
         outcome = _outcome(rollout)
         self.n_read += 1
         self.rewards[rollout.reward] += 1
         self.n_scored += rollout.score is not None
+        self.highest_score = max(self.highest_score, rollout.score or 0.0)
+        self.n_scored_alone += rollout.score is not None and rollout.reward is None
         self.n_with_prompt += bool(rollout.prompt)
         self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
         self.n_with_tools += rollout.tools is not None
         self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
         self.n_with_actions += any(ACTION.search(turn["content"]) for turn in rollout.turns if turn["role"] == "assistant")
         self.n_bytes.append(len(f"{rollout.prompt_json or ''}{rollout.turns_json}{rollout.tools or ''}".encode()))
-        self.last_calls.update(call["name"] for call in last_turn.get("tool_calls", ()))
+        self.last_actions.update(() if action is None else (action[0],))
         self.question_ids |= {rollout.question_id} - {""}
         if rollout.gold is not None:
             self.golds.add(rollout.gold)
             if len(self.endings) < MAX_ENDINGS:
-                self.endings.append(_ending(rollout.gold, outcome, rollout.pred, last_turn))
+                has_calls = any("tool_calls" in turn for turn in rollout.turns)
+                self.endings.append(Ending(rollout.gold, outcome, rollout.pred, action, has_calls, _last_words(last_turn)))
         if asks_something(rollout):
             asked = with_recorded_question(rollout)
             self.outcomes_by_group.setdefault(asked.group or asked.question_id, set()).add(outcome)
@@ -119,6 +128,7 @@ class FormatReading:
                 setattr(self, name, getattr(self, name) + value)
             elif isinstance(value, (set, Counter)):
                 getattr(self, name).update(value)
+        self.highest_score = max(self.highest_score, other.highest_score)
         for group, outcomes in other.outcomes_by_group.items():
             self.outcomes_by_group.setdefault(group, set()).update(outcomes)
         for place, fault, count in other.faults.values():
@@ -135,10 +145,12 @@ def _last_agent_turn(rollout: Rollout) -> Turn:
     return next(turn for turn in reversed(rollout.turns) if turn["role"] == "assistant")
 
 
-def _ending(gold: str, is_right: bool | None, pred: str | None, turn: Turn) -> Ending:
-    calls = turn.get("tool_calls", [])
-    if calls:
-        return Ending(gold, is_right, pred, (calls[-1]["name"], calls[-1]["arguments"]), is_call=True, last_words="")
+def _last_action(turn: Turn) -> tuple[str, str, bool] | None:
+    if calls := turn.get("tool_calls"):
+        return calls[-1]["name"], calls[-1]["arguments"], True
     actions = ACTION.findall(turn["content"])
-    action = (actions[-1][0], actions[-1][1].rstrip().removesuffix("]")) if actions else None
-    return Ending(gold, is_right, pred, action, is_call=False, last_words=turn["content"].strip())
+    return (actions[-1][0], actions[-1][1].rstrip().removesuffix("]"), False) if actions else None
+
+
+def _last_words(turn: Turn) -> str:
+    return "" if turn.get("tool_calls") else turn["content"].strip()

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Literal
 
 from negtraj_dagster.modeling import SCRATCH_MODELS
+from negtraj_dagster.printable import toml_text
 from negtraj_dagster.recipes import ShardsSettings
 from negtraj_dagster.schema import Split
 from negtraj_dagster.settings import Settings, TaskSettings
@@ -31,6 +32,8 @@ TOY_TOKENS = 1024
 MIN_STEPS = 5
 MIN_AGREEMENT = 0.9
 """Of either outcome: below it a rule drops, as contradicting their labels, more rollouts than parsers usually get wrong."""
+MIN_READABLE = 0.5
+"""Of the rollouts with a right answer: those whose own answer stands where the rule can read it."""
 MIN_SUITE = 30
 """Questions; with fewer the interval of a difference is wider than half of the scale."""
 STRATEGIES = {"vanilla": ("control", "successes only"), "nat": ("candidate", "successes and failures, told apart")}
@@ -87,19 +90,19 @@ class ProposedTask:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether every rollout brings its prompt, so that the prompts are the questions."""
-        return self.reading.n_with_prompt == self.reading.n_read
+        """Whether rollouts bring what was asked, so that the prompts are the questions; those that do not are refused then."""
+        return self.reading.n_with_prompt > self.reading.n_read / 2
 
     @cached_property
     def style(self) -> str:
         """How its agents speak."""
-        return "react" if self.reading.n_with_actions and not self.reading.n_with_calls else "native"
+        return "react" if self.reading.n_with_actions > self.reading.n_read / 2 else "native"
 
     @cached_property
     def terminal_action(self) -> str | None:
-        """The call that most rollouts end with."""
-        calls = self.reading.last_calls.most_common(1)
-        return next((name for name, count in calls if count > self.reading.n_read / 2), None)
+        """The action that most rollouts end with."""
+        actions = self.reading.last_actions.most_common(1)
+        return next((name for name, count in actions if count > self.reading.n_read / 2), None)
 
     @cached_property
     def rule(self) -> tuple[str, str]:
@@ -108,8 +111,9 @@ class ProposedTask:
         if self.is_recorded and rule != "recorded" and self._shares is None:
             lacks = " and ".join(self._what_lacks(SHARES[0]))
             return "recorded", (
-                f"too few prompts ({len(self.reading.outcomes_by_group)}) to hold some out, so nothing is evaluated: {lacks}. "
-                f"Once more have landed, say score = {quoted(rule)} and held_out = {_inline(SHARES[0])}"
+                f"too few prompts ({len(self.reading.outcomes_by_group)}, those of a group counted once) to hold some out, "
+                f"so nothing is evaluated: {lacks}. Once more have landed, say here: score = {toml_text(rule)} and held_out = "
+                f"{_inline(SHARES[0])}"
             )
         return rule, reason
 
@@ -120,15 +124,18 @@ class ProposedTask:
         guess = next((rule for rule, pattern in RULES if all(pattern.match(gold.strip()) for gold in golds)), "exact")
         tallies = {rule: self._agreement(rule) for rule in dict.fromkeys((guess, "exact", "f1"))}
         for rule, tally in tallies.items():
-            if tally.is_good:
+            if tally.is_good(n_endings=len(self.reading.endings)):
                 return (
                     rule,
                     f"how an answer is compared with the right one; it tells {tally.describe()} of the recorded outcomes",
                 )
-        if not tallies[guess].n_judged:
-            return guess, "how an answer is compared with the right one; exact, yes_no, number, choice, f1 or recorded"
-        found = ", ".join(f"{rule} {tally.describe()}" for rule, tally in tallies.items() if tally.n_judged)
-        return "recorded", f"by no rule do the answers tell the recorded outcomes ({found}), so nothing is evaluated here"
+        if not any(ending.is_right is not None for ending in self.reading.endings):
+            return guess, "how an answer is compared with the right one; no outcome is recorded to try it on"
+        found = ", ".join(f"{rule} {tally.describe()}" for rule, tally in tallies.items())
+        return "recorded", (
+            f"no rule tells the recorded outcomes by the answers of {len(self.reading.endings):,} rollouts (of those that it "
+            f"can read, {found}), so nothing is evaluated here"
+        )
 
     @cached_property
     def held_out(self) -> Shares:
@@ -145,6 +152,23 @@ class ProposedTask:
         """What keeps the recipes from telling anything."""
         rule, reason = self.rule
         n_test = self._n_by_split(self.held_out)["test"]
+        positions = self._positions()
+        if (n_longer := self._max_tokens(positions)[1]) > self.reading.n_read / 2:
+            yield (
+                f"{n_longer:,} of {self.reading.n_read:,} rollouts are longer than the {positions:,} positions of "
+                f"{self.base_model}: their ends are cut away, and those whose prompt alone is longer make no row. --base-model "
+                "names another."
+            )
+        if self.reading.n_scored_alone and self.reading.highest_score > 1:
+            yield (
+                f"Scores reach {self.reading.highest_score:g}, and min_score = {MIN_SCORE} takes those from {MIN_SCORE} on for "
+                f"successes: say in tasks/{self.name}.toml from which score on a rollout is one."
+            )
+        if self.is_recorded and (n_refused := self.reading.n_asking_nothing):
+            yield (
+                f"{n_refused:,} of {self.reading.n_read:,} rollouts have no user turn before the agent's first one: a task of "
+                "recorded prompts refuses them."
+            )
         if rule == "recorded":
             yield f'score = "recorded": {reason}.'
         elif self.is_recorded and n_test < MIN_SUITE:
@@ -174,11 +198,11 @@ class ProposedTask:
             ]
         rule, reason = self.rule
         lines.append(f'score = "{rule}" # {reason}')
-        if not reading.rewards[True] + reading.rewards[False] and reading.n_scored:
-            lines.append(f"min_score = {MIN_SCORE} # from this recorded score on, a rollout is a success")
+        if reading.n_scored_alone:
+            lines.append(f"min_score = {MIN_SCORE} # from this recorded score on, a rollout without a reward is a success")
         lines.append(f'style = "{self.style}"')
         if self.terminal_action is not None:
-            lines.append(f"terminal_action = {quoted(self.terminal_action)} # most rollouts end with a call of it")
+            lines.append(f"terminal_action = {toml_text(self.terminal_action)} # most rollouts end with it")
         return "".join(f"{line}\n" for line in lines)
 
     def recipes(self) -> Iterator[tuple[str, str]]:
@@ -191,7 +215,7 @@ class ProposedTask:
                 task=self.name,
                 what=what,
                 role=role,
-                base_model=quoted(self.base_model),
+                base_model=toml_text(self.base_model),
                 strategy=strategy,
                 shards=shards,
                 max_tokens=max_tokens,
@@ -212,11 +236,12 @@ class ProposedTask:
     def _answer(self, ending: Ending, task: DeclaredTask) -> str | None:
         """As sql/model/outcomes.sql and the labels read it."""
         terminal = self.terminal_action or task.terminal_action
-        if ending.action is not None and ending.action[0] == terminal:
-            answer = _answer_in(ending.action[1]) if ending.is_call else ending.action[1]
-            return answer and task.plain_answer(answer.strip())
-        if self.style == "react":
-            return None
+        name, argument, is_call = ending.action or ("", "", False)
+        if name == terminal:
+            answer = _answer_in(argument) if is_call else argument
+            return task.plain_answer(answer.strip()) if is_call and answer is not None else answer and answer.strip()
+        if not ending.has_calls and (self.style == "react" or ending.action is not None):
+            return None  # as the run has it: such a rollout speaks ReAct, and did not end by its word
         if ending.pred is not None and ending.pred.strip():
             return task.plain_answer(ending.pred)
         return ending.last_words if ending.last_words and task.is_valid_answer(ending.last_words) else None
@@ -291,20 +316,15 @@ class Agreement:
         """Rollouts whose answer the rule could read."""
         return self.n_by_outcome.total()
 
-    @property
-    def is_good(self) -> bool:
-        """Whether it agrees with most of the successes and with most of the failures."""
+    def is_good(self, *, n_endings: int) -> bool:
+        """Whether it can read most answers, and agrees with most of the failures and of the successes, of which there are."""
         shares = [self.n_agreeing[outcome] / n for outcome, n in self.n_by_outcome.items()]
-        return bool(shares) and min(shares) >= MIN_AGREEMENT
+        is_told_right = self.n_agreeing[True] > 0  # a rule that calls everything wrong tells every failure
+        return is_told_right and self.n_judged >= n_endings * MIN_READABLE and min(shares) >= MIN_AGREEMENT
 
     def describe(self) -> str:
         """How many outcomes it tells."""
         return f"{self.n_agreeing.total():,} of {self.n_judged:,}"
-
-
-def quoted(text: str) -> str:
-    """A text as TOML quotes it."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _inline(shares: Shares) -> str:
@@ -314,7 +334,7 @@ def _inline(shares: Shares) -> str:
 def _plain(gold: str) -> str:
     try:
         return str(json.loads(gold))
-    except ValueError:
+    except (ValueError, RecursionError):
         return gold
 
 
@@ -322,7 +342,7 @@ def _answer_in(arguments: str) -> str | None:
     """The answer in the arguments of a terminal call, as `answer`, `result` or `message` names it."""
     try:
         values = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     named = [values.get(name) for name in ("answer", "result", "message")] if isinstance(values, dict) else []
     answer = next((value for value in named if value is not None), None)

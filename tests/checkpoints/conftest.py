@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from negtraj_dagster.chat_templates import make_template
+from negtraj_dagster.checkpoints.states import StatePlace
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.modeling import CHAT_TEMPLATE, make_base_model
 
@@ -57,6 +58,8 @@ SETTINGS: dict[str, Any] = {
     "lora_alpha": 8,
     "threads": 1,
     "log_every_steps": 5,
+    "save_every_steps": 5,
+    "keep_last": 2,
 }
 
 
@@ -66,8 +69,13 @@ class Material:
 
     folder: Path
 
-    def config(self, name: str, **changes: Any) -> Path:
-        """Write a config file whose outputs go to `name`."""
+    def place(self, states: str, **changes: Any) -> StatePlace:
+        """Where a training's states go."""
+        every_steps, keep_last = (changes.get(name, SETTINGS[name]) for name in ("save_every_steps", "keep_last"))
+        return StatePlace(self.folder / "states" / states, "tiny/checkpoint", states, every_steps, keep_last)
+
+    def config(self, name: str, *, states: str | None = None, **changes: Any) -> Path:
+        """Write a config file whose outputs go to `name`, and whose states, if any, to `states`."""
         config = {
             "out_dir": str(self.folder / name),
             "base_model_dir": str(self.folder / "base"),
@@ -75,14 +83,15 @@ class Material:
             "segment_paths": [str(self.folder / "a.arrow"), str(self.folder / "b.arrow")],
             "training": {**SETTINGS, **changes},
             "card": CARD,
+            "states": self.place(states, **changes).to_json() if states else None,
         }
         path = self.folder / f"{name}.json"
         path.write_text(json.dumps(config))
         return path
 
-    def train(self, name: str, *, extra_env: dict[str, str] | None = None, **changes: Any) -> Path:
+    def train(self, name: str, *, states: str | None = None, extra_env: dict[str, str] | None = None, **changes: Any) -> Path:
         """Run the trainer; returns its output folder."""
-        config_path = self.config(name, **changes)
+        config_path = self.config(name, states=states, **changes)
         result_path = self.folder / name / "result.json"
         ranks = changes.get("ranks", 1)
         run_child(TRAINER, config_path, ranks=ranks, threads=1, extra_env=extra_env, result_path=result_path)

@@ -1,12 +1,15 @@
 """The checkpoint stage around the trainer: what it refuses before a child is started."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from negtraj_dagster.checkpoints.build import build_checkpoint, check_classes, check_unchanged
-from negtraj_dagster.errors import ModelError, TrainingError
+from negtraj_dagster.checkpoints.states import StatePlace
+from negtraj_dagster.errors import ChildRunError, ModelError, TrainingError
 from negtraj_dagster.store import Built, Published, Store, file_sha256
 
 
@@ -70,3 +73,37 @@ def test_training_does_not_start_where_a_class_has_no_trained_row(
     with pytest.raises(TrainingError, match=r"recipe mine: no row of class 'positive' is left .*\(2 over_length\)"):
         check_classes(store, "mine", shards, ("positive", "negative"))
     check_classes(store, "mine", shards, ("negative",))
+
+
+def test_a_training_that_failed_goes_on_in_its_states_and_leaves_none_behind(store: Store, tmp_path: Path) -> None:
+    """Also with other ranks; with other settings it begins anew."""
+    base = published_folder(store, tmp_path / "model")
+    shards = shards_with(store, [("positive", 1.0, 1, 5)], [])
+    shards = replace(shards, details={"segments": []})
+    places: list[Path] = []
+
+    def train(module: str, config: Path, ranks: int, threads: int) -> None:
+        job = json.loads(config.read_text())
+        place = StatePlace.from_json(job["states"])
+        places.append(place.folder)
+        if len(places) < 3:
+            place.folder.mkdir(parents=True, exist_ok=True)
+            raise ChildRunError("killed")
+        out = Path(job["out_dir"])
+        (out / "model").mkdir()
+        (out / "model" / "model.safetensors").write_bytes(b"trained")
+        (out / "curve.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+        result = {"steps": 4, "resumed_behind_step": 3, "engine": "DeepSpeedEngine"}
+        (out / "result.json").write_text(json.dumps(result))
+
+    def build(**changes: object) -> Published:
+        training = {"steps": 4, "ranks": 1, "threads": 1, "lr": 0.1, "save_every_steps": 2, "keep_last": 1, **changes}
+        return build_checkpoint(store, "mine", shards=shards, base=base, training=training, card={}, run_child=train)
+
+    for changes in ({}, {"lr": 0.2}):
+        with pytest.raises(ChildRunError):
+            build(**changes)
+    made = build(ranks=2, save_every_steps=1)
+    assert places[0] == places[2] != places[1]
+    assert made.work == {"steps_trained": 1}
+    assert not (store.home / "states" / "mine" / "checkpoint").exists()

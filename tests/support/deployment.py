@@ -248,11 +248,13 @@ def _pretend_training(job: Mapping[str, Any], out: Path) -> None:
         stored |= {row["token_key"]: row for row in pa.ipc.open_file(path).read_all().to_pylist()}
     seen = json.dumps([[stored[row["token_key"]], row["weight"], row["repeat"]] for row in index], sort_keys=True)
     weights = (Path(job["base_model_dir"]) / "model.safetensors").read_bytes()
+    training = {name: value for name, value in job["training"].items() if name not in ("save_every_steps", "keep_last")}
     (out / "model").mkdir(parents=True)
-    digest = hashlib.sha256(seen.encode() + json.dumps(job["training"], sort_keys=True).encode() + weights).hexdigest()
+    digest = hashlib.sha256(seen.encode() + json.dumps(training, sort_keys=True).encode() + weights).hexdigest()
     (out / "model" / "model.safetensors").write_text(digest)
     (out / "curve.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0}) + "\n")
-    result = {"steps": job["training"]["steps"], "engine": "DeepSpeedEngine", "tokens": 1, "trained_share": 0.5, "seconds": 0.1}
+    result = {"steps": job["training"]["steps"], "resumed_behind_step": 0, "engine": "DeepSpeedEngine"}
+    result |= {"tokens": 1, "trained_share": 0.5, "seconds": 0.1}
     (out / "result.json").write_text(json.dumps(result))
 
 

@@ -218,3 +218,18 @@ def test_what_the_options_name_and_no_record_has_fails_the_check(
     assert f"`negtraj init-task NAME --from {path} --columns messages=traj --outcome 'pas == 1'` writes it" in printed
     assert cli.main([*line[:4], "--columns", "messages=other"]) == exit_codes.FAILED
     assert "--columns messages=… stands twice" in capsys.readouterr().err
+
+
+def test_a_list_of_messages_is_told_what_it_lacks(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    assert cli.main(["check", str(write(tmp_path, json.dumps(turns), "a.json"))]) == exit_codes.FAILED
+    assert 'a chat is a record `{"messages": [...]}` of them' in capsys.readouterr().out
+
+
+def test_turns_whose_text_stands_elsewhere_are_not_read_as_empty(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "text": "two and two?"}, {"role": "assistant", "text": "four"}]
+    path = write(tmp_path, json.dumps({"messages": turns, "label": True}))
+    assert cli.main(["check", str(path)]) == exit_codes.FAILED
+    assert "messages[0]: key 'content' is missing; found ['role', 'text']" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """`negtraj init-task`: the rule that tells the recorded outcomes, prompts held out of every kind, several files as one task."""
 
+import glob
 import json
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +61,7 @@ def test_a_rule_that_tells_the_recorded_outcomes_is_taken(settings: Settings) ->
 def test_where_no_rule_tells_the_recorded_outcomes_these_alone_count(settings: Settings, records: list[dict[str, Any]]) -> None:
     proposed = propose(records, settings)
     assert proposed.rule[0] == "recorded"
-    assert " 0 of 200" in proposed.rule[1] or " 100 of 200" in proposed.rule[1]
+    assert re.search(r" (0|100) of 200", proposed.rule[1])
     assert proposed.held_out == {"gate": 0.0, "test": 0.0}
     assert any("nothing is evaluated here" in warning for warning in proposed.warnings())
 
@@ -71,25 +73,73 @@ def test_failures_alone_do_not_hide_that_successes_are_not_told(settings: Settin
 
 
 @pytest.mark.parametrize(
-    ("answer", "more"),
-    [("", {"tool_calls": [CALL]}), ("Thought: so\nAction: finish[12]", {}), ("Thought: so\nAction 3: finish[12]\n", {})],
-    ids=["a call", "ReAct", "numbered"],
+    ("ending", "terminal"),
+    [
+        ({"content": "", "tool_calls": [CALL]}, "submit"),
+        ({"content": "", "tool_calls": [{"id": "s", "type": "function", "function": {"name": "save"}}, CALL]}, "submit"),
+        ({"content": "Thought: so\nAction: finish[12]"}, "finish"),
+        ({"content": "Thought: so\nAction 3: answer[12]\n"}, "answer"),
+        ({"content": "12"}, None),
+    ],
+    ids=["a call", "the last of two calls", "ReAct", "another word, numbered", "words"],
 )
-def test_the_answer_is_read_where_the_run_reads_it(settings: Settings, answer: str, more: dict[str, Any]) -> None:
-    records = [record(at, answer, reward=True) for at in range(100)]
+def test_the_answer_is_read_where_the_run_reads_it(settings: Settings, ending: dict[str, Any], terminal: str | None) -> None:
+    records = [record(at, "", reward=True) for at in range(100)]
     for each in records:
-        each["messages"][-1].update(more)
+        each["messages"][-1] |= ending
     proposed = propose(records, settings)
+    assert proposed.terminal_action == terminal
     assert proposed.rule[0] == "number"
     assert "100 of 100" in proposed.rule[1]
 
 
-def test_answers_that_nobody_can_compare_leave_the_rule_of_the_right_ones(settings: Settings) -> None:
-    proposed = propose([record(at, SAID["long"], reward=True) for at in range(100)], settings)
-    assert proposed.rule == (
-        "number",
-        "how an answer is compared with the right one; exact, yes_no, number, choice, f1 or recorded",
-    )
+def test_one_rollout_that_quotes_an_action_does_not_make_the_others_speak_so(settings: Settings) -> None:
+    records = [*right_and_wrong(99), record(99, "It says:\nAction: look[x]", reward=False)]
+    proposed = propose(records, settings)
+    assert (proposed.style, proposed.terminal_action, proposed.rule[0]) == ("native", None, "number")
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([(SAID["long"], True)] * 100, "number 0 of 0"),
+        ([(SAID["right"], True)] * 2 + [(SAID["long"], True)] * 98, "number 2 of 2"),
+        ([(SAID["wrong"], False)] * 50 + [(SAID["long"], True)] * 50, "number 50 of 50"),
+        ([(SAID["wrong"], False)] * 100, "number 100 of 100"),
+    ],
+    ids=["none can be read", "two can", "no success can", "no success is there"],
+)
+def test_a_rule_that_could_not_show_itself_is_not_taken(settings: Settings, answers: list[tuple[str, bool]], said: str) -> None:
+    proposed = propose([record(at, answer, reward=reward) for at, (answer, reward) in enumerate(answers)], settings)
+    assert proposed.rule[0] == "recorded"
+    assert said in proposed.rule[1]
+
+
+def test_without_outcomes_the_rule_is_that_of_the_right_answers(settings: Settings) -> None:
+    proposed = propose([record(at, SAID["right"], reward=None) for at in range(100)], settings)
+    assert proposed.rule == ("number", "how an answer is compared with the right one; no outcome is recorded to try it on")
+
+
+def test_scores_count_beside_rewards(settings: Settings) -> None:
+    records = [record(at, SAID["right"], reward=None, score=1.0) for at in range(98)]
+    records += [record(at, SAID["wrong"], reward=False) for at in range(98, 100)]
+    proposed = propose(records, settings)
+    assert "98 of 98" not in proposed.rule[1]
+    assert "100 of 100" in proposed.rule[1]
+    assert "min_score = 0.5" in proposed.task()
+
+
+def test_a_record_without_a_prompt_is_told_and_leaves_the_others_their_prompts(settings: Settings) -> None:
+    records = right_and_wrong(100)
+    del records[0]["messages"][0]
+    proposed = propose(records, settings)
+    assert 'kind = "recorded"' in proposed.task()
+    assert any("1 of 100 rollouts have no user turn" in warning for warning in proposed.warnings())
+
+
+@pytest.mark.parametrize("gold", ["[" * 20_000, "[" * 3000 + "]" * 3000], ids=["open", "closed"])
+def test_a_right_answer_that_is_nested_without_end_stops_nothing(settings: Settings, gold: str) -> None:
+    assert propose([record(at, "x", reward=True, gold=gold) for at in range(3)], settings).rule[0] == "recorded"
 
 
 @pytest.mark.parametrize("n", [4, 8, 12, 20, 40, 400])
@@ -98,7 +148,7 @@ def test_what_is_held_out_leaves_every_outcome_to_train_or_nothing_is(settings: 
     splits = [draw_split(group, proposed.held_out) for group in proposed.reading.outcomes_by_group]
     if proposed.rule[0] == "recorded":
         assert set(splits) == {"train"}
-        assert f"too few prompts ({n}) to hold some out" in "".join(proposed.warnings())
+        assert f"too few prompts ({n}, those of a group counted once) to hold some out" in "".join(proposed.warnings())
         return
     trained = {
         outcome
@@ -117,7 +167,7 @@ def test_many_prompts_are_held_out_by_the_shares_that_settings_have_by_default(s
 
 def test_prompts_of_one_group_count_once(settings: Settings) -> None:
     records = [{**each, "group": "one"} for each in right_and_wrong(400)]
-    assert "too few prompts (1)" in "".join(propose(records, settings).warnings())
+    assert "too few prompts (1, " in "".join(propose(records, settings).warnings())
 
 
 @pytest.mark.parametrize(("reward", "said"), [(True, "own_nat stops before training"), (False, "both recipes stop before")])
@@ -162,3 +212,24 @@ def test_what_two_files_hold_is_what_one_file_of_both_holds(tmp_path: Path, sett
         kind: count for kind, (_, _, count) in expected.faults.items()
     }
     assert {**vars(first), "faults": None} == {**vars(expected), "faults": None}
+
+
+HOSTILE = 'sub\x7f\x9b\u202e\x1b[31m"mit\n'
+
+
+def test_what_a_terminal_would_obey_is_escaped_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NEGTRAJ_HOME", str(tmp_path / "home"))
+    call = {"id": "c", "type": "function", "function": {"name": HOSTILE, "arguments": "{}"}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}]
+    path = tmp_path / 'a\x1b[31m"\u202e.jsonl'
+    path.write_text(json.dumps({"messages": turns, "reward": True}))
+    assert cli.main(["init-task", "own", "--from", str(path)]) == exit_codes.SUCCESS
+    assert cli.main(["check", str(path)]) == exit_codes.SUCCESS
+    settings = load_settings()
+    assert settings.tasks["own"].terminal_action == HOSTILE
+    assert glob.glob(settings.sources["own"].pattern, root_dir=tmp_path) == [path.name]
+    written = "".join(file.read_text() for file in (tmp_path / "home").rglob("*.toml"))
+    for text in (capsys.readouterr().out, written):
+        assert [char for char in text if not char.isprintable() and char != "\n"] == []

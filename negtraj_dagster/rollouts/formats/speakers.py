@@ -52,6 +52,8 @@ def read_speakers(values: list[Any], place: str) -> tuple[list[Turn], dict[str, 
             raise RolloutFormatError(
                 f"{at}.tool_calls: found calls, expected them as turns of their own; such messages are `openai`'s"
             )
+        if content_key not in message:
+            raise RolloutFormatError(f"{at}: key {content_key!r} is missing; found {sorted(message)}")
         content, thought, calls = _parts(message.get(content_key), f"{at}.{content_key}")
         weight = _weight(message)
         if speaker in CALLS:

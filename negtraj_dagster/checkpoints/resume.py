@@ -1,0 +1,210 @@
+"""Saves the state of a training between steps, also when a signal asks for it, and goes on from the newest one that is whole.
+
+Weights, optimizer and fp32 master weights are DeepSpeed's to save and load; beside them stand the random states of each rank
+and the curve. `checkpoints.states` publishes and proves what is written here.
+"""
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
+from safetensors.torch import load_file, save_file
+
+from negtraj_dagster.checkpoints.states import State, StatePlace, begin_state, newest_state, publish_state, unfinished_folder
+from negtraj_dagster.checkpoints.zero import World
+from negtraj_dagster.errors import TrainingError
+
+LOG = logging.getLogger(__name__)
+
+ENGINE = "engine"
+"""DeepSpeed's folder in a state's."""
+ALLOWED = [ZeroStageEnum, LossScaler, fragment_address]
+"""Classes in DeepSpeed's files."""
+CONVERTER = (sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state")
+ONE_WORKER = ("--num_extract_workers", "1", "--num_merge_workers", "1")
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""By which whoever runs a machine asks for it back; Ctrl-C and the end of a Dagster run reach ranks as SIGTERM, too."""
+
+
+class TrainingPausedError(Exception):
+    """A signal came; the state after the last step is saved, and another attempt goes on from it."""
+
+
+class TensorsOnly(TorchCheckpointEngine):  # type: ignore[misc]
+    """DeepSpeed's writer, and a reader that takes nothing but tensors, plain values and `ALLOWED` from a file."""
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        """What `save` wrote."""
+        with torch.serialization.safe_globals(ALLOWED):
+            return torch.load(path, map_location=map_location, weights_only=True)  # noqa: TID251 - reads no other pickles
+
+
+def _part_counts(optimizer: torch.optim.Optimizer) -> None:
+    """Give every tensor its own count of steps: of a universal state ZeRO-3 loads one for all, and each would count it up."""
+    for state in optimizer.state.values():
+        if torch.is_tensor(state.get("step")):
+            state["step"] = state["step"].clone()
+
+
+class StateKeeper:
+    """Keeps the states of one training. Every rank has one, and calls it at the same steps.
+
+    Args:
+        place: where they go.
+        world: this process.
+        has_frozen: whether weights that are not trained are left out; they are the base model's.
+        made_by: what another attempt has to have alike, or else cannot load what DeepSpeed saved.
+    """
+
+    def __init__(self, place: StatePlace, world: World, *, has_frozen: bool, made_by: Mapping[str, Any]) -> None:
+        self._place, self._world, self._has_frozen = place, world, has_frozen
+        self._made_by = dict(made_by)
+        self._signal = 0
+        self._state: State | None = None
+        self.is_universal = False
+
+    def listen(self) -> None:
+        """From here on a signal is answered after the step that it came in."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def find(self) -> None:
+        """Choose the state to go on from, before the engine is started: `is_universal` says how.
+
+        Raises:
+            TrainingError: the newest state was made with another stage or number format.
+        """
+        self._state = self._agree_on_state()
+        if self._state is None:
+            return
+        differing = {name: value for name, value in self._made_by.items() if self._state.made_by.get(name) != value}
+        if differing.keys() - {"ranks"}:
+            named = ", ".join(f"{name} = {self._state.made_by.get(name)!r}, now {value!r}" for name, value in differing.items())
+            raise TrainingError(
+                f"{self._state.folder}: was made with {named}. Go on with the settings it was made with, or delete "
+                f"{self._place.folder} to train from the beginning"
+            )
+        # without ZeRO every rank has all of it
+        self.is_universal = bool(differing) and self._made_by["zero_stage"] > 0
+
+    def resume(self, engine: Any) -> list[dict[str, Any]]:
+        """Load what was found into the engine; the curve up to it, empty where there was nothing.
+
+        Raises:
+            TrainingError: DeepSpeed cannot load it.
+        """
+        engine.checkpoint_engine = TensorsOnly()
+        state = self._state
+        if state is None:
+            return []
+        folder = self._universal(state) if self.is_universal else state.folder
+        groups = engine.optimizer.param_groups  # of a universal state ZeRO-3 gives every group what the first one has
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        loaded, _ = engine.load_checkpoint(
+            str(folder), tag=ENGINE, load_module_strict=not self._has_frozen, load_lr_scheduler_states=False
+        )
+        for group, own in zip(groups, settings, strict=True):
+            group.update(own)
+        if self.is_universal:
+            _part_counts(engine.optimizer.optimizer)
+        self._wait_for_all()
+        if self._world.rank == 0 and self.is_universal:
+            shutil.rmtree(folder)
+        if loaded is None:
+            raise TrainingError(f"{state.folder}: DeepSpeed found nothing to load; delete it to go on from an older state")
+        if (random_file := self._random_file(state.folder)).is_file():  # none for a rank more than there were
+            random_states = load_file(random_file)
+            torch.set_rng_state(random_states["cpu"])
+            if self._world.device.type == "cuda":
+                torch.cuda.set_rng_state(random_states["cuda"], self._world.device)
+        if self._world.rank == 0:
+            LOG.info("training goes on behind step %d, from %s", state.step, state.folder)
+        return state.curve()
+
+    def after_step(self, engine: Any, curve: Sequence[Any], *, is_last: bool) -> None:
+        """Save the state where it is time, or where a signal came to any rank.
+
+        Args:
+            engine: DeepSpeed's.
+            curve: dataclasses, one a step so far.
+            is_last: whether the training ends with this step: it is exported then, and no state is saved.
+
+        Raises:
+            TrainingPausedError: a signal came, and the state is saved.
+        """
+        step = len(curve)
+        is_asked = self._is_asked()
+        is_due = self._place.every_steps > 0 and step % self._place.every_steps == 0
+        if is_last or not (is_asked or is_due):
+            return
+        self._save(engine, curve)
+        if is_asked:
+            raise TrainingPausedError(f"step {step}: a signal asked the training to end; its state is saved")
+
+    def _save(self, engine: Any, curve: Sequence[Any]) -> None:
+        step = len(curve)
+        if self._world.rank == 0:
+            begin_state(self._place, step)
+        self._wait_for_all()
+        folder = unfinished_folder(self._place, step)
+        engine.save_checkpoint(str(folder), tag=ENGINE, save_latest=False, exclude_frozen_parameters=self._has_frozen)
+        random_states = {"cpu": torch.get_rng_state()}
+        if self._world.device.type == "cuda":
+            random_states["cuda"] = torch.cuda.get_rng_state(self._world.device)
+        save_file(random_states, self._random_file(folder))
+        self._wait_for_all()
+        if self._world.rank == 0:
+            publish_state(self._place, step, [asdict(record) for record in curve], self._made_by)
+
+    def _universal(self, state: State) -> Path:
+        """The state in the layout that any number of ranks can load."""
+        folder = self._place.folder / f".{state.folder.name}.universal"
+        if self._world.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+            for file in sorted((state.folder / ENGINE).glob("*.pt")):
+                TensorsOnly().load(str(file), map_location="cpu")  # what holds nothing else, DeepSpeed's converter may read
+            paths = ("--input_folder", str(state.folder / ENGINE), "--output_folder", str(folder / ENGINE))
+            done = subprocess.run([*CONVERTER, *ONE_WORKER, *paths], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise TrainingError(
+                    f"{state.folder}: of {state.made_by['ranks']} ranks, could not be converted for {self._world.ranks}: "
+                    f"{done.stderr.strip()[-500:]}; go on with {state.made_by['ranks']}, or delete {self._place.folder}"
+                )
+        self._wait_for_all()
+        return folder
+
+    def _agree_on_state(self) -> State | None:
+        """One rank looks for it and hashes it, for all."""
+        found = [newest_state(self._place) if self._world.rank == 0 else None]
+        if self._world.ranks > 1:
+            torch.distributed.broadcast_object_list(found, src=0, device=self._world.device)
+        return found[0]
+
+    def _is_asked(self) -> bool:
+        if self._world.ranks == 1:
+            return self._signal != 0
+        asked = torch.tensor([self._signal], device=self._world.device)
+        torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+        return bool(asked.item())
+
+    def _wait_for_all(self) -> None:
+        if self._world.ranks > 1:
+            torch.distributed.barrier(device_ids=None if self._world.device.index is None else [self._world.device.index])
+
+    def _random_file(self, folder: Path) -> Path:
+        return folder / f"random-{self._world.rank}.safetensors"
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
