@@ -9,10 +9,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import torch
@@ -26,6 +28,7 @@ BATCHES_PER_BUCKET = 8
 """Rows are sorted by length within a bucket of this many batches: little padding, order still random."""
 
 MAX_NAMED_KEYS = 8
+LISTS = ("input_ids", "span_start", "span_end", "span_weight")
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Row:
     """A tokenized conversation.
 
     Attributes:
-        input_ids: int64 [n_tokens].
-        target_places: int64 [n]; places p >= 1 whose token is a target. It is predicted from place p - 1.
+        input_ids: int32 [n_tokens], in the segment's own memory.
+        target_places: int32 [n]; places p >= 1 whose token is a target. It is predicted from place p - 1.
         target_weights: float32 [n]; span weight times the index's row weight.
     """
 
     token_key: str
-    input_ids: npt.NDArray[np.int64]
-    target_places: npt.NDArray[np.int64]
+    input_ids: npt.NDArray[np.int32]
+    target_places: npt.NDArray[np.int32]
     target_weights: npt.NDArray[np.float32]
 
     @property
@@ -85,7 +88,7 @@ def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
     if index.num_rows == 0:
         raise TrainingError(f"{index_path}: no rows, expected at least one; select trajectories before training")
     token_keys = set(index["token_key"].to_pylist())
-    stored = _read_segments(segment_paths, token_keys)
+    stored = _read_segments(segment_paths, pa.array(sorted(token_keys)))
     if missing := sorted(token_keys - stored.keys()):
         some_keys = ", ".join(missing[:MAX_NAMED_KEYS]) + (", …" if len(missing) > MAX_NAMED_KEYS else "")
         raise TrainingError(
@@ -137,7 +140,7 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     ids_BT = np.full((max(len(rows), 1), width), PAD_ID, dtype=np.int64)
     for i, row in enumerate(rows):
         ids_BT[i, : len(row.input_ids)] = row.input_ids
-    places = [row.target_places + (i * width - 1) for i, row in enumerate(rows)]
+    places = [row.target_places.astype(np.int64) + (i * width - 1) for i, row in enumerate(rows)]
     places_N = np.concatenate(places) if rows else np.empty(0, dtype=np.int64)
     targets_N = ids_BT.reshape(-1)[places_N + 1]
     weights_N = np.concatenate([row.target_weights for row in rows]) if rows else np.empty(0, dtype=np.float32)
@@ -172,21 +175,46 @@ def _read(path: Path, read: Callable[[Path], pa.Table]) -> pa.Table:
         raise TrainingError(f"{path}: cannot be read ({error}); materialize tokenized_shards again") from error
 
 
-def _read_segments(segment_paths: Sequence[Path], wanted: set[str]) -> dict[str, Row]:
+def _read_segments(segment_paths: Sequence[Path], wanted: pa.Array) -> dict[str, Row]:
+    """The wanted rows; of a segment its keys and offsets are read, and of the rest what belongs to these."""
     stored: dict[str, Row] = {}
     for path in segment_paths:
         table = _read(path, lambda path: pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-        columns = [table[name].to_pylist() for name in ("token_key", "input_ids", "span_start", "span_end", "span_weight")]
-        for token_key, ids, starts, ends, weights in zip(*columns, strict=True):
-            if token_key in wanted and token_key not in stored:
-                stored[token_key] = _row(token_key, ids, list(zip(starts, ends, weights, strict=True)), path)
+        for batch in table.to_batches():  # one, as segments are written; to join several would copy them
+            columns = {name: _column(batch, name, path) for name in ("token_key", *LISTS)}
+            is_wanted = pc.is_in(columns["token_key"], value_set=wanted)
+            lists = [_slices(columns[name]) for name in LISTS]
+            for number in np.flatnonzero(is_wanted.to_numpy(zero_copy_only=False)):
+                token_key = columns["token_key"][int(number)].as_py()
+                if token_key not in stored:
+                    ids, starts, ends, weights = (values[offsets[number] : offsets[number + 1]] for offsets, values in lists)
+                    stored[token_key] = _row(token_key, ids, starts, ends, weights, path)
     return stored
 
 
-def _row(token_key: str, ids: list[int], spans: list[tuple[int, int, float]], path: Path) -> Row:
+def _column(batch: pa.RecordBatch, name: str, path: Path) -> pa.Array:
+    if name not in batch.schema.names or batch.column(name).null_count:
+        found = "nulls in it" if name in batch.schema.names else "no such column"
+        raise TrainingError(f"{path}, {name}: {found}; materialize tokenized_shards again")
+    return batch.column(name)
+
+
+def _slices(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Offsets of a list column, and all its values; neither is copied."""
+    return column.offsets.to_numpy(), column.values.to_numpy()
+
+
+def _row(
+    token_key: str,
+    ids: npt.NDArray[np.int32],
+    starts: npt.NDArray[np.int32],
+    ends: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float32],
+    path: Path,
+) -> Row:
     """Spans as target places; the first token is never a target, nothing stands before it to predict it from."""
     weight_T = np.zeros(len(ids), dtype=np.float32)
-    for start, end, weight in spans:
+    for start, end, weight in zip(starts.tolist(), ends.tolist(), weights.tolist(), strict=True):
         if not (0 <= start <= end <= len(ids) and 0 <= weight < float("inf")):
             raise TrainingError(
                 f"{path}, token key {token_key}: span [{start}, {end}) of weight {weight} in a row of {len(ids)} "
@@ -195,4 +223,4 @@ def _row(token_key: str, ids: list[int], spans: list[tuple[int, int, float]], pa
         weight_T[start:end] = weight
     weight_T[:1] = 0.0
     places = np.flatnonzero(weight_T)
-    return Row(token_key, np.asarray(ids, dtype=np.int64), places, weight_T[places])
+    return Row(token_key, ids, places.astype(np.int32), weight_T[places])

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from negtraj_dagster import launch
+from negtraj_dagster.checkpoints.chunked_loss import chunked_loss
 from negtraj_dagster.checkpoints.dataset import Row, collate
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.errors import TrainingError
@@ -74,11 +75,11 @@ class TargetLoss(nn.Module):
         causal = self.causal
         hidden_BTD = causal.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).index_select(0, places_N)
-        logits_NV = causal.get_output_embeddings()(hidden_ND)
-        losses_N = nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+        head: nn.Linear = causal.get_output_embeddings()
         # the second term is 0: it keeps every parameter in the graph of a micro-batch without targets
-        loss: torch.Tensor = (losses_N * weights_N).sum() + 0.0 * hidden_BTD[:, :1].sum()
-        return loss
+        loss = chunked_loss(hidden_ND, head.weight, head.bias, targets_N, weights_N)
+        whole: torch.Tensor = loss + 0.0 * hidden_BTD[:, :1].sum()
+        return whole
 
 
 def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: Lora | None) -> TargetLoss:
@@ -98,6 +99,7 @@ def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: 
             f"{max_positions} positions; lower shards.max_tokens or choose another base model"
         )
     check_token_ids(model, rows, base_model_dir)
+    check_head(model, base_model_dir)
     check_logits(model, check_ids(rows), base_model_dir)
     return TargetLoss((add_lora(model, lora) if lora else model).train())
 
@@ -115,6 +117,20 @@ def check_token_ids(model: Any, rows: Sequence[Row], base_model_dir: Path) -> No
                 f"token key {row.token_key}: token id {largest}, the base model {base_model_dir} has {n_embeddings} embeddings "
                 "(ids from 0); its tokenizer.json is another model's or was extended: resize the model's embeddings and save it"
             )
+
+
+def check_head(model: Any, base_model_dir: Path) -> None:
+    """Refuse an output layer that is more than a product with its weights: the loss is computed from these alone.
+
+    Raises:
+        TrainingError: names its class.
+    """
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        raise TrainingError(
+            f"{base_model_dir}: the output layer is a {type(head).__name__}, expected torch.nn.Linear; choose another base "
+            f"model"
+        )
 
 
 def check_logits(model: Any, ids_BT: torch.Tensor, base_model_dir: Path) -> None:
@@ -140,7 +156,7 @@ def check_logits(model: Any, ids_BT: torch.Tensor, base_model_dir: Path) -> None
 
 def check_ids(rows: Sequence[Row]) -> torch.Tensor:
     """int64 [1, T]: the first tokens of the first row, for comparing logits."""
-    return torch.from_numpy(rows[0].input_ids[:CHECK_TOKENS].copy()).unsqueeze(0)
+    return torch.from_numpy(rows[0].input_ids[:CHECK_TOKENS].astype("int64")).unsqueeze(0)
 
 
 def add_lora(model: Any, lora: Lora) -> Any:
@@ -212,6 +228,7 @@ def start_engine(
     if dtype == "bf16" and zero_stage == 0:
         raise TrainingError("training.dtype = 'bf16' with zero_stage = 0: DeepSpeed takes other steps than AdamW; set it to 1")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    head = module.causal.get_output_embeddings()
     bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
     optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay), **adamw)
     engine, *_ = deepspeed.initialize(
@@ -243,6 +260,9 @@ def start_engine(
         raise TrainingError(
             f"DeepSpeed returned {engine_name}; expected DeepSpeedEngine, stage {zero_stage}; reinstall deepspeed"
         )
+    if zero_stage == 3:
+        for parameter in head.parameters():  # the loss reads them outside of their own layer
+            deepspeed.zero.register_external_parameter(module, parameter)
     return engine
 
 

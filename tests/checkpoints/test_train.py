@@ -99,7 +99,7 @@ def test_the_first_loss_is_the_weighted_mean_over_the_global_batch(material, one
     model = AutoModelForCausalLM.from_pretrained(material.folder / "base", dtype=torch.float32).eval()
     loss = weight = 0.0
     for row in next(plan_steps(rows, batch_size=8, seed=0)):
-        ids = torch.from_numpy(row.input_ids)
+        ids = torch.from_numpy(row.input_ids.astype("int64"))
         with torch.no_grad():
             log_p = model(input_ids=ids.unsqueeze(0)).logits[0].log_softmax(-1)
         for place, w in zip(row.target_places, row.target_weights, strict=True):

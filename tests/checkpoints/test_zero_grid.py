@@ -3,14 +3,24 @@
 import json
 import subprocess
 import sys
+from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+from negtraj_dagster.checkpoints.dataset import load_rows, plan_steps, step_weight
 from negtraj_dagster.launch import child_env
+from tests.checkpoints.conftest import Material
+from tests.checkpoints.test_train import read_curve
+from tests.checkpoints.zero_grid import loss_of_all_logits
 
 REPOSITORY = Path(__file__).parents[2]
+N_STEPS = 8
 
 
 def run_grid(folder: Path, *engines: str) -> dict[str, Any]:
@@ -34,3 +44,44 @@ def test_bf16_takes_the_steps_of_a_plain_loop(material):
 @pytest.mark.slow
 def test_every_stage_and_number_format_takes_the_steps_of_a_plain_loop(material):
     check(run_grid(material.folder, *(f"fp32:{stage}" for stage in range(4)), *(f"bf16:{stage}" for stage in (1, 2, 3))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 8])
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_ranks_and_micro_batches_train_to_the_weights_of_a_plain_loop(
+    material: Material, zero_stage: int, ranks: int, micro_batch_size: int
+) -> None:
+    """8 steps in fp32, rows of unequal lengths and weights; the loop has all logits, and the trainer's learning rates."""
+    losses, weights = plain_run(material)
+    changes = {"zero_stage": zero_stage, "ranks": ranks, "micro_batch_size": micro_batch_size}
+    folder = material.train(f"grid-{zero_stage}-{ranks}-{micro_batch_size}", steps=N_STEPS, **changes)
+    exported = load_file(folder / "model" / "model.safetensors")
+    assert [line["loss"] for line in read_curve(folder)] == pytest.approx(losses, abs=1e-5)
+    for name, tensor in exported.items():
+        assert float((tensor - weights[name]).abs().max()) <= 1e-5, name
+
+
+@cache
+def plain_run(material: Material) -> tuple[list[float], dict[str, Any]]:
+    """Losses, and weights after 8 steps."""
+    from negtraj_dagster.checkpoints import zero
+    from negtraj_dagster.checkpoints.train import learning_rate, read_job
+
+    settings = read_job(material.config("plain", steps=N_STEPS)).training
+    rows = load_rows(material.folder / "index.parquet", [material.folder / f"{name}.arrow" for name in "ab"])
+    model = AutoModelForCausalLM.from_pretrained(material.folder / "base", dtype=torch.float32)
+    groups = zero.parameter_groups(list(model.parameters()), settings.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=settings.peak_lr, betas=settings.betas)
+    losses = []
+    for number, step in enumerate(islice(plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed), N_STEPS)):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(number, settings)
+        loss = loss_of_all_logits(model, step) / step_weight(step, number)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clipping)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, {name: tensor.detach() for name, tensor in model.state_dict().items()}
