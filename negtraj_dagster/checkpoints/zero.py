@@ -240,6 +240,8 @@ def start_engine(
             "gradient_accumulation_steps": n_micro,
             "gradient_clipping": gradient_clipping,
             "bf16": {"enabled": dtype == "bf16"},
+            # bf16 sums of many micro-batches lose what is small. ZeRO 1 would take another optimizer for it
+            **({"data_types": {"grad_accum_dtype": "fp32"}} if dtype == "bf16" and zero_stage > 1 and n_micro > 1 else {}),
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 1_000_000_000,
