@@ -230,7 +230,7 @@ def start_engine(
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     head = module.causal.get_output_embeddings()
     bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
-    optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay), **adamw)
+    optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay), fused=True, **adamw)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
