@@ -10,6 +10,7 @@ the largest difference of a loss from ours; then ratios, the median of the round
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -84,7 +85,8 @@ def main() -> None:
 
 def peers_environment() -> Path:
     """The peers' Python environment, in the benches' cache."""
-    folder = Path(os.environ.get("NEGTRAJ_BENCH_CACHE", "~/.cache/negtraj-bench")).expanduser() / "trainers"
+    digest = hashlib.sha256(" ".join(REQUIREMENTS).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("NEGTRAJ_BENCH_CACHE", "~/.cache/negtraj-bench")).expanduser() / f"trainers-{digest}"
     if not (folder / "done").exists():
         uv = str(ROOT / ".venv-uv/bin/uv")
         subprocess.run([uv, "venv", "-q", "--clear", folder, "--python", sys.executable], check=True)

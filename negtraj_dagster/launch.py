@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 PAUSED = 75
 """How a child ends that a signal reached: what it did is saved, and it goes on when it is started again (EX_TEMPFAIL)."""
+MAX_STARTS = 100
+"""Of a child that signals end again and again: something is wrong with it, or with the machine."""
 STDERR_TAIL_BYTES = 8192
 POLL_S = 0.05
 PR_SET_PDEATHSIG = 1
@@ -88,10 +90,11 @@ def run_child(
     """
     if result_path is not None and result_path.exists():
         raise ChildRunError(f"{result_path} exists before {module} ran; expected an empty output folder: delete it")
-    failed, running = _run_ranks(module, config_path, ranks, threads, extra_env, grace_s)
-    while failed is not None and failed.process.returncode == PAUSED:  # each time at least one step further
-        LOG.warning("%s: a signal ended rank %d, after it had saved its state; it goes on from there", module, failed.rank)
+    for _ in range(MAX_STARTS):
         failed, running = _run_ranks(module, config_path, ranks, threads, extra_env, grace_s)
+        if failed is None or failed.process.returncode != PAUSED:
+            break
+        LOG.warning("%s: a signal ended rank %d, after it had saved its state; it goes on from there", module, failed.rank)
     _judge(module, failed, running, result_path)
 
 

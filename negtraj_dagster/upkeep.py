@@ -194,9 +194,9 @@ def collect_garbage(home: Path, *, keep_last: int = KEEP_LAST, delete: bool = Fa
         if delete:
             for name in dropped:
                 _drop(home / name)
-            for leftover in (path for root in ("objects", "segments") for path in (home / root).rglob(".*.dropped")):
+            for leftover in (path for root in ("objects", "segments", STATES) for path in (home / root).rglob(".*.dropped")):
                 shutil.rmtree(leftover, ignore_errors=True)  # by one that was killed
-        return Garbage(dropped, len(names) - len(dropped))
+        return Garbage(dropped, len(reachable.intersection(names)))
 
 
 def _roots(home: Path, names: Iterable[str], keep_last: int) -> set[str]:

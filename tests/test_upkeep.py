@@ -316,5 +316,6 @@ def test_states_of_a_training_that_was_given_up_are_garbage(tmp_path: Path) -> N
         (place / key / "step-00000010").mkdir(parents=True)
         (place / key / "step-00000010" / "curve.jsonl").write_text("x")
         os.utime(place / key, (number, number))
-    assert collect_garbage(tmp_path, delete=True).dropped == {f"states/tiny_nat/checkpoint/{'a' * 64}": 1}
+    garbage = collect_garbage(tmp_path, delete=True)
+    assert (garbage.dropped, garbage.n_kept) == ({f"states/tiny_nat/checkpoint/{'a' * 64}": 1}, 0)
     assert [path.name for path in place.iterdir()] == ["b" * 64]

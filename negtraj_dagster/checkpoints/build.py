@@ -63,17 +63,18 @@ def build_checkpoint(
         pin = pinned_parent(store, asset, made_of, warm_start)
         made_of["warm_start"] = [warm_start, pin["version"]]
 
+    every_steps, keep_last = training.get("save_every_steps", 0), training.get("keep_last", 1)
+    states = StatePlace.of(store.home, asset, made_of, every_steps=every_steps, keep_last=keep_last)
+
     def write(folder: Path) -> Built:
         if shards.is_empty:
             return Built(content=shards.content)
         check_classes(store, recipe, shards, classes)
-        every_steps, keep_last = training["save_every_steps"], training["keep_last"]
-        states = StatePlace.of(store.home, asset, made_of, every_steps=every_steps, keep_last=keep_last)
         return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states)
 
     published = store.build(asset, made_of, write)
-    if not published.reused:
-        forget_states(store.home, asset)
+    if not published.is_empty:
+        forget_states(states)  # also where a kill, or another machine that made it, left them
     return published
 
 

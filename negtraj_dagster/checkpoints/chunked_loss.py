@@ -9,6 +9,7 @@ Shape legend: N targets, D hidden, V vocabulary, C targets of a chunk.
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 CHUNK_LOGITS = 16_000_000
 """Logits of a chunk, 64 MB in fp32: of larger and smaller ones none was faster."""
@@ -68,6 +69,7 @@ class ChunkedLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The kept gradients, by the loss's own."""
         (gradient,) = gradients

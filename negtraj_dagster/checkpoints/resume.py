@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ LOG = logging.getLogger(__name__)
 ENGINE = "engine"
 """DeepSpeed's folder in a state's."""
 ALLOWED = [ZeroStageEnum, LossScaler, fragment_address]
-"""Classes in DeepSpeed's files."""
+"""The only classes that DeepSpeed's files may name."""
 CONVERTER = (sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state")
 ONE_WORKER = ("--num_extract_workers", "1", "--num_merge_workers", "1")
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -53,9 +54,24 @@ class TensorsOnly(TorchCheckpointEngine):  # type: ignore[misc]
 
 def _part_counts(optimizer: torch.optim.Optimizer) -> None:
     """Give every tensor its own count of steps: of a universal state ZeRO-3 loads one for all, and each would count it up."""
-    for state in optimizer.state.values():
+    for parameter, state in optimizer.state.items():
         if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
+            state["step"] = state["step"].to(parameter.device, copy=True)
+
+
+class Signals:
+    """Those that came since `listen`; the keeper answers them after a step."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def listen(self) -> None:
+        """From here on a signal ends nothing by itself."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.last = number
 
 
 class StateKeeper:
@@ -64,21 +80,19 @@ class StateKeeper:
     Args:
         place: where they go.
         world: this process.
+        signals: those that came to it.
         has_frozen: whether weights that are not trained are left out; they are the base model's.
         made_by: what another attempt has to have alike, or else cannot load what DeepSpeed saved.
     """
 
-    def __init__(self, place: StatePlace, world: World, *, has_frozen: bool, made_by: Mapping[str, Any]) -> None:
+    def __init__(
+        self, place: StatePlace, world: World, signals: Signals, *, has_frozen: bool, made_by: Mapping[str, Any]
+    ) -> None:
         self._place, self._world, self._has_frozen = place, world, has_frozen
         self._made_by = dict(made_by)
-        self._signal = 0
+        self._signals = signals
         self._state: State | None = None
         self.is_universal = False
-
-    def listen(self) -> None:
-        """From here on a signal is answered after the step that it came in."""
-        for number in SIGNALS:
-            signal.signal(number, self._note)
 
     def find(self) -> None:
         """Choose the state to go on from, before the engine is started: `is_universal` says how.
@@ -96,7 +110,7 @@ class StateKeeper:
                 f"{self._state.folder}: was made with {named}. Go on with the settings it was made with, or delete "
                 f"{self._place.folder} to train from the beginning"
             )
-        # without ZeRO every rank has all of it
+        # without ZeRO every rank has all of it, so that nothing is to be converted
         self.is_universal = bool(differing) and self._made_by["zero_stage"] > 0
 
     def resume(self, engine: Any) -> list[dict[str, Any]]:
@@ -110,12 +124,14 @@ class StateKeeper:
         if state is None:
             return []
         folder = self._universal(state) if self.is_universal else state.folder
-        groups = engine.optimizer.param_groups  # of a universal state ZeRO-3 gives every group what the first one has
-        settings = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        # of a universal state ZeRO-3 gives every group what the first one has
+        settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in engine.optimizer.param_groups
+        ]
         loaded, _ = engine.load_checkpoint(
             str(folder), tag=ENGINE, load_module_strict=not self._has_frozen, load_lr_scheduler_states=False
         )
-        for group, own in zip(groups, settings, strict=True):
+        for group, own in zip(engine.optimizer.param_groups, settings, strict=True):
             group.update(own)
         if self.is_universal:
             _part_counts(engine.optimizer.optimizer)
@@ -139,15 +155,15 @@ class StateKeeper:
         Args:
             engine: DeepSpeed's.
             curve: dataclasses, one a step so far.
-            is_last: whether the training ends with this step: it is exported then, and no state is saved.
+            is_last: whether the training ends with this step: it is exported then, so that no state is due.
 
         Raises:
             TrainingPausedError: a signal came, and the state is saved.
         """
         step = len(curve)
         is_asked = self._is_asked()
-        is_due = self._place.every_steps > 0 and step % self._place.every_steps == 0
-        if is_last or not (is_asked or is_due):
+        is_due = self._place.every_steps > 0 and step % self._place.every_steps == 0 and not is_last
+        if not (is_asked or is_due):
             return
         self._save(engine, curve)
         if is_asked:
@@ -167,23 +183,42 @@ class StateKeeper:
         self._wait_for_all()
         if self._world.rank == 0:
             publish_state(self._place, step, [asdict(record) for record in curve], self._made_by)
+        self._wait_for_all()  # a rank that ended before would end the one that publishes
 
     def _universal(self, state: State) -> Path:
         """The state in the layout that any number of ranks can load."""
-        folder = self._place.folder / f".{state.folder.name}.universal"
+        made: list[str | None] = [None]
         if self._world.rank == 0:
+            made = [self._convert(state)]
+        if self._world.ranks > 1:
+            torch.distributed.broadcast_object_list(made, src=0, device=self._world.device)
+        return Path(str(made[0]))
+
+    def _convert(self, state: State) -> str:
+        """A folder that no other attempt, and nobody who planted a file, has written to."""
+        self._check_names(state.folder / ENGINE)
+        folder = tempfile.mkdtemp(prefix=f".{state.folder.name}.universal-", dir=self._place.folder)
+        paths = ("--input_folder", str(state.folder / ENGINE), "--output_folder", str(Path(folder) / ENGINE))
+        done = subprocess.run([*CONVERTER, *ONE_WORKER, *paths], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
             shutil.rmtree(folder, ignore_errors=True)
-            for file in sorted((state.folder / ENGINE).glob("*.pt")):
-                TensorsOnly().load(str(file), map_location="cpu")  # what holds nothing else, DeepSpeed's converter may read
-            paths = ("--input_folder", str(state.folder / ENGINE), "--output_folder", str(folder / ENGINE))
-            done = subprocess.run([*CONVERTER, *ONE_WORKER, *paths], capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise TrainingError(
-                    f"{state.folder}: of {state.made_by['ranks']} ranks, could not be converted for {self._world.ranks}: "
-                    f"{done.stderr.strip()[-500:]}; go on with {state.made_by['ranks']}, or delete {self._place.folder}"
-                )
-        self._wait_for_all()
+            raise TrainingError(
+                f"{state.folder}: of {state.made_by['ranks']} ranks, could not be converted for {self._world.ranks}: "
+                f"{done.stderr.strip()[-500:]}. Run again; if it fails again, go on with {state.made_by['ranks']} ranks, or "
+                f"delete {self._place.folder}"
+            )
         return folder
+
+    def _check_names(self, folder: Path) -> None:
+        """Read every file that DeepSpeed's converter, which unpickles anything, might.
+
+        Raises:
+            TrainingError: there is one that DeepSpeed does not write.
+        """
+        for path in sorted(folder.rglob("*")):
+            if path.parent != folder or path.suffix != ".pt" or not path.is_file():
+                raise TrainingError(f"{path}: not a file that a state has; delete {folder.parent}")
+            TensorsOnly().load(str(path), map_location="cpu")
 
     def _agree_on_state(self) -> State | None:
         """One rank looks for it and hashes it, for all."""
@@ -194,8 +229,8 @@ class StateKeeper:
 
     def _is_asked(self) -> bool:
         if self._world.ranks == 1:
-            return self._signal != 0
-        asked = torch.tensor([self._signal], device=self._world.device)
+            return self._signals.last != 0
+        asked = torch.tensor([self._signals.last], device=self._world.device)
         torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         return bool(asked.item())
 
@@ -205,6 +240,3 @@ class StateKeeper:
 
     def _random_file(self, folder: Path) -> Path:
         return folder / f"random-{self._world.rank}.safetensors"
-
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        self._signal = number

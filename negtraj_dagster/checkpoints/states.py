@@ -1,8 +1,8 @@
 """States of a training that has not ended: published whole or not at all, proved before one is gone on from.
 
 `states/<asset>/<key>/step-00000200/` of a home holds a MANIFEST.json like every object's, the curve so far, and what the
-trainer's ranks wrote. The key says what the training is made of, apart from what changes no weights but by rounding: how many
-ranks, threads and rows a forward pass. Nothing here loads torch.
+trainer's ranks wrote. The key says what the training is made of, apart from what changes no weights but by rounding (and
+dropout's draws): how many ranks, threads and rows a forward pass. Nothing here loads torch.
 """
 
 import logging
@@ -82,9 +82,9 @@ class State:
 
 
 def newest_state(place: StatePlace) -> State | None:
-    """The newest state that is whole; every damaged one before it is named and left.
+    """The newest state that is whole; every damaged one that is newer is named and passed over.
 
-    A folder without a manifest is of a save that was cut off, and says nothing about the training.
+    What a save that was cut off left has another name (`unfinished_folder`), and is no state.
     """
     for path in sorted(place.folder.glob("step-*"), reverse=True):
         if not STATE_NAME.match(path.name):
@@ -92,12 +92,13 @@ def newest_state(place: StatePlace) -> State | None:
         try:
             manifest = load_manifest(path, place.asset, place.key)
             faults = find_faults(path, manifest, deep=True)
-            if not faults and manifest["content"]["step"] != int(path.name.removeprefix("step-")):
-                faults = [f"holds step {manifest['content']['step']}"]
+            step = manifest["content"].get("step")
+            if not faults and step != int(path.name.removeprefix("step-")):
+                faults = [f"holds step {step}"]
         except (StoreError, OSError) as error:
             faults = [str(error).partition(";")[0]]  # not its remedy, which is one for objects
         if not faults:
-            return State(path, manifest["content"]["step"], manifest["content"])
+            return State(path, step, manifest["content"])
         LOG.warning("%s is damaged (%s): training goes on from an older state, or from its beginning", path, "; ".join(faults))
     return None
 
@@ -130,11 +131,13 @@ def publish_state(place: StatePlace, step: int, curve: list[dict[str, Any]], mad
     os.rename(unfinished, target)
     sync_folder(place.folder)
     states = sorted(path for path in place.folder.iterdir() if STATE_NAME.match(path.name))
-    for leftover in (*states[: -place.keep_last], *place.folder.glob(".*")):
+    damaged = [path for path in states if path > target]  # they were passed over, or this step would not have been taken again
+    older = [path for path in states if path <= target][: -place.keep_last]
+    for leftover in (*damaged, *older, *place.folder.glob(".*")):
         shutil.rmtree(leftover, ignore_errors=True)
     return target
 
 
-def forget_states(home: Path, asset: str) -> None:
-    """Drop an asset's states: of its trainings, one has ended well."""
-    shutil.rmtree(home / STATES / asset, ignore_errors=True)
+def forget_states(place: StatePlace) -> None:
+    """Drop the states of a training that has ended well."""
+    shutil.rmtree(place.folder, ignore_errors=True)

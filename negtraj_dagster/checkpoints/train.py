@@ -27,7 +27,7 @@ from negtraj_dagster import launch
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
-from negtraj_dagster.checkpoints.resume import StateKeeper, TrainingPausedError
+from negtraj_dagster.checkpoints.resume import Signals, StateKeeper, TrainingPausedError
 from negtraj_dagster.checkpoints.serving import read_end_tokens
 from negtraj_dagster.checkpoints.states import StatePlace
 from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
@@ -72,15 +72,27 @@ class StepRecord:
 def main(config_path: Path) -> None:
     """Train what a config file describes, in this process's rank."""
     launch.die_with_parent()
+    signals = Signals()
     quiet_libraries()
     job = read_job(config_path)
-    try:
-        with open_progress() as say:
-            train(job, say)
-    except TrainingPausedError as paused:
+    if job.states is not None:
+        signals.listen()  # before anything slow
+    with open_progress() as say:
+        paused = _train_or_pause(job, say, signals)  # within: Dagster would be told of an exception that leaves it
+    if paused:
         LOG.info("%s", paused)
         torch.distributed.destroy_process_group()
-        sys.exit(launch.PAUSED)
+        sys.stderr.flush()
+        os._exit(launch.PAUSED)  # an abort while the interpreter shuts down would hide that all is saved
+
+
+def _train_or_pause(job: Job, say: Say, signals: Signals) -> str:
+    """Empty where the training has ended, else what made it pause."""
+    try:
+        train(job, say, signals)
+    except TrainingPausedError as paused:
+        return str(paused)
+    return ""
 
 
 def read_job(config_path: Path) -> Job:
@@ -116,7 +128,7 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
-def train(job: Job, say: Say) -> None:
+def train(job: Job, say: Say, signals: Signals) -> None:
     """Train, export, and write the result last.
 
     Raises:
@@ -135,7 +147,7 @@ def train(job: Job, say: Say) -> None:
     module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=lora)
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
-    keeper = _keeper(job, world)
+    keeper = _keeper(job, world, signals)
     engine = start_engine(
         module,
         zero_stage=settings.zero_stage,
@@ -181,12 +193,11 @@ def train(job: Job, say: Say) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _keeper(job: Job, world: World) -> StateKeeper | None:
+def _keeper(job: Job, world: World, signals: Signals) -> StateKeeper | None:
     if job.states is None:
         return None
     made_by = {"ranks": world.ranks, "zero_stage": job.training.zero_stage, "dtype": job.training.dtype}
-    keeper = StateKeeper(job.states, world, has_frozen=job.training.adaptation == "lora", made_by=made_by)
-    keeper.listen()
+    keeper = StateKeeper(job.states, world, signals, has_frozen=job.training.adaptation == "lora", made_by=made_by)
     keeper.find()
     return keeper
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ from negtraj_dagster.errors import TrainingError
 LOG = logging.getLogger(__name__)
 
 SHM_OP = "deepspeed_shm_comm"
+
+TIMEOUT = timedelta(hours=6)
+"""How long ranks wait for one that hashes or converts a state; a rank that has died ends them at once."""
 
 CHECK_TOKENS = 64
 
@@ -192,7 +196,9 @@ def start_world() -> World:
             "driver, or correct CUDA_VISIBLE_DEVICES",
             torch.__version__,
         )
-    deepspeed.init_distributed(dist_backend="nccl" if has_gpu else "gloo", auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if has_gpu else "gloo", auto_mpi_discovery=False, verbose=False, timeout=TIMEOUT
+    )
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     return World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
 
@@ -240,7 +246,7 @@ def start_engine(
             "gradient_accumulation_steps": n_micro,
             "gradient_clipping": gradient_clipping,
             "bf16": {"enabled": dtype == "bf16"},
-            # bf16 sums of many micro-batches lose what is small. ZeRO 1 would take another optimizer for it
+            # bf16 sums of many micro-batches lose what is small. ZeRO 1, which would take another optimizer, has them still
             **({"data_types": {"grad_accum_dtype": "fp32"}} if dtype == "bf16" and zero_stage > 1 and n_micro > 1 else {}),
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,

@@ -106,4 +106,8 @@ def test_a_training_that_failed_goes_on_in_its_states_and_leaves_none_behind(sto
     made = build(ranks=2, save_every_steps=1)
     assert places[0] == places[2] != places[1]
     assert made.work == {"steps_trained": 1}
-    assert not (store.home / "states" / "mine" / "checkpoint").exists()
+    assert not places[0].exists()
+    assert places[1].exists(), "of other settings: another run may be at it"
+    places[0].mkdir()  # as a kill between publishing and forgetting leaves it
+    assert build(ranks=2).reused
+    assert not places[0].exists()

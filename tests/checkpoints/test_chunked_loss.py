@@ -52,7 +52,9 @@ def test_in_bf16_it_is_as_near_to_fp32_as_all_logits_are() -> None:
 def test_what_is_frozen_has_no_gradient_made() -> None:
     hidden, head, bias, targets, weights = made(40)
     head.requires_grad_(requires_grad=False)
-    chunked_loss(hidden, head, bias, targets, weights).backward()
+    loss = chunked_loss(hidden, head, bias, targets, weights)
+    assert [tensor is None for tensor in loss.grad_fn.saved_tensors] == [False, True, True]
+    loss.backward()
     assert head.grad is None
     assert hidden.grad is not None
     with torch.no_grad():

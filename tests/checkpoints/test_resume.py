@@ -22,7 +22,7 @@ from negtraj_dagster.launch import PARENT_VARIABLE, child_command, child_env
 from tests.checkpoints.conftest import TRAINER, Material
 from tests.checkpoints.test_train import processes_naming, read_curve, wait_until
 
-STEPS = 24
+STEPS = 40
 SAVES: dict[str, Any] = {"steps": STEPS, "save_every_steps": 2, "log_every_steps": 1}
 """About half of its time is spent on saving, so that a kill at a random moment is as likely to meet a save as a step."""
 PEOPLE_WAIT_S = 60
@@ -65,10 +65,11 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 def kill_somewhere(material: Material, name: str, seed: int) -> int:
-    """Let it take a step, and kill it at a random moment; how far it had come by its states."""
+    """Let it save a state, and kill it at a random moment; how far it had come by its states."""
     process = start(material, name)
     if any(line.startswith("step ") for line in lines(process)):
-        time.sleep(random.Random(seed).uniform(0, 1.5))
+        wait_until(lambda: any(material.place(name).folder.glob("step-*")), timeout_s=PEOPLE_WAIT_S)
+        time.sleep(random.Random(seed).uniform(0, 1.2))
         process.kill()
     process.wait()
     shutil.rmtree(material.folder / name, ignore_errors=True)  # as the store drops the folder that a killed run was filling
@@ -79,6 +80,7 @@ def kill_somewhere(material: Material, name: str, seed: int) -> int:
 def check_killed(material: Material, whole: Path, name: str, n_kills: int, seed: int) -> None:
     steps = [kill_somewhere(material, name, seed + number) for number in range(n_kills)]
     assert steps == sorted(steps), "a kill took a state away"
+    assert 0 < steps[-1] < STEPS
     last = material.train(name, states=name, **SAVES)
     assert result(last)["resumed_behind_step"] == steps[-1]
     assert numbers(last) == numbers(whole)
@@ -95,16 +97,10 @@ def test_a_training_that_is_killed_twenty_times_goes_on_to_the_very_weights(mate
         check_killed(material, whole, f"killed-{number}", 4, seed=100 + 10 * number)
 
 
-def ask(config_name: str, number: signal.Signals, after_s: float) -> None:
-    """Send a signal to every rank, some time after the first one is there."""
-    wait_until(lambda: bool(ranks_of(config_name)), timeout_s=20)
-    time.sleep(after_s)
-    for pid in ranks_of(config_name):
-        os.kill(pid, number)
-
-
 def ranks_of(config_name: str) -> list[int]:
-    return [pid for pid in processes_naming(config_name) if "launch" in Path(f"/proc/{pid}/cmdline").read_text()]
+    """Pids of its ranks, and not of the process that started them."""
+    pids = processes_naming(config_name)
+    return [pid for pid in pids if "\0negtraj_dagster.launch\0" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def check_asked(material: Material, whole: Path, name: str, number: signal.Signals, **changes: Any) -> None:
@@ -218,14 +214,14 @@ def test_every_stage_and_number_format_goes_on_to_the_very_weights(
 
 @pytest.mark.parametrize("other", [{"zero_stage": 3}, {"dtype": "bf16"}], ids=str)
 def test_a_state_of_another_stage_or_number_format_is_refused_by_name(material: Material, other: dict[str, Any]) -> None:
-    from negtraj_dagster.checkpoints.resume import StateKeeper
+    from negtraj_dagster.checkpoints.resume import Signals, StateKeeper
     from negtraj_dagster.checkpoints.states import begin_state, publish_state
 
     place = material.place(f"refused-{'-'.join(other)}")
     made_by = {"ranks": 1, "zero_stage": 2, "dtype": "fp32"}
     begin_state(place, 5)
     publish_state(place, 5, [], made_by)
-    keeper = StateKeeper(place, SimpleNamespace(rank=0, ranks=1), has_frozen=False, made_by={**made_by, **other})
+    keeper = StateKeeper(place, SimpleNamespace(rank=0, ranks=1), Signals(), has_frozen=False, made_by={**made_by, **other})
     ((name, value),) = other.items()
     with pytest.raises(TrainingError, match=rf"step-00000005: was made with {name} = .*, now {value!r}\. Go on with"):
         keeper.find()
@@ -246,7 +242,7 @@ def test_a_state_that_is_a_program_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_save_on_a_full_disk_ends_with_the_reason_and_keeps_the_states_before(material: Material) -> None:
+def test_a_save_on_a_full_disk_ends_with_the_reason_and_keeps_the_states_before(material: Material, whole: Path) -> None:
     """A limit on a file's size stands for the disk: the first save fits it, what is written in place of the second does not."""
     place = material.place("full")
     code = (
@@ -266,20 +262,40 @@ def test_a_save_on_a_full_disk_ends_with_the_reason_and_keeps_the_states_before(
     state = newest_state(place)
     assert state is not None
     assert state.step == 4
-    assert difference(material.train("full-on", states="full", **SAVES), material.train("full-whole", **SAVES)) == 0.0
+    resumed = material.train("full-on", states="full", **SAVES)
+    assert result(resumed)["resumed_behind_step"] == 4
+    assert difference(resumed, whole) == 0.0
 
 
 def test_a_rank_that_is_killed_in_its_step_ends_the_others(material: Material) -> None:
-    config = material.config("one-killed", states="one-killed", **{**SAVES, "ranks": 2, "steps": 100_000})
-    killer = threading.Thread(target=kill_last_rank, args=(config.name,))
+    changes = {**SAVES, "ranks": 2, "steps": 100_000}
+    config, place = material.config("one-killed", states="one-killed", **changes), material.place("one-killed")
+    killed: list[int] = []
+
+    def kill_last_rank() -> None:
+        wait_until(lambda: any(place.folder.glob("step-*")), timeout_s=PEOPLE_WAIT_S)
+        killed.append(max(ranks_of(config.name)))
+        for pid in killed if any(place.folder.glob("step-*")) else ranks_of(config.name):
+            os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_last_rank)
     killer.start()
     with pytest.raises(ChildRunError):
-        material.train("one-killed", states="one-killed", **{**SAVES, "ranks": 2, "steps": 100_000})
+        material.train("one-killed", states="one-killed", **changes)
     killer.join()
+    assert newest_state(place) is not None, "it was killed before its first steps"
     assert processes_naming(config.name) == []
 
 
-def kill_last_rank(config_name: str) -> None:
-    wait_until(lambda: len(ranks_of(config_name)) == 2, timeout_s=30)
-    time.sleep(8)
-    os.kill(max(ranks_of(config_name)), signal.SIGKILL)
+def test_what_the_converter_would_unpickle_is_looked_at_first(material: Material, tmp_path: Path) -> None:
+    """It goes by the beginnings of names, in folders too."""
+    from negtraj_dagster.checkpoints.resume import Signals, StateKeeper
+    from negtraj_dagster.checkpoints.states import State
+
+    keeper = StateKeeper(material.place("planted"), SimpleNamespace(rank=0, ranks=1), Signals(), has_frozen=False, made_by={})
+    for number, name in enumerate(("engine/sub/mp_rank_00_model_states.pt", "engine/mp_rank_01_model_states")):
+        folder = tmp_path / str(number)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(b"x")
+        with pytest.raises(TrainingError, match="not a file that a state has"):
+            keeper._convert(State(folder, 1, {"ranks": 2}))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,20 @@ def test_a_place_travels_in_a_config_file(place: StatePlace) -> None:
     assert StatePlace.from_json(json.loads(json.dumps(place.to_json()))) == place
 
 
-def test_states_of_a_recipe_whose_training_ended_are_dropped(tmp_path: Path, place: StatePlace) -> None:
+@pytest.mark.parametrize("n_damaged", [1, 2])
+def test_a_state_is_kept_though_newer_ones_are_there_that_are_damaged(place: StatePlace, n_damaged: int) -> None:
+    """Training began anew, or from an older state, behind which they lie."""
+    for number in range(n_damaged):
+        (save(replace(place, keep_last=9), 20 + 10 * number) / "curve.jsonl").unlink()
+    saved = save(replace(place, keep_last=1), 5)
+    state = newest_state(place)
+    assert state is not None
+    assert state.folder == saved
+    assert [path.name for path in place.folder.iterdir()] == ["step-00000005"]
+
+
+def test_states_of_a_training_that_ended_are_dropped(place: StatePlace) -> None:
     save(place, 10)
-    forget_states(tmp_path, "mine/checkpoint")
+    forget_states(place)
     assert newest_state(place) is None
     assert not place.folder.exists()
