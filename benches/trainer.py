@@ -33,6 +33,7 @@ import pyarrow.parquet as pq  # noqa: E402
 
 from negtraj_dagster.chat_templates import make_template  # noqa: E402
 from negtraj_dagster.checkpoints.dataset import load_rows, plan_steps  # noqa: E402
+from negtraj_dagster.recipes import TrainingSettings  # noqa: E402
 from negtraj_dagster.schema import conditioned_json  # noqa: E402
 from tests.support.real_tokenizers import real_tokenizer  # noqa: E402
 
@@ -40,25 +41,8 @@ TOKENIZERS = {"32k": "mistral_v1", "151k": "qwen"}
 PEERS = ("trl", "hf", "deepspeed")
 REQUIREMENTS = ("trl==1.14.2", "transformers==5.23.0", "torch", "datasets", "deepspeed==0.19.8", "accelerate")
 MAX_TOKENS = 1024
-TRAINING = {
-    "lr": 1e-4,
-    "warmup_share": 0.0,
-    "min_lr_share": 1.0,
-    "betas": [0.9, 0.98],
-    "weight_decay": 0.0,
-    "gradient_clipping": 1.0,
-    "seed": 0,
-    "zero_stage": 2,
-    "ranks": 1,
-    "dtype": "fp32",
-    "adaptation": "full",
-    "lora_r": 8,
-    "lora_alpha": 16,
-    "threads": 1,
-    "log_every_steps": 50,
-    "save_every_steps": 0,
-    "keep_last": 1,
-}
+TRAINING = {"lr": 1e-4, "warmup_share": 0.0, "min_lr_share": 1.0, "weight_decay": 0.0, "save_every_steps": 0}
+"""One learning rate, no decay, no states; for the rest the settings that a recipe has by default."""
 
 Row = dict[str, Any]
 
@@ -208,7 +192,8 @@ def labelled(row: Any) -> dict[str, list[int]]:
 def train_ours(arguments: argparse.Namespace, folder: Path, number: int) -> Row:
     """As the asset trains: a child that writes its curve and result."""
     out = folder / f"ours-{number}"
-    training = {**TRAINING, "steps": arguments.steps, "batch_size": arguments.batch, "micro_batch_size": arguments.micro_batch}
+    sizes = {"steps": arguments.steps, "batch_size": arguments.batch, "micro_batch_size": arguments.micro_batch}
+    training = TrainingSettings.model_validate({**TRAINING, **sizes}).model_dump(mode="json", exclude={"warm_start"})
     job = {"out_dir": str(out), "base_model_dir": str(folder / "base"), "index_path": str(folder / "index.parquet")}
     job |= {"segment_paths": [str(folder / "rows.arrow")], "training": training}
     job |= {"card": {"chat_template": make_template("chatml").to_json()}, "states": None}

@@ -135,7 +135,7 @@ class StateKeeper:
             group.update(own)
         if self.is_universal:
             _part_counts(engine.optimizer.optimizer)
-        self._wait_for_all()
+        self._world.wait_for_all()
         if self._world.rank == 0 and self.is_universal:
             shutil.rmtree(folder)
         if loaded is None:
@@ -173,17 +173,17 @@ class StateKeeper:
         step = len(curve)
         if self._world.rank == 0:
             begin_state(self._place, step)
-        self._wait_for_all()
+        self._world.wait_for_all()
         folder = unfinished_folder(self._place, step)
         engine.save_checkpoint(str(folder), tag=ENGINE, save_latest=False, exclude_frozen_parameters=self._has_frozen)
         random_states = {"cpu": torch.get_rng_state()}
         if self._world.device.type == "cuda":
             random_states["cuda"] = torch.cuda.get_rng_state(self._world.device)
         save_file(random_states, self._random_file(folder))
-        self._wait_for_all()
+        self._world.wait_for_all()
         if self._world.rank == 0:
             publish_state(self._place, step, [asdict(record) for record in curve], self._made_by)
-        self._wait_for_all()  # a rank that ended before would end the one that publishes
+        self._world.wait_for_all()  # a rank that ended before would end the one that publishes
 
     def _universal(self, state: State) -> Path:
         """The state in the layout that any number of ranks can load."""
@@ -233,10 +233,6 @@ class StateKeeper:
         asked = torch.tensor([self._signals.last], device=self._world.device)
         torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
         return bool(asked.item())
-
-    def _wait_for_all(self) -> None:
-        if self._world.ranks > 1:
-            torch.distributed.barrier(device_ids=None if self._world.device.index is None else [self._world.device.index])
 
     def _random_file(self, folder: Path) -> Path:
         return folder / f"random-{self._world.rank}.safetensors"

@@ -188,8 +188,7 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
         publish(job, curve, {**result, "resumed_behind_step": len(begun), "startup_seconds": round(startup_s, 3)})
-    # without the device's number NCCL guesses it by the rank, and may hang
-    torch.distributed.barrier(device_ids=None if world.device.index is None else [world.device.index])
+    world.wait_for_all()
     torch.distributed.destroy_process_group()
 
 

@@ -47,6 +47,12 @@ class World:
     ranks: int
     device: torch.device
 
+    def wait_for_all(self) -> None:
+        """Return when every rank has come here."""
+        if self.ranks > 1:
+            # without the device's number NCCL guesses it by the rank, and may hang
+            torch.distributed.barrier(device_ids=None if self.device.index is None else [self.device.index])
+
 
 @dataclass(frozen=True)
 class Lora:

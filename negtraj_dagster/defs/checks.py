@@ -127,8 +127,8 @@ def build_shards_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
             numbers |= {f"n_left_{name}": n_left, f"n_rejected_{name}": n_rejected, f"rejected_share_{name}": shares[name]}
             numbers |= {f"reasons_{name}": reasons} if reasons else {}
         is_passed = all(n_left for n_left, _, _ in losses.values()) and all(share <= limit for share in shares.values())
-        what_mends = "".join(f"{remedies([reason])}. " for reason in sorted(shards.details["rejected"]))
-        remedy = f"{look}; {what_mends}shards.max_rejected_share allows more"
+        what_mends = remedies(sorted(shards.details["rejected"]))
+        remedy = f"{look}; {f'{what_mends}. ' if what_mends else ''}shards.max_rejected_share allows more"
         return judged(passed=is_passed, remedy=remedy, numbers=numbers)
 
     def rows_are_proved(workspace: Workspace, shards: Published) -> dg.AssetCheckResult:

@@ -90,6 +90,7 @@ class FormatReading:
     def _take_rollout(self, rollout: Rollout) -> None:
         last_turn = _last_agent_turn(rollout)
         action = _last_action(last_turn)
+        has_calls = any("tool_calls" in turn for turn in rollout.turns)
         outcome = _outcome(rollout)
         self.n_read += 1
         self.rewards[rollout.reward] += 1
@@ -97,7 +98,7 @@ class FormatReading:
         self.highest_score = max(self.highest_score, rollout.score or 0.0)
         self.n_scored_alone += rollout.score is not None and rollout.reward is None
         self.n_with_prompt += bool(rollout.prompt)
-        self.n_with_calls += any("tool_calls" in turn for turn in rollout.turns)
+        self.n_with_calls += has_calls
         self.n_with_tools += rollout.tools is not None
         self.n_with_reasoning += any("reasoning" in turn for turn in rollout.turns)
         self.n_with_actions += any(ACTION.search(turn["content"]) for turn in rollout.turns if turn["role"] == "assistant")
@@ -107,7 +108,6 @@ class FormatReading:
         if rollout.gold is not None:
             self.golds.add(rollout.gold)
             if len(self.endings) < MAX_ENDINGS:
-                has_calls = any("tool_calls" in turn for turn in rollout.turns)
                 self.endings.append(Ending(rollout.gold, outcome, rollout.pred, action, has_calls, _last_words(last_turn)))
         if asks_something(rollout):
             asked = with_recorded_question(rollout)
