@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ ROW_FIELDS = (
     "score",
     "parent",
 )
+ROW_VALUES = attrgetter(*ROW_FIELDS)
 """What of a rollout stands in its index row under its own name."""
 
 
@@ -313,7 +315,7 @@ def _row(rollout: Rollout) -> tuple[dict[str, Any], dict[str, str | None]]:
         "base_key": base_key,
         "rollout_key": digest("rollout", base_key, "0"),
         "question_group": rollout.group,
-        **{name: getattr(rollout, name) for name in ROW_FIELDS},
+        **dict(zip(ROW_FIELDS, ROW_VALUES(rollout), strict=True)),
     }
     conversation = {
         "base_key": base_key,

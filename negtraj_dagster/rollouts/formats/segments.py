@@ -39,12 +39,15 @@ class Segment:
     compared: list[SaidTurn] = field(default_factory=list)
 
 
-def merge_calls(calls: Iterable[Call]) -> list[Segment]:
+def merge_calls(calls: Sequence[Call]) -> list[Segment]:
     """Segments of the calls of one trace, in order.
 
     A call goes on with the longest segment that what it was sent begins with, whole; else it begins a segment, whose parent is
     the one with which it has most turns in common.
     """
+    if len(calls) == 1:  # as most traces of small tasks are: nothing to compare
+        (call,) = calls
+        return [Segment(call.name, [*map(as_untrained, call.sent), *call.answered], calls=[call.name])]
     segments: list[Segment] = []
     for call in calls:
         sent = [_compared(turn) for turn in call.sent]

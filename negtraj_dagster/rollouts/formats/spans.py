@@ -35,6 +35,10 @@ SCORE_PREFIXES = (
 """Where OpenInference has scores of a span, its trace or its session, and under which key each stands."""
 
 
+TRACE_ID, SPAN_ID, PARENT_ID = ("trace_id", "traceId"), ("span_id", "spanId"), ("parent_id", "parentSpanId")
+"""How they are spelled."""
+
+
 MESSAGES = ("llm.input_messages", "llm.output_messages")
 """Where OpenInference has what a model was sent, and what it answered."""
 
@@ -71,7 +75,7 @@ def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Rea
     n_calls = 0
     for number, span in enumerate(sorted(spans, key=_start)):
         attributes = attributes_of(span)
-        name, span_id = _id(span, "trace_id", "traceId") or "trace", _id(span, "span_id", "spanId")
+        name, span_id = _id(span, TRACE_ID) or "trace", _id(span, SPAN_ID)
         trace = traces.setdefault(name, _Trace())
         trace.session = trace.session or attributes.first("session.id", "gen_ai.conversation.id")
         _take_scores(trace, span, span_id, attributes)
@@ -116,12 +120,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         parent=f"{name}/{segment.parent}" if segment.parent else None,
         group=trace.session or name,
         extra=extra_json(
-            {
-                "trace": name,
-                "segment": segment.name,
-                "calls": segment.calls,
-                "scores": [list(score) for score in scores],
-            }
+            {"trace": name, "segment": segment.name, "calls": segment.calls, "scores": list(map(list, scores))}
         ),
     )
 
@@ -154,12 +153,11 @@ def _start(span: Mapping[str, Any]) -> str:
     return f"{start:020d}" if isinstance(start, int) else str(start)
 
 
-def _id(span: Mapping[str, Any], *names: str) -> str | None:
+def _id(span: Mapping[str, Any], names: tuple[str, str]) -> str | None:
+    first, second = names
     for holder in (span, span.get("context"), span.get("spanContext")):
-        if isinstance(holder, dict):
-            for name in names:
-                if identifier := holder.get(name):
-                    return str(identifier)
+        if type(holder) is dict and (identifier := holder.get(first) or holder.get(second)):
+            return str(identifier)
     return None
 
 
@@ -195,6 +193,8 @@ def _vercel_call(attributes: Attributes, name: str, trace: _Trace) -> Call | Non
             turns += read_blocks(content, role, at)
         else:
             turns += read_text(check(content or "", f"{at}.content", str), role, at)
+    if text and type(text) is str and not calls:
+        return Call(name, turns, read_text(text, "assistant", "ai.response"))
     text_parts = [{"type": "text", "text": text}] if text else []
     called = [{**check(item, "ai.response.toolCalls", dict), "type": "tool-call"} for item in _calls(calls)]
     return Call(name, turns, read_blocks([*text_parts, *called], "assistant", "ai.response"))
@@ -261,8 +261,8 @@ def _take_scores(trace: _Trace, span: Mapping[str, Any], span_id: str | None, at
     for event in span.get("events") or ():
         if isinstance(event, dict) and event.get("name") == EVALUATION:
             _take_evaluation(trace, span_id, attributes_of(event))
-    if (attributes.first("event.name") or span.get("name")) == EVALUATION:
-        _take_evaluation(trace, _id(span, "parent_id", "parentSpanId"), attributes)
+    if (attributes.get("event.name") or span.get("name")) == EVALUATION:
+        _take_evaluation(trace, _id(span, PARENT_ID), attributes)
     names = "\n".join(attributes)  # of hundreds of keys, sometimes
     if "annotations" not in names and "evaluations" not in names:
         return
