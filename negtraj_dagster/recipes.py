@@ -100,6 +100,8 @@ BF16_WANTS_ZERO = (
     "fp32, for zero_stage = 0: without ZeRO DeepSpeed's bf16 optimizer takes other steps than AdamW (0.74 of the first one); "
     "zero_stage = 1 costs one rank nothing more"
 )
+OFFLOAD_STAGES = {"none": 0, "optimizer": 1, "all": 3}
+"""The least ZeRO stage that can offload so much."""
 
 
 class TrainingSettings(Strict):
@@ -109,7 +111,11 @@ class TrainingSettings(Strict):
     need neither divide `batch_size` nor stay below it.
     `warm_start` names whose weights training starts from: a recipe (its own name, too) or `champion`, the line's. The very
     checkpoint is chosen when the shards, the base model or this table change, and kept until they change again.
-    `lr` left out is the rule of `default_learning_rate`.
+    `lr` left out is the rule of `default_learning_rate`. `decay` says which trained weights `weight_decay` pulls to 0.
+    `heldout_share` of the questions is not trained: its loss is measured every `heldout_every_steps` steps and at the end.
+    `memory_check` compares what a training needs with what the machine has, before it starts.
+    `gradient_checkpointing` makes activations again in the backward pass; `offload` keeps the optimizer's state, or all
+    (ZeRO 3), in the memory of a GPU's host.
     Every `save_every_steps` steps the state is saved (0: where a signal asks for it alone), the `keep_last` newest are kept
     until the training ends well; a training that was killed goes on from there.
     """
@@ -119,9 +125,11 @@ class TrainingSettings(Strict):
     micro_batch_size: int = Field(8, ge=1)
     lr: float | None = Field(None, gt=0)
     warmup_share: float = Field(0.05, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_lr_share: float = Field(0.05, ge=0, le=1)
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.1
+    decay: Literal["matrices", "all"] = "matrices"
     gradient_clipping: float = 1.0
     seed: int = 0
     zero_stage: Literal[0, 1, 2, 3] = 2
@@ -130,6 +138,11 @@ class TrainingSettings(Strict):
     adaptation: Literal["full", "lora"] = "full"
     lora_r: int = 8
     lora_alpha: int = 16
+    gradient_checkpointing: bool = False
+    offload: Literal["none", "optimizer", "all"] = "none"
+    memory_check: Literal["refuse", "warn"] = "refuse"
+    heldout_share: float = Field(0.0, ge=0, lt=1)
+    heldout_every_steps: int = Field(200, ge=1)
     threads: int = Field(1, ge=1)
     log_every_steps: int = Field(50, ge=1)
     save_every_steps: int = Field(200, ge=0)
@@ -147,6 +160,14 @@ class TrainingSettings(Strict):
     def _no_bf16_without_zero(cls, value: str, info: ValidationInfo) -> str:
         if value == "bf16" and info.data.get("zero_stage") == 0:
             raise ValueError(BF16_WANTS_ZERO)
+        return value
+
+    @field_validator("offload")
+    @classmethod
+    def _offload_has_its_stage(cls, value: str, info: ValidationInfo) -> str:
+        least = OFFLOAD_STAGES[value]
+        if (stage := info.data.get("zero_stage", least)) < least:
+            raise ValueError(f"none, for zero_stage = {stage}: what is offloaded is what ZeRO shards; {value!r} needs {least}")
         return value
 
 

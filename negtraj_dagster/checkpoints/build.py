@@ -13,9 +13,9 @@ from negtraj_dagster.launch import RunChild
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
-TRAIN_VERSION = 4
+TRAIN_VERSION = 5
 """Rises when the trainer gives other weights from the same inputs."""
-OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last")
+OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last", "memory_check")
 """Training settings that no weight depends on."""
 TRAINER = "negtraj_dagster.checkpoints.train"
 """(module, config file, ranks, threads) -> returns when the child has published its result, raises ChildRunError else."""

@@ -16,7 +16,7 @@ CHUNK_LOGITS = 16_000_000
 
 
 class ChunkedLoss(torch.autograd.Function):
-    """sum of weight x cross-entropy over all targets, as a float32 scalar."""
+    """sum of weight x cross-entropy over all targets, as a float32 scalar, and each target's cross-entropy."""
 
     @staticmethod
     def forward(
@@ -26,8 +26,8 @@ class ChunkedLoss(torch.autograd.Function):
         bias_V: torch.Tensor | None,
         targets_N: torch.Tensor,
         weights_N: torch.Tensor,
-    ) -> torch.Tensor:
-        """The sum; gradients, for a gradient of it of 1, are kept where they will be asked for.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sum, and float32 [N]; gradients, for a gradient of the sum of 1, are kept where they will be asked for.
 
         Args:
             ctx: autograd's.
@@ -42,13 +42,15 @@ class ChunkedLoss(torch.autograd.Function):
         hidden_gradient_ND = torch.empty_like(hidden_ND) if wants_hidden else None
         head_gradient_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head else None
         bias_gradient_V = torch.zeros_like(bias_V, dtype=torch.float32) if wants_bias and bias_V is not None else None
+        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         step = max(1, CHUNK_LOGITS // head_VD.shape[0])
         for start in range(0, len(targets_N), step):
             part = slice(start, start + step)
             hidden_CD, targets_C1, weights_C = hidden_ND[part], targets_N[part, None], weights_N[part]
             logits_CV = torch.nn.functional.linear(hidden_CD, head_VD, bias_V).float()
             sums_C = torch.logsumexp(logits_CV, dim=-1)
-            loss += ((sums_C - logits_CV.gather(1, targets_C1).squeeze(1)) * weights_C).sum()
+            losses_N[part] = sums_C - logits_CV.gather(1, targets_C1).squeeze(1)
+            loss += (losses_N[part] * weights_C).sum()
             if not (wants_hidden or wants_head or bias_gradient_V is not None):
                 continue
             gradient_CV = logits_CV.sub_(sums_C[:, None]).exp_()  # in the logits' place
@@ -66,13 +68,14 @@ class ChunkedLoss(torch.autograd.Function):
                     head_gradient_VD += gradient_CV.t() @ hidden_CD
         ctx.save_for_backward(hidden_gradient_ND, head_gradient_VD, bias_gradient_V)
         ctx.dtype = head_VD.dtype
-        return loss
+        ctx.mark_non_differentiable(losses_N)
+        return loss, losses_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The kept gradients, by the loss's own."""
-        (gradient,) = gradients
+        gradient, _ = gradients
         kept = (None if tensor is None else tensor.mul_(gradient).to(ctx.dtype) for tensor in ctx.saved_tensors)
         return (*kept, None, None)
 
@@ -83,7 +86,12 @@ def chunked_loss(
     bias_V: torch.Tensor | None,
     targets_N: torch.Tensor,
     weights_N: torch.Tensor,
-) -> torch.Tensor:
-    """Sum of weight x cross-entropy; see `ChunkedLoss`. Its gradient can be asked for once."""
-    loss: torch.Tensor = ChunkedLoss.apply(hidden_ND, head_VD, bias_V, targets_N, weights_N)
-    return loss
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of weight x cross-entropy, and float32 [N] of cross-entropies without a gradient; see `ChunkedLoss`.
+
+    The sum's gradient can be asked for once.
+    """
+    loss: torch.Tensor
+    losses_N: torch.Tensor
+    loss, losses_N = ChunkedLoss.apply(hidden_ND, head_VD, bias_V, targets_N, weights_N)
+    return loss, losses_N

@@ -28,6 +28,7 @@ BATCHES_PER_BUCKET = 8
 """Rows are sorted by length within a bucket of this many batches: little padding, order still random."""
 
 MAX_NAMED_KEYS = 8
+INDEX_COLUMNS = ["token_key", "question_id", "class", "weight", "repeat"]
 LISTS = ("input_ids", "span_start", "span_end", "span_weight")
 
 
@@ -36,12 +37,16 @@ class Row:
     """A tokenized conversation.
 
     Attributes:
+        question_id: what it answers; rows of one question are trained together or held out together.
+        class_name: what it is trained as.
         input_ids: int32 [n_tokens], in the segment's own memory.
         target_places: int32 [n]; places p >= 1 whose token is a target. It is predicted from place p - 1.
         target_weights: float32 [n]; span weight times the index's row weight.
     """
 
     token_key: str
+    question_id: str
+    class_name: str
     input_ids: npt.NDArray[np.int32]
     target_places: npt.NDArray[np.int32]
     target_weights: npt.NDArray[np.float32]
@@ -61,30 +66,31 @@ class MicroBatch:
         places_N: int64; flat places in [B * T] of the tokens *before* each target.
         targets_N: int64.
         weights_N: float32.
+        rows_N: int64; which of the batch's rows a target is in.
     """
 
     ids_BT: torch.Tensor
     places_N: torch.Tensor
     targets_N: torch.Tensor
     weights_N: torch.Tensor
+    rows_N: torch.Tensor
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same batch on a device."""
-        moved = (tensor.to(device) for tensor in (self.ids_BT, self.places_N, self.targets_N, self.weights_N))
-        return MicroBatch(*moved)
+        return MicroBatch(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
     """The rows an index names, each as often as its `repeat` says, in the index's order.
 
     Args:
-        index_path: Parquet with token_key, weight, repeat.
+        index_path: Parquet with token_key, question_id, class, weight, repeat.
         segment_paths: Arrow IPC files with token_key, input_ids, span_start, span_end, span_weight.
 
     Raises:
         TrainingError: an unreadable file, an empty index, or keys that no segment holds (named).
     """
-    index = _read(index_path, lambda path: pq.read_table(path, columns=["token_key", "weight", "repeat"]))
+    index = _read(index_path, lambda path: pq.read_table(path, columns=INDEX_COLUMNS))
     if index.num_rows == 0:
         raise TrainingError(f"{index_path}: no rows, expected at least one; select trajectories before training")
     token_keys = set(index["token_key"].to_pylist())
@@ -102,9 +108,10 @@ def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:
                 f"{index_path}, token key {entry['token_key']}: weight {entry['weight']}, expected a number >= 0; "
                 f"materialize tokenized_shards again"
             )
-        row = stored[entry["token_key"]]
-        weights = row.target_weights * np.float32(entry["weight"])
-        rows += [Row(row.token_key, row.input_ids, row.target_places, weights)] * entry["repeat"]
+        tokens = stored[entry["token_key"]]
+        weights = tokens.target_weights * np.float32(entry["weight"])
+        row = Row(entry["token_key"], entry["question_id"], entry["class"], tokens.input_ids, tokens.target_places, weights)
+        rows += [row] * entry["repeat"]
     if not rows:
         raise TrainingError(f"{index_path}: every row has repeat 0; expected at least one row to train")
     return rows
@@ -114,17 +121,26 @@ def plan_steps(rows: Sequence[Row], *, batch_size: int, seed: int) -> Iterator[l
     """Yield the global rows of one optimiser step after another, epoch after epoch, without end.
 
     An epoch shuffles all rows, sorts them by length within buckets and shuffles each bucket's batches; its last batch
-    may be smaller than `batch_size`.
+    may be smaller than `batch_size`. The first step of all has the longest row: a machine that is too small for it fails
+    then, not after hours.
     """
     rng = random.Random(seed)
     bucket_size = batch_size * BATCHES_PER_BUCKET
     order = list(range(len(rows)))
+    longest = max(order, key=lambda i: len(rows[i].input_ids), default=0)
+    is_first_step = True
     while True:
         rng.shuffle(order)
-        for start in range(0, len(order), bucket_size):
+        starts = list(range(0, len(order), bucket_size))
+        if is_first_step:
+            starts.insert(0, starts.pop(order.index(longest) // bucket_size))
+        for start in starts:
             bucket = sorted(order[start : start + bucket_size], key=lambda i: len(rows[i].input_ids))
             batches = [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
             rng.shuffle(batches)
+            if is_first_step:
+                batches.sort(key=lambda batch: longest not in batch)
+                is_first_step = False
             yield from ([rows[i] for i in batch] for batch in batches)
 
 
@@ -144,7 +160,8 @@ def collate(rows: Sequence[Row]) -> MicroBatch:
     places_N = np.concatenate(places) if rows else np.empty(0, dtype=np.int64)
     targets_N = ids_BT.reshape(-1)[places_N + 1]
     weights_N = np.concatenate([row.target_weights for row in rows]) if rows else np.empty(0, dtype=np.float32)
-    return MicroBatch(*(torch.from_numpy(array) for array in (ids_BT, places_N, targets_N, weights_N)))
+    rows_N = np.repeat(np.arange(len(rows)), [len(row.target_places) for row in rows])
+    return MicroBatch(*(torch.from_numpy(array) for array in (ids_BT, places_N, targets_N, weights_N, rows_N)))
 
 
 def step_weight(step_rows: Sequence[Row], step: int) -> float:
@@ -175,9 +192,18 @@ def _read(path: Path, read: Callable[[Path], pa.Table]) -> pa.Table:
         raise TrainingError(f"{path}: cannot be read ({error}); materialize tokenized_shards again") from error
 
 
-def _read_segments(segment_paths: Sequence[Path], wanted: pa.Array) -> dict[str, Row]:
+@dataclass(frozen=True)
+class _Tokens:
+    """A row's tokens and targets, as a segment has them; see `Row`."""
+
+    input_ids: npt.NDArray[np.int32]
+    target_places: npt.NDArray[np.int32]
+    target_weights: npt.NDArray[np.float32]
+
+
+def _read_segments(segment_paths: Sequence[Path], wanted: pa.Array) -> dict[str, _Tokens]:
     """The wanted rows; of a segment its keys and offsets are read, and of the rest what belongs to these."""
-    stored: dict[str, Row] = {}
+    stored: dict[str, _Tokens] = {}
     for path in segment_paths:
         table = _read(path, lambda path: pa.ipc.open_file(pa.memory_map(str(path))).read_all())
         for batch in table.to_batches():  # one, as segments are written; to join several would copy them
@@ -188,7 +214,7 @@ def _read_segments(segment_paths: Sequence[Path], wanted: pa.Array) -> dict[str,
                 token_key = columns["token_key"][int(number)].as_py()
                 if token_key not in stored:
                     ids, starts, ends, weights = (values[offsets[number] : offsets[number + 1]] for offsets, values in lists)
-                    stored[token_key] = _row(token_key, ids, starts, ends, weights, path)
+                    stored[token_key] = _tokens(token_key, ids, starts, ends, weights, path)
     return stored
 
 
@@ -204,14 +230,14 @@ def _slices(column: pa.Array) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return column.offsets.to_numpy(), column.values.to_numpy()
 
 
-def _row(
+def _tokens(
     token_key: str,
     ids: npt.NDArray[np.int32],
     starts: npt.NDArray[np.int32],
     ends: npt.NDArray[np.int32],
     weights: npt.NDArray[np.float32],
     path: Path,
-) -> Row:
+) -> _Tokens:
     """Spans as target places; the first token is never a target, nothing stands before it to predict it from."""
     weight_T = np.zeros(len(ids), dtype=np.float32)
     for start, end, weight in zip(starts.tolist(), ends.tolist(), weights.tolist(), strict=True):
@@ -223,4 +249,4 @@ def _row(
         weight_T[start:end] = weight
     weight_T[:1] = 0.0
     places = np.flatnonzero(weight_T)
-    return Row(token_key, ids, places.astype(np.int32), weight_T[places])
+    return _Tokens(ids, places.astype(np.int32), weight_T[places])

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.serving import EndToken, name_end_token, save_adapter, stop_at
-from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, World, add_lora, whole_parameters
+from negtraj_dagster.checkpoints.world import World
+from negtraj_dagster.checkpoints.zero import Lora, TargetLoss, add_lora, whole_parameters
 from negtraj_dagster.errors import TrainingError
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")

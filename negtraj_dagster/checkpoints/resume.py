@@ -24,7 +24,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 from safetensors.torch import load_file, save_file
 
 from negtraj_dagster.checkpoints.states import State, StatePlace, begin_state, newest_state, publish_state, unfinished_folder
-from negtraj_dagster.checkpoints.zero import World
+from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.errors import TrainingError
 
 LOG = logging.getLogger(__name__)

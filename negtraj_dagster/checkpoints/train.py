@@ -25,21 +25,23 @@ import transformers
 
 from negtraj_dagster import launch
 from negtraj_dagster.chat_templates import ChatTemplate
+from negtraj_dagster.checkpoints.curve import StepRecord, progress_line, totals
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.losses import hold_out, measure_loss
 from negtraj_dagster.checkpoints.resume import Signals, StateKeeper, TrainingPausedError
+from negtraj_dagster.checkpoints.schedule import learning_rate
 from negtraj_dagster.checkpoints.serving import read_end_tokens
 from negtraj_dagster.checkpoints.states import StatePlace
-from negtraj_dagster.checkpoints.zero import Lora, World, build_module, check_ids, start_engine, start_world, train_step
+from negtraj_dagster.checkpoints.world import World
+from negtraj_dagster.checkpoints.zero import Lora, StepResult, build_module, check_ids, start_engine, start_world, train_step
 from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.modeling import check_base_model
-from negtraj_dagster.progress import Say, clock_text, open_progress
+from negtraj_dagster.progress import Say, open_progress
 from negtraj_dagster.recipes import TrainingSettings
 from negtraj_dagster.trainable import check_trainable
 
 LOG = logging.getLogger(__name__)
-
-FINAL_LOSS_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,6 @@ class Job:
     training: TrainingSettings
     card: Mapping[str, Any]
     states: StatePlace | None
-
-
-@dataclass(frozen=True)
-class StepRecord:
-    """One line of curve.jsonl: `rows`, `tokens` and `trained_tokens` over all ranks, `seconds` since the loop began."""
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    rows: int
-    tokens: int
-    trained_tokens: int
-    seconds: float
 
 
 def main(config_path: Path) -> None:
@@ -141,10 +129,17 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     check_trainable(job.base_model_dir)
     template = ChatTemplate.from_json(job.card.get("chat_template", "chatml"))
     ends = read_end_tokens(template, job.base_model_dir)
-    rows = load_rows(job.index_path, job.segment_paths)
+    all_rows = load_rows(job.index_path, job.segment_paths)
+    rows, held_out = hold_out_some(all_rows, settings.heldout_share)
     world = start_world()
     lora = lora_of(settings)
-    module = build_module(job.base_model_dir, rows=rows, seed=settings.seed, lora=lora)
+    module = build_module(
+        job.base_model_dir,
+        rows=all_rows,
+        seed=settings.seed,
+        lora=lora,
+        checkpoints_gradients=settings.gradient_checkpointing,
+    )
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
     keeper = _keeper(job, world, signals)
@@ -158,6 +153,8 @@ def train(job: Job, say: Say, signals: Signals) -> None:
         lr=settings.peak_lr,
         betas=settings.betas,
         weight_decay=settings.weight_decay,
+        decay=settings.decay,
+        offload=settings.offload,
         loads_universal=keeper is not None and keeper.is_universal,
     )
     job.out_dir.mkdir(parents=True, exist_ok=True)
@@ -168,9 +165,8 @@ def train(job: Job, say: Say, signals: Signals) -> None:
         rows,
         settings,
         world=world,
-        n_micro=n_micro,
-        micro_batch_size=micro_batch_size,
         say=say,
+        held_out=held_out,
         begun=begun,
         keeper=keeper,
     )
@@ -187,9 +183,29 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     )
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
-        publish(job, curve, {**result, "resumed_behind_step": len(begun), "startup_seconds": round(startup_s, 3)})
+        counts = {"n_heldout_rows": len(held_out), "resumed_behind_step": len(begun), "startup_seconds": round(startup_s, 3)}
+        publish(job, curve, {**result, **counts})
     world.wait_for_all()
     torch.distributed.destroy_process_group()
+
+
+def hold_out_some(rows: Sequence[Row], share: float) -> tuple[Sequence[Row], Sequence[Row]]:
+    """(trained, held out).
+
+    Raises:
+        TrainingError: a class has no trained row left.
+    """
+    if share == 0:
+        return rows, ()
+    trained, held_out = hold_out(rows, share)
+    if lost := sorted({row.class_name for row in rows} - {row.class_name for row in trained if row.weight > 0}):
+        raise TrainingError(
+            f"training.heldout_share = {share} holds out every row of class {', '.join(map(repr, lost))}; lower it, or select "
+            "more questions"
+        )
+    if not held_out:
+        LOG.warning("training.heldout_share = %s holds out none of %d rows: too few questions", share, len(rows))
+    return trained, held_out
 
 
 def _keeper(job: Job, world: World, signals: Signals) -> StateKeeper | None:
@@ -212,29 +228,26 @@ def split_batch(settings: TrainingSettings, *, ranks: int) -> tuple[int, int]:
     return math.ceil(settings.batch_size / (micro_batch_size * ranks)), micro_batch_size
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then a cosine down to `min_lr_share`; `step` counts from 0."""
-    warmup_steps = max(1, int(settings.warmup_share * settings.steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-    rise = min(1.0, (step + 1) / warmup_steps)
-    return settings.peak_lr * rise * (settings.min_lr_share + (1 - settings.min_lr_share) * cosine)
-
-
 def run_steps(
     engine: Any,
     rows: Sequence[Row],
     settings: TrainingSettings,
     *,
     world: World,
-    n_micro: int,
-    micro_batch_size: int,
     say: Say,
+    held_out: Sequence[Row] = (),
     begun: Sequence[StepRecord] = (),
     keeper: StateKeeper | None = None,
 ) -> list[StepRecord]:
     """Train up to `settings.steps` optimiser steps; returns one record each.
 
     Args:
+        engine: DeepSpeed's, its micro-batches those of `split_batch`.
+        rows: what is trained.
+        settings: the recipe's.
+        world: this process.
+        say: publishes a line of progress.
+        held_out: rows whose loss is measured between steps.
         begun: records of the steps that an earlier attempt took, whose state the engine has.
         keeper: saves states between steps.
 
@@ -243,41 +256,52 @@ def run_steps(
         TrainingPausedError: a signal asked for it.
     """
     curve = list(begun)
+    n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
     started_s = time.monotonic() - (curve[-1].seconds if curve else 0.0)
     plan = islice(plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed), len(curve), settings.steps)
     for step, step_rows in enumerate(plan, len(curve)):
-        lr = learning_rate(step, settings)
+        lr, is_last = learning_rate(step, settings), step + 1 == settings.steps
         # a function of the step alone: a plain loop can take the very same steps, and the tests have one do so
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
         shares = rank_share(step_rows, rank=world.rank, ranks=world.ranks, micro_batch_size=micro_batch_size, n_micro=n_micro)
-        loss, grad_norm = train_step(engine, shares, step_weight(step_rows, step), world=world)
-        # DeepSpeed reports -1 for a norm that is not finite
-        if not (math.isfinite(loss) and math.isfinite(grad_norm) and grad_norm >= 0):
-            raise TrainingError(
-                f"step {step + 1}, rows {name_rows(step_rows)}: loss {loss}, gradient norm {grad_norm}; expected finite "
-                "numbers; lower training.lr or look at these rows"
+        done = train_step(engine, shares, step_rows, step_weight(step_rows, step), world=world)
+        check_finite(step, step_rows, done)
+        is_measured = bool(held_out) and (is_last or (step + 1) % settings.heldout_every_steps == 0)
+        measured = measure_loss(engine, held_out, micro_batch_size=micro_batch_size, world=world) if is_measured else ()
+        curve.append(
+            StepRecord(
+                step + 1,
+                done.loss,
+                done.loss_by_class,
+                lr,
+                done.grad_norm,
+                len(step_rows),
+                sum(len(row.input_ids) for row in step_rows),
+                sum(len(row.target_places) for row in step_rows),
+                round(time.monotonic() - started_s, 4),
+                *measured,
             )
-        n_tokens = sum(len(row.input_ids) for row in step_rows)
-        n_trained = sum(len(row.target_places) for row in step_rows)
-        seconds = round(time.monotonic() - started_s, 4)
-        curve.append(StepRecord(step + 1, loss, lr, grad_norm, len(step_rows), n_tokens, n_trained, seconds))
-        if (step + 1) % settings.log_every_steps == 0 or step + 1 == settings.steps:
-            say(progress_line(curve, settings.steps), always=step + 1 == settings.steps)
+        )
+        if is_measured or is_last or (step + 1) % settings.log_every_steps == 0:
+            say(progress_line(curve, settings.steps), always=is_last)
         if keeper is not None:
-            keeper.after_step(engine, curve, is_last=step + 1 == settings.steps)
+            keeper.after_step(engine, curve, is_last=is_last)
     return curve
 
 
-def progress_line(curve: Sequence[StepRecord], steps: int) -> str:
-    """`step 400/2000 loss 0.312 lr 1.8e-03 24.1k tok/s grad_norm 0.84 0:31 left`."""
-    last = curve[-1]
-    tokens_per_s = sum(record.tokens for record in curve) / max(last.seconds, 1e-9)
-    left_s = last.seconds / last.step * (steps - last.step)
-    return (
-        f"step {last.step}/{steps} loss {last.loss:.3f} lr {last.lr:.1e} {tokens_per_s / 1000:.1f}k tok/s "
-        f"grad_norm {last.grad_norm:.2f} {clock_text(left_s)} left"
-    )
+def check_finite(step: int, step_rows: Sequence[Row], done: StepResult) -> None:
+    """Refuse a step, counted from 0, that went nowhere.
+
+    Raises:
+        TrainingError: names its rows.
+    """
+    # DeepSpeed reports -1 for a norm that is not finite
+    if not (math.isfinite(done.loss) and math.isfinite(done.grad_norm) and done.grad_norm >= 0):
+        raise TrainingError(
+            f"step {step + 1}, rows {name_rows(step_rows)}: loss {done.loss}, gradient norm {done.grad_norm}; expected finite "
+            "numbers; lower training.lr or look at these rows"
+        )
 
 
 def summarize(
@@ -290,25 +314,11 @@ def summarize(
     n_parameters: tuple[int, int],
 ) -> dict[str, Any]:
     """What result.json says, but for the start-up time. `peak_rss_bytes` and `peak_gpu_bytes` are this rank's."""
-    n_tokens, n_trained = (sum(counts) for counts in zip(*((r.tokens, r.trained_tokens) for r in curve), strict=True))
-    last_losses = [record.loss for record in curve[-FINAL_LOSS_STEPS:]]
-    steps_per_epoch = math.ceil(n_rows / settings.batch_size)
-    whole, rest = divmod(len(curve), steps_per_epoch)
-    rows_seen = sum(record.rows for record in curve)
     return {
         "engine": type(engine).__name__,
         "zero_stage": engine.zero_optimization_stage(),
         "world_size": world.ranks,
-        "steps": len(curve),
-        "epochs": round(whole + rest / steps_per_epoch, 4),
-        "rows_seen": rows_seen,
-        "tokens": n_tokens,
-        "trained_tokens": n_trained,
-        "trained_share": n_trained / n_tokens,
-        "first_loss": curve[0].loss,
-        "final_loss": sum(last_losses) / len(last_losses),
-        "seconds": curve[-1].seconds,
-        "tokens_per_s": n_tokens / max(curve[-1].seconds, 1e-9),
+        **totals(curve, n_rows=n_rows, batch_size=settings.batch_size),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **({"peak_gpu_bytes": torch.cuda.max_memory_allocated(world.device)} if world.device.type == "cuda" else {}),
         "n_parameters": n_parameters[0],

@@ -21,6 +21,8 @@ from negtraj_dagster import launch
 from negtraj_dagster.checkpoints.chunked_loss import chunked_loss
 from negtraj_dagster.checkpoints.dataset import Row, collate
 from negtraj_dagster.checkpoints.loading import load_model
+from negtraj_dagster.checkpoints.losses import ClassSums
+from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -40,18 +42,18 @@ MAX_BUCKET_SIZE = 500_000_000
 
 
 @dataclass(frozen=True)
-class World:
-    """Who this process is among the ranks."""
+class StepResult:
+    """What an optimiser step did, over all ranks.
 
-    rank: int
-    ranks: int
-    device: torch.device
+    Attributes:
+        loss: sum of weight x cross-entropy of its targets, divided by the sum of weights.
+        grad_norm: before clipping.
+        loss_by_class: the same as `loss` of the targets of each class's rows.
+    """
 
-    def wait_for_all(self) -> None:
-        """Return when every rank has come here."""
-        if self.ranks > 1:
-            # without the device's number NCCL guesses it by the rank, and may hang
-            torch.distributed.barrier(device_ids=None if self.device.index is None else [self.device.index])
+    loss: float
+    grad_norm: float
+    loss_by_class: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class TargetLoss(nn.Module):
 
     def forward(
         self, ids_BT: torch.Tensor, places_N: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
-    ) -> torch.Tensor:
-        """Sum over targets of weight x cross-entropy, float32 scalar.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum over targets of weight x cross-entropy, float32 scalar, and each target's cross-entropy, float32 [N].
 
         No attention mask and no cache: rows are causal and padded on the right, and transformers treats either as
         reason to build another mask (its masking_utils).
@@ -87,13 +89,21 @@ class TargetLoss(nn.Module):
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).index_select(0, places_N)
         head: nn.Linear = causal.get_output_embeddings()
         # the second term is 0: it keeps every parameter in the graph of a micro-batch without targets
-        loss = chunked_loss(hidden_ND, head.weight, head.bias, targets_N, weights_N)
-        whole: torch.Tensor = loss + 0.0 * hidden_BTD[:, :1].sum()
-        return whole
+        loss, losses_N = chunked_loss(hidden_ND, head.weight, head.bias, targets_N, weights_N)
+        return loss + 0.0 * hidden_BTD[:, :1].sum(), losses_N
 
 
-def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: Lora | None) -> TargetLoss:
+def build_module(
+    base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: Lora | None, checkpoints_gradients: bool = False
+) -> TargetLoss:
     """The model to train, its logits at chosen places proved equal to the model's own.
+
+    Args:
+        base_model_dir: Hugging Face layout.
+        rows: all that will be trained or measured.
+        seed: of what LoRA draws.
+        lora: None for all weights.
+        checkpoints_gradients: whether each layer's activations are made again in the backward pass, rather than kept.
 
     Raises:
         ModelError: the folder's weights are not those of its config.
@@ -111,6 +121,8 @@ def build_module(base_model_dir: Path, *, rows: Sequence[Row], seed: int, lora: 
     check_token_ids(model, rows, base_model_dir)
     check_head(model, base_model_dir)
     check_logits(model, check_ids(rows), base_model_dir)
+    if checkpoints_gradients:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return TargetLoss((add_lora(model, lora) if lora else model).train())
 
 
@@ -218,6 +230,8 @@ def start_engine(
     n_micro: int,
     gradient_clipping: float,
     weight_decay: float,
+    decay: str = "matrices",
+    offload: str = "none",
     loads_universal: bool = False,
     **adamw: Any,
 ) -> Any:
@@ -230,7 +244,9 @@ def start_engine(
         micro_batch_size: rows per forward pass.
         n_micro: forward passes per optimiser step and rank.
         gradient_clipping: largest global gradient norm.
-        weight_decay: of matrices; see `parameter_groups`.
+        weight_decay: see `parameter_groups`.
+        decay: of what: `matrices` or `all`.
+        offload: what a GPU's host keeps: `none`, the `optimizer`'s state, or `all`.
         loads_universal: whether what it will load is of another number of ranks.
         adamw: lr, betas.
 
@@ -242,7 +258,7 @@ def start_engine(
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     head = module.causal.get_output_embeddings()
     bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
-    optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay), fused=True, **adamw)
+    optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay, decay), fused=True, **adamw)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
@@ -266,6 +282,8 @@ def start_engine(
                 "overlap_comm": False,
                 "contiguous_gradients": True,
                 "stage3_param_persistence_threshold": 1000,
+                **({"offload_optimizer": {"device": "cpu"}} if offload != "none" else {}),
+                **({"offload_param": {"device": "cpu"}} if offload == "all" else {}),
             },
         },
     )
@@ -280,28 +298,45 @@ def start_engine(
     return engine
 
 
-def parameter_groups(trained: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices, which decay, and what has one dimension (norms, biases), which does not: pulling a norm to 0 is no prior."""
+def parameter_groups(trained: Sequence[nn.Parameter], weight_decay: float, decay: str = "matrices") -> list[dict[str, Any]]:
+    """Matrices, which decay, and what has one dimension (norms, biases), which does not: pulling a norm to 0 is no prior.
+
+    Where `decay` is `all`, everything does.
+    """
+    if decay == "all":
+        return [{"params": list(trained), "weight_decay": weight_decay}]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def train_step(engine: Any, shares: Sequence[Sequence[Row]], weight: float, *, world: World) -> tuple[float, float]:
-    """One optimiser step of this rank; returns the step's loss over all ranks and its gradient norm before clipping.
+def train_step(
+    engine: Any, shares: Sequence[Sequence[Row]], step_rows: Sequence[Row], weight: float, *, world: World
+) -> StepResult:
+    """One optimiser step of this rank.
 
     The loss is sum(w * ce) / sum(w) over every rank and micro-batch. DeepSpeed averages gradients over ranks, hence the
     factor; it is told not to divide by the number of micro-batches.
+
+    Args:
+        engine: DeepSpeed's.
+        shares: this rank's micro-batches.
+        step_rows: the rows of all ranks.
+        weight: sum of their targets' weights.
+        world: this process.
     """
     losses: list[torch.Tensor] = []
+    sums = ClassSums(step_rows, world)
     for i, rows in enumerate(shares):
         if i > 0:
             engine.step()  # not the last micro-batch: counts it, updates nothing
         batch = collate(rows).to(world.device)
-        loss = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N) / weight
+        total, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N)
+        loss = total / weight
         engine.backward(loss * world.ranks, scale_wrt_gas=False)
         losses.append(loss.detach())
+        sums.add(rows, batch, losses_N)
     # without ZeRO, the engine keeps its norm to itself
     unsharded_norm = _gradient_norm(engine) if engine.zero_optimization_stage() == 0 else None
     engine.step()
@@ -309,7 +344,7 @@ def train_step(engine: Any, shares: Sequence[Sequence[Row]], weight: float, *, w
     if world.ranks > 1:
         torch.distributed.all_reduce(total)
     norm = engine.get_global_grad_norm() if unsharded_norm is None else unsharded_norm
-    return float(total), float(norm)
+    return StepResult(float(total), float(norm), sums.means())
 
 
 def _gradient_norm(engine: Any) -> torch.Tensor:

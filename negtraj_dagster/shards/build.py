@@ -23,7 +23,7 @@ from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.strategies import Prompter, Strategy
 from negtraj_dagster.tables import RowCache, digest_rows, frame_digest
 
-SHARDS_VERSION = 3
+SHARDS_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
     write_previews(folder, recipe, index=index, rows=rows, segments=segments, rule=rule, details=details)
     return Built(
         content={
-            "index": frame_digest(index.select("token_key", "class", "weight", "repeat")),
+            "index": frame_digest(index.select("token_key", "question_id", "class", "weight", "repeat")),
             "rule": rule.rule_key,
             "n_rows": index.height,
             "n_contaminated": selected.selection.content["n_contaminated"],
@@ -237,7 +237,7 @@ def _condition(
     }
 
 
-INDEX_COLUMNS = ("position", "token_key", "rollout_key", "class", "weight", "repeat", "n_tokens", "n_trained")
+INDEX_COLUMNS = ("position", "token_key", "rollout_key", "question_id", "class", "weight", "repeat", "n_tokens", "n_trained")
 
 REJECTED_COLUMNS = ("rollout_key", "class", "row", "token_key", "reason", "detail")
 

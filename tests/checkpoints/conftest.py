@@ -34,6 +34,7 @@ INDEX_SCHEMA = pa.schema(
         ("position", pa.int64()),
         ("token_key", pa.string()),
         ("rollout_key", pa.string()),
+        ("question_id", pa.string()),
         ("class", pa.string()),
         ("weight", pa.float32()),
         ("repeat", pa.int32()),
@@ -45,9 +46,11 @@ SETTINGS: dict[str, Any] = {
     "micro_batch_size": 8,
     "lr": 0.005,
     "warmup_share": 0.05,
+    "schedule": "cosine",
     "min_lr_share": 0.05,
     "betas": [0.9, 0.98],
     "weight_decay": 0.1,
+    "decay": "matrices",
     "gradient_clipping": 1.0,
     "seed": 0,
     "zero_stage": 2,
@@ -56,6 +59,11 @@ SETTINGS: dict[str, Any] = {
     "adaptation": "full",
     "lora_r": 4,
     "lora_alpha": 8,
+    "gradient_checkpointing": False,
+    "offload": "none",
+    "memory_check": "refuse",
+    "heldout_share": 0.0,
+    "heldout_every_steps": 5,
     "threads": 1,
     "log_every_steps": 5,
     "save_every_steps": 5,
@@ -119,9 +127,17 @@ def write_segment(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_index(path: Path, entries: list[tuple[str, float, int]]) -> None:
-    """(token key, weight, repeat) each."""
+    """(token key, weight, repeat) each; two rows a question, one of each class."""
     rows = [
-        {"position": i, "token_key": key, "rollout_key": f"rollout-{i}", "class": "positive", "weight": w, "repeat": n}
+        {
+            "position": i,
+            "token_key": key,
+            "rollout_key": f"rollout-{i}",
+            "question_id": f"question-{i // 2}",
+            "class": "negative" if i % 2 else "positive",
+            "weight": w,
+            "repeat": n,
+        }
         for i, (key, w, n) in enumerate(entries)
     ]
     pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path)

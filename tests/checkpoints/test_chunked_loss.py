@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from negtraj_dagster.checkpoints import chunked_loss as module
-from negtraj_dagster.checkpoints.chunked_loss import chunked_loss
+from negtraj_dagster.checkpoints.chunked_loss import chunked_loss as loss_and_losses
 
 
 def made(n: int, *, d: int = 16, v: int = 101, has_bias: bool = False, dtype: torch.dtype = torch.float32):
@@ -14,6 +14,10 @@ def made(n: int, *, d: int = 16, v: int = 101, has_bias: bool = False, dtype: to
     bias = torch.randn(v, generator=generator).to(dtype).requires_grad_() if has_bias else None
     targets = torch.randint(0, v, (n,), generator=generator)
     return hidden, head, bias, targets, torch.rand(n, generator=generator) * 3
+
+
+def chunked_loss(*tensors):
+    return loss_and_losses(*tensors)[0]
 
 
 def at_once(hidden, head, bias, targets, weights):
@@ -31,6 +35,9 @@ def test_loss_and_gradients_are_those_of_all_logits(
     ours, theirs = made(n, has_bias=has_bias), made(n, has_bias=has_bias)
     loss, expected = chunked_loss(*ours), at_once(*theirs)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6, rel=1e-6)
+    each = loss_and_losses(*made(n, has_bias=has_bias))[1]
+    assert not each.requires_grad
+    assert (each * ours[4]).sum().item() == pytest.approx(expected.item(), abs=1e-5, rel=1e-5)
     (loss * 0.37).backward()
     (expected * 0.37).backward()
     for our, their in zip(ours[:3], theirs[:3], strict=True):

@@ -69,6 +69,16 @@ def test_an_epoch_has_every_row_once_and_the_seed_decides_the_order(material):
     assert keys[0] == keys[1] != keys[2]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_longest_row_comes_first_and_nothing_is_left_out_for_it(material, seed):
+    rows = rows_of(material)
+    longest = max(len(row.input_ids) for row in rows)
+    steps = list(islice(plan_steps(rows, batch_size=2, seed=seed), 2 * 16))
+    assert max(len(row.input_ids) for row in steps[0]) == longest
+    for epoch in (steps[:16], steps[16:]):
+        assert sorted(row.token_key for step in epoch for row in step) == sorted(row.token_key for row in rows)
+
+
 @pytest.mark.parametrize(("ranks", "micro_batch_size", "n_micro"), [(1, 8, 1), (1, 2, 4), (2, 4, 1), (4, 1, 2), (3, 3, 1)])
 def test_any_split_trains_the_same_rows(material, ranks, micro_batch_size, n_micro):
     step_rows = rows_of(material)[:7]

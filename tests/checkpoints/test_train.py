@@ -177,7 +177,7 @@ def test_a_step_without_targets_is_refused(tmp_path):
 
     from negtraj_dagster.checkpoints.dataset import Row, step_weight
 
-    empty = Row("key-7", np.arange(5), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    empty = Row("key-7", "question", "positive", np.arange(5), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
     with pytest.raises(TrainingError, match=r"step 3: rows key-7 have no trained token"):
         step_weight([empty], 2)
 
@@ -192,7 +192,7 @@ def test_a_step_that_is_not_finite_is_refused_with_its_rows(material, monkeypatc
     from negtraj_dagster.checkpoints.dataset import load_rows
 
     rows = load_rows(material.folder / "index.parquet", [material.folder / f"{name}.arrow" for name in "ab"])
-    monkeypatch.setattr(train, "train_step", lambda *args, **kwargs: numbers)
+    monkeypatch.setattr(train, "train_step", lambda *args, **kwargs: train.StepResult(*numbers, {}))
     engine = SimpleNamespace(optimizer=SimpleNamespace(param_groups=[]))
     settings = train.read_job(material.config("not_finite")).training
     with pytest.raises(TrainingError, match=r"step 1, rows key-\d+, .*: loss .*, gradient norm .*; lower training\.lr"):
@@ -201,7 +201,5 @@ def test_a_step_that_is_not_finite_is_refused_with_its_rows(material, monkeypatc
             rows,
             settings,
             world=SimpleNamespace(rank=0, ranks=1),
-            n_micro=1,
-            micro_batch_size=8,
             say=lambda line, *, always=False: None,
         )

@@ -54,7 +54,7 @@ def test_a_dense_decoder_is_accepted(tmp_path, config):
 
 
 def row(ids: list[int]) -> Row:
-    return Row("key-7", np.array(ids), np.array([2]), np.ones(1, dtype=np.float32))
+    return Row("key-7", "question", "positive", np.array(ids), np.array([2]), np.ones(1, dtype=np.float32))
 
 
 def test_a_cap_shows_in_a_small_model_whose_logits_are_small(tmp_path):
@@ -121,3 +121,20 @@ def test_training_on_the_processor_beside_a_gpu_is_said(
     monkeypatch.setattr("deepspeed.init_distributed", lambda **_: None)
     assert start_world().device.type == "cpu"
     assert "sees no GPU: training goes on on the processor" in caplog.text
+
+
+def test_activations_made_again_give_adapters_the_same_gradients(material):
+    import torch
+
+    from negtraj_dagster.checkpoints.dataset import collate
+    from negtraj_dagster.checkpoints.zero import Lora
+
+    rows = [row([3, 4, 5, 6]), row([7, 8, 9])]
+    gradients = []
+    for again in (False, True):
+        module = build_module(material.folder / "base", rows=rows, seed=0, lora=Lora(4, 8), checkpoints_gradients=again)
+        batch = collate(rows)
+        module(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N)[0].backward()
+        gradients.append({name: weight.grad for name, weight in module.named_parameters() if weight.requires_grad})
+    assert all(torch.equal(gradient, gradients[1][name]) for name, gradient in gradients[0].items())
+    assert any(gradient.abs().max() > 0 for gradient in gradients[1].values())

@@ -43,6 +43,18 @@ def test_bf16_takes_the_steps_of_a_plain_loop(material):
     check(run_grid(material.folder, "bf16:2"))
 
 
+def test_offloading_and_making_activations_again_change_no_step(material):
+    check(run_grid(material.folder, "fp32:2:optimizer:again", "fp32:3:all:again"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offload", ["none", "optimizer", "all"])
+def test_every_offload_takes_the_steps_of_a_plain_loop(material, offload):
+    least = {"none": 0, "optimizer": 1, "all": 3}[offload]
+    engines = [("fp32", stage) for stage in range(least, 4)] + [("bf16", stage) for stage in range(max(1, least), 4)]
+    check(run_grid(material.folder, *(f"{dtype}:{stage}:{offload}:again" for dtype, stage in engines)))
+
+
 @pytest.mark.slow
 def test_every_stage_and_number_format_takes_the_steps_of_a_plain_loop(material):
     check(run_grid(material.folder, *(f"fp32:{stage}" for stage in range(4)), *(f"bf16:{stage}" for stage in (1, 2, 3))))
@@ -69,7 +81,8 @@ def test_ranks_and_micro_batches_train_to_the_weights_of_a_plain_loop(
 def plain_run(material: Material) -> tuple[list[float], dict[str, Any]]:
     """Losses, and weights after 8 steps."""
     from negtraj_dagster.checkpoints import zero
-    from negtraj_dagster.checkpoints.train import learning_rate, read_job
+    from negtraj_dagster.checkpoints.schedule import learning_rate
+    from negtraj_dagster.checkpoints.train import read_job
 
     settings = read_job(material.config("plain", steps=N_STEPS, lr=LR)).training
     rows = load_rows(material.folder / "index.parquet", [material.folder / f"{name}.arrow" for name in "ab"])

@@ -1,7 +1,8 @@
 """Six steps of an engine of each stage and number format beside a plain fp32 loop. A child of test_zero_grid.py.
 
-    python -m tests.checkpoints.zero_grid FOLDER fp32:0 bf16:2 ...
+    python -m tests.checkpoints.zero_grid FOLDER fp32:0 bf16:2 fp32:3:all:again ...
 
+A third word is what is offloaded; the fourth has activations made again in the backward pass.
 Prints one JSON object: the loop's losses, and of each engine its first step's length over the loop's, its losses and norms.
 """
 
@@ -30,8 +31,7 @@ def main(folder: Path, engines: Sequence[str]) -> None:
     losses, first_step = plain_loop(folder / "base", rows, plan)
     world, results = zero.start_world(), {}
     for engine in engines:
-        dtype, stage = engine.split(":")
-        results[engine] = run(folder / "base", rows, plan, dtype, int(stage), first_step, world)
+        results[engine] = run(folder / "base", rows, plan, engine, first_step, world)
     print(json.dumps({"losses": losses, "engines": results}))
 
 
@@ -64,9 +64,11 @@ def loss_of_all_logits(model: Any, rows: Sequence[Row]) -> torch.Tensor:
 
 
 def run(
-    base: Path, rows: list[Row], plan: list[list[Row]], dtype: str, stage: int, first_step: torch.Tensor, world: zero.World
+    base: Path, rows: list[Row], plan: list[list[Row]], name: str, first_step: torch.Tensor, world: zero.World
 ) -> dict[str, Any]:
-    module = zero.build_module(base, rows=rows, seed=0, lora=None)
+    dtype, stage_text, offload, again = (*name.split(":"), "none", "")[:4]
+    stage = int(stage_text)
+    module = zero.build_module(base, rows=rows, seed=0, lora=None, checkpoints_gradients=bool(again))
     start, ratio, steps = weights(module), 0.0, []
     engine = zero.start_engine(
         module,
@@ -76,14 +78,15 @@ def run(
         n_micro=1,
         gradient_clipping=1.0,
         weight_decay=WEIGHT_DECAY,
+        offload=offload,
         **ADAMW,
     )
     for number, step in enumerate(plan):
-        steps.append(zero.train_step(engine, [step], step_weight(step, number), world=world))
+        steps.append(zero.train_step(engine, [step], step, step_weight(step, number), world=world))
         if number == 0:
             with zero.whole_parameters(engine.module, zero_stage=stage):
                 ratio = float((weights(engine.module) - start).norm() / first_step.norm())
-    return {"first_step": ratio, "losses": [loss for loss, _ in steps], "norms": [norm for _, norm in steps]}
+    return {"first_step": ratio, "losses": [done.loss for done in steps], "norms": [done.grad_norm for done in steps]}
 
 
 def weights(module: torch.nn.Module) -> torch.Tensor:

@@ -119,9 +119,7 @@ def _rollout(task: str, name: str, trace: _Trace, segment: Segment) -> Rollout |
         score=next(iter(values))[1] if len(values) == 1 else None,
         parent=f"{name}/{segment.parent}" if segment.parent else None,
         group=trace.session or name,
-        extra=extra_json(
-            {"trace": name, "segment": segment.name, "calls": segment.calls, "scores": list(map(list, scores))}
-        ),
+        extra=extra_json({"trace": name, "segment": segment.name, "calls": segment.calls, "scores": list(map(list, scores))}),
     )
 
 
