@@ -1,4 +1,4 @@
-"""Publishes base models: tiny ones made here once in a child process, or a user's local folder by its files' hashes."""
+"""Publishes base models: tiny ones or a package's, made once in a child process, and a user's folder by its files' hashes."""
 
 import json
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from negtraj_dagster import modeling
+from negtraj_dagster.packaged_models import MAKER, PACKAGED_MODELS, find_packaged_file
 from negtraj_dagster.schema import digest_json
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Built, Published, Store, file_sha256
@@ -23,7 +24,7 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
     Args:
         store: where it goes.
         settings: may name a local folder for it.
-        name: one of `modeling.SCRATCH_MODELS` or of the settings' `base_models`.
+        name: one of `modeling.SCRATCH_MODELS`, of `packaged_models.PACKAGED_MODELS` or of the settings' `base_models`.
         run_child: runs `python -m module config`.
 
     Raises:
@@ -32,6 +33,8 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
     asset = f"base_model/{name}"
     if name in settings.base_models:
         return _publish_folder(store, asset, settings.base_models[name].folder.expanduser().resolve())
+    if name in PACKAGED_MODELS:
+        return _publish_packaged(store, asset, name, run_child)
     spec = modeling.SCRATCH_MODELS[name]
     texts = wordtraps.tokenizer_texts() if name == "wordtraps" else []
     format_strings = wordtraps.FORMAT_STRINGS if name == "wordtraps" else ()
@@ -48,6 +51,19 @@ def publish_base_model(store: Store, settings: Settings, name: str, run_child: R
             }
             (scratch / "model.json").write_text(json.dumps(config))
             run_child("negtraj_dagster.modeling", scratch / "model.json")
+        return Built(content=_hashes(folder / "model"), details=_describe(folder / "model"), work={"models_made": 1})
+
+    return store.build(asset, made_of, write)
+
+
+def _publish_packaged(store: Store, asset: str, name: str, run_child: RunModelChild) -> Published:
+    made_of = {"code": BASE_MODEL_VERSION, "packaged": PACKAGED_MODELS[name].sha256}
+
+    def write(folder: Path) -> Built:
+        with store.scratch() as scratch:
+            config = {"gguf_file": str(find_packaged_file(name)), "out_dir": str(folder / "model")}
+            (scratch / "model.json").write_text(json.dumps(config))
+            run_child(MAKER, scratch / "model.json")
         return Built(content=_hashes(folder / "model"), details=_describe(folder / "model"), work={"models_made": 1})
 
     return store.build(asset, made_of, write)

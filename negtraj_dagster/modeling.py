@@ -114,9 +114,18 @@ def check_base_model(folder: Path) -> None:
         )
     _check_config(folder / "config.json")
     _check_tokenizer(folder / "tokenizer.json")
-    tensors = {path.name: _read_tensor_names(path) for path in sorted(folder.glob("[!.]*.safetensors"))}
+    tensors = {path.name: _read_tensors(path).keys() for path in _weight_files(folder)}
     if (folder / WEIGHTS_INDEX).is_file():
         _check_weights_index(folder / WEIGHTS_INDEX, tensors)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of a checked folder's weights by name, from the files' headers."""
+    return {name: shape for path in _weight_files(folder) for name, shape in _read_tensors(path).items()}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*.safetensors"))
 
 
 def _check_config(path: Path) -> None:
@@ -149,8 +158,8 @@ def _check_weights_index(path: Path, tensors: Mapping[str, Set[str]]) -> None:
         raise _refusal(path, there, "every tensor in the shard the index gives")
 
 
-def _read_tensor_names(path: Path) -> Set[str]:
-    """Names from a safetensors header: 8 bytes of its length (little-endian), then JSON; the data must fill the rest."""
+def _read_tensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes from a safetensors header: 8 bytes of its length (little-endian), then JSON; the data fill the rest."""
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
@@ -159,7 +168,8 @@ def _read_tensor_names(path: Path) -> Set[str]:
             raise _refusal(path, f"{size_bytes} bytes that begin with {start!r}", "safetensors: a header's length, the header")
         raw = file.read(n_header)
     header = _parse_json_object(path, raw, "its header is")
-    ranges = sorted(_data_range(path, name, entry) for name, entry in header.items() if name != "__metadata__")
+    header.pop("__metadata__", None)
+    ranges = sorted(_data_range(path, name, entry) for name, entry in header.items())
     end_before = 0
     for begin, end in ranges:
         if begin != end_before:
@@ -171,7 +181,7 @@ def _read_tensor_names(path: Path) -> Set[str]:
         raise _refusal(path, f"{n_data} bytes of data ({damage})", f"{end_before}, as its header says")
     if not ranges:
         raise _refusal(path, "no tensors", "the model's weights")
-    return header.keys()
+    return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
 def _data_range(path: Path, name: str, entry: object) -> tuple[int, int]:

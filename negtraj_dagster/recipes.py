@@ -224,7 +224,7 @@ def _load(name: str, files: Mapping[str, Path], settings: Settings) -> Recipe:
         raise SettingsError(f"{path}: a recipe's name has lower-case letters, digits and _ only; rename the file")
     words: dict[str, tuple[str, list[str]]] = {
         "task": ("task", sorted(load_tasks(settings))),
-        "base_model": ("base model", [*SCRATCH_NAMES, *settings.base_models]),
+        "base_model": ("base model", [*SCRATCH_NAMES, *PACKAGED_NAMES, *settings.base_models]),
         "selection.profile": ("quality profile", sorted(profile_files(load_registry(settings.sql_dirs)))),
         "strategy.name": ("strategy", sorted(STRATEGIES)),
     }
@@ -275,6 +275,8 @@ def _with_template_path(recipe: Recipe, path: Path) -> Recipe:
 
 SCRATCH_NAMES = ("wordtraps", "bytes")
 """Base models made here from a tiny configuration; `modeling.SCRATCH_MODELS` defines them."""
+PACKAGED_NAMES = ("smollm2",)
+"""Base models of packages; `packaged_models.PACKAGED_MODELS` defines them."""
 
 
 def _merged(name: str, files: Mapping[str, Path], seen: tuple[str, ...]) -> dict[str, Any]:

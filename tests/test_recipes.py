@@ -59,7 +59,7 @@ def test_an_unknown_key_is_refused_with_file_place_and_nearest_key(settings: Set
         (
             'base_model = "wordtraps"',
             'base_model = "qwen"',
-            r"base_model = 'qwen': unknown base model; known: bytes, wordtraps$",
+            r"base_model = 'qwen': unknown base model; known: bytes, smollm2, wordtraps$",
         ),
         (
             "[strategy]",

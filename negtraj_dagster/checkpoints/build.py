@@ -1,15 +1,19 @@
 """A recipe's checkpoint as an object: made by a trainer child once per (shards, base model, training settings)."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from negtraj_dagster.checkpoints.curve import thin_curves
+from negtraj_dagster.checkpoints.memory import available_bytes, check_fits, estimate_memory
 from negtraj_dagster.checkpoints.states import StatePlace, forget_states
 from negtraj_dagster.errors import ModelError, StoreError, TrainingError
-from negtraj_dagster.launch import RunChild
+from negtraj_dagster.launch import RunChild, has_gpu
+from negtraj_dagster.recipes import TrainingSettings
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
@@ -164,10 +168,12 @@ def _train(
     for part in (*segments, base.folder, *([parent.folder] if parent else [])):
         store.verify(part)
     check_unchanged(base)
+    model_dir = parent.folder / "model" if parent else model_folder(base)
+    check_memory(model_dir, TrainingSettings.model_validate(training), store.file(shards.folder, "index.parquet"))
     lineage = {"shards": shards.version, "base_model": base.version, **({"warm_start": parent.version} if parent else {})}
     config = {
         "out_dir": str(folder),
-        "base_model_dir": str(parent.folder / "model" if parent else model_folder(base)),
+        "base_model_dir": str(model_dir),
         "index_path": str(shards.folder / "index.parquet"),
         "segment_paths": [str(segment / "rows.arrow") for segment in segments],
         "training": dict(training),
@@ -184,11 +190,30 @@ def _train(
             f"trainer ran {result['steps']} steps with {result['engine']}, expected {training['steps']} with DeepSpeedEngine"
         )
     weights = sorted((folder / "model").glob("*.safetensors"))
+    curves = thin_curves(read_json_lines(folder / "curve.jsonl"))
     return Built(
         content={"weights": digest(*(file_sha256(path) for path in weights)), "card": digest_json(config["card"])},
-        details={"result": result, "card": config["card"], "loss_curve": _thin_curve(folder / "curve.jsonl")},
+        details={"result": result, "card": config["card"], "loss_curve": curves["loss"], "curves": curves},
         work={"steps_trained": result["steps"] - result["resumed_behind_step"]},
         volatile=("result.json", "curve.jsonl"),
+    )
+
+
+def check_memory(model_dir: Path, settings: TrainingSettings, index: Path) -> None:
+    """Refuse a training that this machine's memory cannot hold, or warn of it; a GPU's is looked at by its ranks.
+
+    Raises:
+        TrainingError: what it needs, and for what.
+    """
+    longest = pl.read_parquet(index, columns=["n_tokens"], glob=False)["n_tokens"].max()
+    trains_on_gpu = has_gpu() and os.environ.get("DS_ACCELERATOR") != "cpu"
+    needs = estimate_memory(model_dir, settings, longest=int(str(longest)), has_gpu=trains_on_gpu)
+    check_fits(
+        needs.host,
+        ranks=settings.ranks,
+        available=available_bytes(),
+        place="this machine's memory",
+        check=settings.memory_check,
     )
 
 
@@ -213,10 +238,3 @@ def check_unchanged(base: Published) -> None:
 def model_folder(base: Published) -> Path:
     """Where a base model's files are: inside its object, or the user's folder it points to."""
     return Path(base.details["folder"]) if "folder" in base.details else base.folder / "model"
-
-
-def _thin_curve(path: Path, n_points: int = 120) -> list[list[float]]:
-    """At most `n_points` of (step, loss), for a plot."""
-    points = read_json_lines(path)
-    stride = max(1, -(-len(points) // n_points))
-    return [[point["step"], round(point["loss"], 5)] for point in points[::stride]]

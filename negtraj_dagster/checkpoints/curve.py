@@ -8,6 +8,7 @@ from typing import Any
 from negtraj_dagster.progress import clock_text
 
 FINAL_LOSS_STEPS = 50
+PLOTTED_POINTS = 120
 
 
 @dataclass(frozen=True)
@@ -96,3 +97,26 @@ def heldout_totals(curve: Sequence[StepRecord]) -> dict[str, Any]:
 def mean(values: Sequence[float]) -> float:
     """Of at least one."""
     return sum(values) / len(values)
+
+
+def thin_curves(records: Sequence[Mapping[str, Any]], n_points: int = PLOTTED_POINTS) -> dict[str, list[list[float]]]:
+    """Curves for a plot, each of at most `n_points` of (step, loss): means over steps that follow one another.
+
+    `loss` is of all rows; where there are several classes each has one of its name; `held out` as often as it was measured.
+    """
+    classes = sorted({name for record in records for name in record["loss_by_class"]})
+    values = {
+        "loss": [(record["step"], record["loss"]) for record in records],
+        **{
+            name: [(record["step"], record["loss_by_class"][name]) for record in records if name in record["loss_by_class"]]
+            for name in (classes if len(classes) > 1 else ())
+        },
+        "held out": [(record["step"], record["heldout_loss"]) for record in records if record["heldout_loss"] is not None],
+    }
+    return {name: _thinned(points, n_points) for name, points in values.items() if points}
+
+
+def _thinned(points: Sequence[tuple[int, float]], n_points: int) -> list[list[float]]:
+    stride = max(1, -(-len(points) // n_points))
+    groups = [points[start : start + stride] for start in range(0, len(points), stride)]
+    return [[group[-1][0], round(mean([loss for _, loss in group]), 5)] for group in groups]

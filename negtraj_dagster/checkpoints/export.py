@@ -1,12 +1,12 @@
 """Exports a trained engine as a Hugging Face folder (for LoRA: adapter and merged model) and proves it by reloading."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from negtraj_dagster.checkpoints.loading import load_model
@@ -54,7 +54,7 @@ def export_model(
     with torch.no_grad():
         trained_BTV = module.causal(input_ids=ids_BT.to(world.device), use_cache=False).logits.float().cpu()
     with whole_parameters(module, zero_stage=zero_stage):
-        state = _trained_state(module, lora) if world.rank == 0 else {}
+        state = _trained_state(module, lora, zero_stage=zero_stage) if world.rank == 0 else {}
     if world.rank != 0:
         return
     dtype = next(module.parameters()).dtype
@@ -62,10 +62,10 @@ def export_model(
     if lora:
         model = _merge(base_model_dir, out_dir / "adapter", state, lora, dtype)
     else:
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model_dir), dtype=dtype)
-        model.load_state_dict(state, strict=True)
+        model = _with_weights(base_model_dir, state, dtype)
     stop_at(model, ends)
     model.save_pretrained(model_dir)
+    del model, state  # the reloaded one takes their place
     for name in TOKENIZER_FILES:
         if (base_model_dir / name).is_file():
             shutil.copyfile(base_model_dir / name, model_dir / name)
@@ -81,9 +81,7 @@ def verify_export(model_dir: Path, *, ids_BT: torch.Tensor, expected_BTV: torch.
     Raises:
         TrainingError: empty or non-finite tensors, tensors the model lacks or has too many of, or other logits.
     """
-    tensors = {name: tensor for path in sorted(model_dir.glob("*.safetensors")) for name, tensor in load_file(path).items()}
-    faults = [f"{name} is empty" for name, tensor in tensors.items() if tensor.numel() == 0]
-    faults += [f"{name} has non-finite values" for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    faults = [fault for path in sorted(model_dir.glob("*.safetensors")) for fault in _faults(path)]
     model, notes = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype, use_safetensors=True, output_loading_info=True)
     faults += [
         f"{kind.replace('_', ' ')}: {sorted(notes[kind])}" for kind in ("missing_keys", "unexpected_keys") if notes[kind]
@@ -97,16 +95,32 @@ def verify_export(model_dir: Path, *, ids_BT: torch.Tensor, expected_BTV: torch.
         raise TrainingError(f"{model_dir}: the export does not hold what was trained: {'; '.join(faults)}; train again")
 
 
-def _trained_state(module: TargetLoss, lora: Lora | None) -> dict[str, torch.Tensor]:
-    if lora is None:
-        return _on_cpu(module.causal.state_dict())
+def _faults(path: Path) -> Iterator[str]:
+    """Of one file, one tensor in memory at a time."""
+    with safe_open(path, framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - the file is no mapping
+            tensor = tensors.get_tensor(name)
+            if tensor.numel() == 0:
+                yield f"{name} is empty"
+            elif not bool(torch.isfinite(tensor).all()):
+                yield f"{name} has non-finite values"
+
+
+def _trained_state(module: TargetLoss, lora: Lora | None, *, zero_stage: int) -> dict[str, torch.Tensor]:
+    """By name, on the CPU. What ZeRO-3 has gathered is there for as long as it is, and copied."""
     import peft
 
-    return _on_cpu(peft.get_peft_model_state_dict(module.model))
+    state = peft.get_peft_model_state_dict(module.model) if lora else module.causal.state_dict()
+    return {name: tensor.detach().to("cpu", copy=zero_stage == 3) for name, tensor in state.items()}
 
 
-def _on_cpu(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+def _with_weights(base_model_dir: Path, state: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A model whose weights are these very tensors: none are drawn, none copied."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model_dir), dtype=dtype)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.tie_weights()
+    return model
 
 
 def _merge(base_model_dir: Path, adapter_dir: Path, state: dict[str, torch.Tensor], lora: Lora, dtype: torch.dtype) -> Any:

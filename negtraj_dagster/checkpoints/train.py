@@ -29,6 +29,7 @@ from negtraj_dagster.checkpoints.curve import StepRecord, progress_line, totals
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
 from negtraj_dagster.checkpoints.losses import hold_out, measure_loss
+from negtraj_dagster.checkpoints.memory import check_fits, estimate_memory
 from negtraj_dagster.checkpoints.resume import Signals, StateKeeper, TrainingPausedError
 from negtraj_dagster.checkpoints.schedule import learning_rate
 from negtraj_dagster.checkpoints.serving import read_end_tokens
@@ -132,6 +133,7 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     all_rows = load_rows(job.index_path, job.segment_paths)
     rows, held_out = hold_out_some(all_rows, settings.heldout_share)
     world = start_world()
+    check_device_memory(job.base_model_dir, settings, rows, world)
     lora = lora_of(settings)
     module = build_module(
         job.base_model_dir,
@@ -170,6 +172,7 @@ def train(job: Job, say: Say, signals: Signals) -> None:
         begun=begun,
         keeper=keeper,
     )
+    peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     export_model(
         engine,
         job.out_dir,
@@ -183,8 +186,12 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     )
     if world.rank == 0:
         result = summarize(curve, settings, engine=engine, world=world, n_rows=len(rows), n_parameters=n_parameters)
+        memory = {
+            "peak_rss_bytes": peak_rss_bytes,
+            "export_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
         counts = {"n_heldout_rows": len(held_out), "resumed_behind_step": len(begun), "startup_seconds": round(startup_s, 3)}
-        publish(job, curve, {**result, **counts})
+        publish(job, curve, {**result, **memory, **counts})
     world.wait_for_all()
     torch.distributed.destroy_process_group()
 
@@ -206,6 +213,20 @@ def hold_out_some(rows: Sequence[Row], share: float) -> tuple[Sequence[Row], Seq
     if not held_out:
         LOG.warning("training.heldout_share = %s holds out none of %d rows: too few questions", share, len(rows))
     return trained, held_out
+
+
+def check_device_memory(base_model_dir: Path, settings: TrainingSettings, rows: Sequence[Row], world: World) -> None:
+    """Refuse, before the model is loaded, what this rank's GPU cannot hold.
+
+    Raises:
+        TrainingError: what it needs, and for what.
+    """
+    if world.device.type != "cuda":
+        return
+    longest = max(len(row.input_ids) for row in rows)
+    needs = estimate_memory(base_model_dir, settings, longest=longest, has_gpu=True)
+    free, _ = torch.cuda.mem_get_info(world.device)
+    check_fits(needs.device, ranks=1, available=free, place=f"{world.device}'s memory", check=settings.memory_check)
 
 
 def _keeper(job: Job, world: World, signals: Signals) -> StateKeeper | None:
@@ -313,13 +334,12 @@ def summarize(
     n_rows: int,
     n_parameters: tuple[int, int],
 ) -> dict[str, Any]:
-    """What result.json says, but for the start-up time. `peak_rss_bytes` and `peak_gpu_bytes` are this rank's."""
+    """What result.json says, but for the start-up time. `peak_gpu_bytes` is this rank's."""
     return {
         "engine": type(engine).__name__,
         "zero_stage": engine.zero_optimization_stage(),
         "world_size": world.ranks,
         **totals(curve, n_rows=n_rows, batch_size=settings.batch_size),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         **({"peak_gpu_bytes": torch.cuda.max_memory_allocated(world.device)} if world.device.type == "cuda" else {}),
         "n_parameters": n_parameters[0],
         "n_trainable": n_parameters[1],

@@ -37,8 +37,9 @@ CHECK_TOKENS = 64
 LARGE_LOGIT = 200.0
 """Far above the caps in use (30 and 50)."""
 
-MAX_BUCKET_SIZE = 500_000_000
-"""DeepSpeed's default, in elements; it allocates that much even for a model far smaller."""
+MAX_BUCKET_SIZES = {0: 500_000_000, 1: 500_000_000, 2: 500_000_000, 3: 50_000_000}
+"""Elements by ZeRO stage. 500 million are DeepSpeed's default; it allocates that much even for a model far smaller. With fewer
+stage 3 was seen to need less memory, stage 2 more."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def start_engine(
         raise TrainingError("training.dtype = 'bf16' with zero_stage = 0: DeepSpeed takes other steps than AdamW; set it to 1")
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     head = module.causal.get_output_embeddings()
-    bucket_size = min(MAX_BUCKET_SIZE, sum(parameter.numel() for parameter in trained))
+    bucket_size = min(MAX_BUCKET_SIZES[zero_stage], sum(parameter.numel() for parameter in trained))
     optimizer = torch.optim.AdamW(parameter_groups(trained, weight_decay, decay), fused=True, **adamw)
     engine, *_ = deepspeed.initialize(
         model=module,

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -16,9 +16,9 @@ from negtraj_dagster.store import read_json_lines
 N_EPISODES = 6
 
 
-def loss_curve_markdown(points: Sequence[Sequence[float]]) -> str:
-    """The loss curve as an inline SVG image."""
-    svg = line_plot({"loss": [(x, y) for x, y in points]}, x_label="step", y_label="loss")
+def loss_curve_markdown(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """The loss curve as an inline SVG image, with those of its classes and of what is held out."""
+    svg = line_plot({name: [(x, y) for x, y in points] for name, points in curves.items()}, x_label="step", y_label="loss")
     return f"![loss curve](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
 
 

@@ -11,12 +11,12 @@ from negtraj_dagster.checkpoints.build import build_checkpoint, check_classes, c
 from negtraj_dagster.checkpoints.states import StatePlace
 from negtraj_dagster.errors import ChildRunError, ModelError, TrainingError
 from negtraj_dagster.store import Built, Published, Store, file_sha256
+from tests.support.weights import write_model_files
 
 
 def published_folder(store: Store, folder: Path) -> Published:
     """A user's model folder as the base model asset publishes it."""
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"weights")
+    write_model_files(folder, b"weights")
     content = {"model.safetensors": file_sha256(folder / "model.safetensors")}
     return store.build("base_model/mine", {"made": "here"}, lambda _: Built(content=content, details={"folder": str(folder)}))
 
@@ -46,9 +46,9 @@ def shards_with(store: Store, rows: list[tuple[str, float, int, int]], rejected:
     """(class, weight, repeat, n_trained) of each row; (class, reason) of each rejected one."""
 
     def write(folder: Path) -> Built:
-        pl.DataFrame(rows, schema=["class", "weight", "repeat", "n_trained"], orient="row").write_parquet(
-            folder / "index.parquet"
-        )
+        pl.DataFrame(rows, schema=["class", "weight", "repeat", "n_trained"], orient="row").with_columns(
+            n_tokens=pl.lit(900)
+        ).write_parquet(folder / "index.parquet")
         schema = {"class": pl.String, "reason": pl.String}
         pl.DataFrame(rejected, schema=schema, orient="row").write_parquet(folder / "rejected.parquet")
         return Built(content={"n_rows": len(rows)})
@@ -90,9 +90,8 @@ def test_a_training_that_failed_goes_on_in_its_states_and_leaves_none_behind(sto
             place.folder.mkdir(parents=True, exist_ok=True)
             raise ChildRunError("killed")
         out = Path(job["out_dir"])
-        (out / "model").mkdir()
-        (out / "model" / "model.safetensors").write_bytes(b"trained")
-        (out / "curve.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+        write_model_files(out / "model", b"trained")
+        (out / "curve.jsonl").write_text('{"step": 1, "loss": 1.0, "loss_by_class": {}, "heldout_loss": null}\n')
         result = {"steps": 4, "resumed_behind_step": 3, "engine": "DeepSpeedEngine"}
         (out / "result.json").write_text(json.dumps(result))
 
@@ -111,3 +110,17 @@ def test_a_training_that_failed_goes_on_in_its_states_and_leaves_none_behind(sto
     places[0].mkdir()  # as a kill between publishing and forgetting leaves it
     assert build(ranks=2).reused
     assert not places[0].exists()
+
+
+def test_a_training_that_cannot_fit_starts_no_trainer(store: Store, tmp_path: Path) -> None:
+    base = published_folder(store, tmp_path / "model")
+    shards = replace(shards_with(store, [("positive", 1.0, 1, 5)], []), details={"segments": []})
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "hidden_size": 10**9}))
+
+    def never(module: str, config: Path, ranks: int, threads: int) -> None:
+        raise AssertionError("started")
+
+    training = {"steps": 4, "ranks": 1, "threads": 1, "lr": 0.1}
+    with pytest.raises(TrainingError, match=r"activations of 8 x 900 tokens .*micro_batch_size"):
+        build_checkpoint(store, "mine", shards=shards, base=base, training=training, card={}, run_child=never)

@@ -23,6 +23,7 @@ from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.shards.reader import read_shards
 from negtraj_dagster.store import Published, Store, load_manifest
+from tests.support.weights import write_model_files
 
 N_QUESTIONS, N_SAMPLES, N_FILES, N_TEST = 100, 3, 4, 8
 RECIPE = """
@@ -249,10 +250,9 @@ def _pretend_training(job: Mapping[str, Any], out: Path) -> None:
     seen = json.dumps([[stored[row["token_key"]], row["weight"], row["repeat"]] for row in index], sort_keys=True)
     weights = (Path(job["base_model_dir"]) / "model.safetensors").read_bytes()
     training = {name: value for name, value in job["training"].items() if name not in ("save_every_steps", "keep_last")}
-    (out / "model").mkdir(parents=True)
     digest = hashlib.sha256(seen.encode() + json.dumps(training, sort_keys=True).encode() + weights).hexdigest()
-    (out / "model" / "model.safetensors").write_text(digest)
-    (out / "curve.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0}) + "\n")
+    write_model_files(out / "model", digest.encode())
+    (out / "curve.jsonl").write_text(json.dumps({"step": 1, "loss": 1.0, "loss_by_class": {}, "heldout_loss": None}) + "\n")
     result = {"steps": job["training"]["steps"], "resumed_behind_step": 0, "engine": "DeepSpeedEngine"}
     result |= {"tokens": 1, "trained_share": 0.5, "seconds": 0.1}
     (out / "result.json").write_text(json.dumps(result))
@@ -265,7 +265,7 @@ def _pretend_evaluation(job: Mapping[str, Any], out: Path) -> None:
 
     task = task_from_job(job["task"])
     questions = read_questions(Path(job["questions_path"]), task=task.name)
-    model = (Path(job["model_dir"]) / "model.safetensors").read_text()
+    model = (Path(job["model_dir"]) / "model.safetensors").read_bytes().hex()
     episodes = []
     for each in questions:
         said = "yes" if int(hashlib.sha256(f"{model} {each.question}".encode()).hexdigest(), 16) % 2 else "no"
