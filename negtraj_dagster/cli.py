@@ -2,7 +2,8 @@
 
 `run`, `demo` and `ui` run the lineage, `check` reads a file before it lands, `init-task` makes a task of it, `plan` foresees a
 run, `list` names rollouts, `show` prints training rows, `why` prints all that was decided about a rollout, `try` what a filter
-would hit, `diff` what flipped between two runs, `catalog` and `query` open the data to SQL, `verify` and `gc` look after it.
+would hit, `diff` what flipped between two runs, `export` hands a checkpoint out, `ask` puts a question to it, `catalog` and
+`query` open the data to SQL, `verify` and `gc` look after it.
 """
 
 import argparse
@@ -13,13 +14,28 @@ import signal
 import sys
 
 from negtraj_dagster import paths
-from negtraj_dagster.commands import catalog, check, diff, init_task, list_rollouts, plan, run, show, trial, ui, upkeep, why
+from negtraj_dagster.commands import (
+    ask,
+    catalog,
+    check,
+    diff,
+    export,
+    init_task,
+    list_rollouts,
+    plan,
+    run,
+    show,
+    trial,
+    ui,
+    upkeep,
+    why,
+)
 from negtraj_dagster.errors import NegtrajError, UsageError
 from negtraj_dagster.exit_codes import CLOSED_PIPE, FAILED, INTERRUPTED, USAGE
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import machine_fault
 
-COMMANDS = (run, ui, check, init_task, plan, list_rollouts, show, why, trial, diff, catalog, upkeep)
+COMMANDS = (run, ui, check, init_task, plan, list_rollouts, show, why, trial, diff, export, ask, catalog, upkeep)
 """In the order of `negtraj --help`."""
 
 

@@ -4,6 +4,7 @@ The asset bodies in defs/ call these, and so does `negtraj plan`: what is planne
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.graph import parse_key
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
-from negtraj_dagster.reports.build import build_report
+from negtraj_dagster.reports.build import build_report, play
 from negtraj_dagster.reports.champion import crown_champion
 from negtraj_dagster.reports.compare import Arm, compare_arms
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
@@ -27,7 +28,7 @@ from negtraj_dagster.shards.build import Conditioning, Selected, build_shards
 from negtraj_dagster.shards.rows import RowSettings
 from negtraj_dagster.shards.show import Shards, open_shards
 from negtraj_dagster.shards.tokenize import token_rule
-from negtraj_dagster.store import Published, Store, file_sha256
+from negtraj_dagster.store import Published, Store, file_sha256, read_json_lines
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import Task, find_task, load_tasks
@@ -39,6 +40,7 @@ from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
 from negtraj_dagster.trajectories.set_judging import CorpusInputs
 from negtraj_dagster.views.catalog.catalog import CATALOG, write_catalog
+from negtraj_dagster.views.delivery import Named, asked
 from negtraj_dagster.views.quality_page.page import write_quality_page
 from negtraj_dagster.views.write import write_if_changed
 
@@ -217,12 +219,37 @@ class Lineage:
         """What the agent's search looks things up in: the facts of every split, since a suite is to have its evidence."""
         return [fact for question in self._questions(recipe) for fact in question.facts]
 
+    def _agent(self, recipe: Recipe) -> dict[str, Any]:
+        """The limits that episodes are played with."""
+        limits = recipe.evaluation
+        agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
+        return {**agent, "max_turns": limits.max_turns or self.tasks[recipe.task].max_turns}
+
+    def ask(self, named: Named, question: str) -> dict[str, Any]:
+        """The episode of a checkpoint that is asked a question: turns, prediction, status."""
+        recipe, checkpoint = named.recipe, named.checkpoint
+        card = checkpoint.details["card"]
+        self.store.verify(checkpoint.folder)
+        with self.store.scratch() as scratch:
+            play(
+                self.store,
+                scratch,
+                checkpoint.folder / "model",
+                self.tasks[recipe.task],
+                [replace(PLACEHOLDER, task=recipe.task, question_id="asked", question=question)],
+                self.passages(recipe),
+                lambda asked_question: asked(card, asked_question.question),
+                {**self._agent(recipe), "template": card["chat_template"]},
+                self.run_child,
+                is_scored=False,
+            )
+            (episode,) = read_json_lines(scratch / "episodes.jsonl")
+        return dict(episode)
+
     def evaluation_report(self, recipe: Recipe) -> Published:
         """`<recipe>/evaluation_report`."""
-        limits, made_with = recipe.evaluation, conditioning(recipe, self.settings)
-        agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
-        agent["max_turns"] = limits.max_turns or self.tasks[recipe.task].max_turns
-        agent["template"] = self._template(recipe).to_json()
+        made_with = conditioning(recipe, self.settings)
+        agent = {**self._agent(recipe), "template": self._template(recipe).to_json()}
         return build_report(
             self.store,
             recipe.name,

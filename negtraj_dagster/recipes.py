@@ -113,7 +113,9 @@ class TrainingSettings(Strict):
     checkpoint is chosen when the shards, the base model or this table change, and kept until they change again.
     `lr` left out is the rule of `default_learning_rate`. `decay` says which trained weights `weight_decay` pulls to 0.
     `heldout_share` of the questions is not trained: its loss is measured every `heldout_every_steps` steps and at the end.
+    `loggers` are told of every step, in `tracking/` of the home.
     `memory_check` compares what a training needs with what the machine has, before it starts.
+    `packing` puts a micro-batch's rows behind one another; of a model that does not keep them apart they stay padded.
     `gradient_checkpointing` makes activations again in the backward pass; `offload` keeps the optimizer's state, or all
     (ZeRO 3), in the memory of a GPU's host.
     Every `save_every_steps` steps the state is saved (0: where a signal asks for it alone), the `keep_last` newest are kept
@@ -138,11 +140,13 @@ class TrainingSettings(Strict):
     adaptation: Literal["full", "lora"] = "full"
     lora_r: int = 8
     lora_alpha: int = 16
+    packing: bool = False
     gradient_checkpointing: bool = False
     offload: Literal["none", "optimizer", "all"] = "none"
     memory_check: Literal["refuse", "warn"] = "refuse"
     heldout_share: float = Field(0.0, ge=0, lt=1)
     heldout_every_steps: int = Field(200, ge=1)
+    loggers: tuple[Literal["tensorboard", "mlflow", "trackio"], ...] = ()
     threads: int = Field(1, ge=1)
     log_every_steps: int = Field(50, ge=1)
     save_every_steps: int = Field(200, ge=0)

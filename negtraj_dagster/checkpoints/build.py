@@ -19,8 +19,10 @@ from negtraj_dagster.store import Built, Published, Store, file_sha256, object_k
 
 TRAIN_VERSION = 5
 """Rises when the trainer gives other weights from the same inputs."""
-OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last", "memory_check")
+OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last", "memory_check", "loggers")
 """Training settings that no weight depends on."""
+TRACKING = "tracking"
+"""Folder of a home in which loggers keep what they are told."""
 TRAINER = "negtraj_dagster.checkpoints.train"
 """(module, config file, ranks, threads) -> returns when the child has published its result, raises ChildRunError else."""
 
@@ -74,7 +76,8 @@ def build_checkpoint(
         if shards.is_empty:
             return Built(content=shards.content)
         check_classes(store, recipe, shards, classes)
-        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states)
+        tracking = {"tracking": str(store.home / TRACKING), "run": f"{recipe}-{object_key(made_of)[:12]}"}
+        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states, tracking)
 
     published = store.build(asset, made_of, write)
     if not published.is_empty:
@@ -115,7 +118,7 @@ def pinned_parent(store: Store, asset: str, made_of: Mapping[str, Any], warm_sta
     with store.lock(f"pins/{asset}"):
         text = store.read_text(name)
         if text is None:
-            parent = _present_parent(store, warm_start)
+            parent = present_checkpoint(store, warm_start)
             identity = (parent.asset, parent.key, parent.version) if parent else (None, None, None)
             pin = canonical_json(dict(zip(("asset", "key", "version"), identity, strict=True)))
             text = store.update_text(name, lambda present: pin if present is None else present)  # the first machine's holds
@@ -134,8 +137,12 @@ def _load_parent(store: Store, pin: Mapping[str, str | None]) -> Published | Non
         ) from error
 
 
-def _present_parent(store: Store, warm_start: str) -> Published | None:
-    """The checkpoint an alias names now: `champion/<line>`, or a recipe's present one."""
+def present_checkpoint(store: Store, warm_start: str) -> Published | None:
+    """The checkpoint an alias names now: `champion/<line>`, or a recipe's present one; None where there is none yet.
+
+    Raises:
+        StoreError: a champion is named whose object is gone.
+    """
     if not warm_start.startswith("champion/"):
         present = store.current(warm_start)
         return None if present is None or present.is_empty else present
@@ -162,6 +169,7 @@ def _train(
     run_child: RunChild,
     parent: Published | None,
     states: StatePlace,
+    tracking: Mapping[str, str],
 ) -> Built:
     store.verify(shards.folder)
     segments = [store.folder(name) for name in shards.details["segments"]]
@@ -179,6 +187,7 @@ def _train(
         "training": dict(training),
         "card": {**card, "lineage": lineage},
         "states": states.to_json(),
+        **tracking,
     }
     with store.scratch() as scratch:
         config_path = scratch / "train.json"

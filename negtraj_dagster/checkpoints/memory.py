@@ -135,7 +135,7 @@ def _free_of_machine(meminfo: Path) -> int | None:
 
 def _free_of_container(cgroup: Path) -> list[int]:
     """Of version 2 and of version 1: the limit without what is used, apart from files' pages, which give way."""
-    found = []
+    limits = []
     for limit, used, stat, cached in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
@@ -145,10 +145,10 @@ def _free_of_container(cgroup: Path) -> list[int]:
             n_cached = next(
                 (int(line.split()[1]) for line in (cgroup / stat).read_text().splitlines() if line.startswith(f"{cached} ")), 0
             )
-            found.append(allowed - int((cgroup / used).read_text()) + n_cached)
+            limits.append(allowed - int((cgroup / used).read_text()) + n_cached)
         except (OSError, ValueError):
             continue
-    return found
+    return limits
 
 
 def _activations(base_model_dir: Path, settings: TrainingSettings, *, n_tokens: int) -> int:

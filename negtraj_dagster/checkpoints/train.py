@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,8 +29,10 @@ from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.curve import StepRecord, progress_line, totals
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.loggers import Log, Tracked, check_loggers, no_log, open_loggers
 from negtraj_dagster.checkpoints.losses import hold_out, measure_loss
 from negtraj_dagster.checkpoints.memory import check_fits, estimate_memory
+from negtraj_dagster.checkpoints.packing import keeps_rows_apart, pack_share, use_varlen_attention
 from negtraj_dagster.checkpoints.resume import Signals, StateKeeper, TrainingPausedError
 from negtraj_dagster.checkpoints.schedule import learning_rate
 from negtraj_dagster.checkpoints.serving import read_end_tokens
@@ -56,6 +59,7 @@ class Job:
     training: TrainingSettings
     card: Mapping[str, Any]
     states: StatePlace | None
+    tracked: Tracked | None
 
 
 def main(config_path: Path) -> None:
@@ -105,6 +109,7 @@ def read_job(config_path: Path) -> Job:
         training=TrainingSettings.model_validate(config["training"]),
         card=config["card"],
         states=StatePlace.from_json(config["states"]) if config.get("states") else None,
+        tracked=Tracked(Path(config["tracking"]), config["run"], config["training"]) if config.get("tracking") else None,
     )
 
 
@@ -126,6 +131,7 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     """
     settings = job.training
     torch.set_num_threads(settings.threads)
+    check_loggers(settings.loggers)
     check_base_model(job.base_model_dir)
     check_trainable(job.base_model_dir)
     template = ChatTemplate.from_json(job.card.get("chat_template", "chatml"))
@@ -142,6 +148,8 @@ def train(job: Job, say: Say, signals: Signals) -> None:
         lora=lora,
         checkpoints_gradients=settings.gradient_checkpointing,
     )
+    if settings.packing:
+        use_varlen_attention(module.causal, dtype=settings.dtype, world=world)
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
     keeper = _keeper(job, world, signals)
@@ -162,16 +170,8 @@ def train(job: Job, say: Say, signals: Signals) -> None:
     job.out_dir.mkdir(parents=True, exist_ok=True)
     startup_s = launch.seconds_since_start()
     begun = [StepRecord(**record) for record in keeper.resume(engine)] if keeper else []
-    curve = run_steps(
-        engine,
-        rows,
-        settings,
-        world=world,
-        say=say,
-        held_out=held_out,
-        begun=begun,
-        keeper=keeper,
-    )
+    with tracking(job, world, n_begun=len(begun)) as log:
+        curve = run_steps(engine, rows, settings, world=world, say=say, log=log, held_out=held_out, begun=begun, keeper=keeper)
     peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     export_model(
         engine,
@@ -215,6 +215,13 @@ def hold_out_some(rows: Sequence[Row], share: float) -> tuple[Sequence[Row], Seq
     return trained, held_out
 
 
+def tracking(job: Job, world: World, *, n_begun: int) -> AbstractContextManager[Log]:
+    """Where rank 0 tells of its steps; nowhere where none is asked for."""
+    if job.tracked is None or not job.training.loggers or world.rank != 0:
+        return nullcontext(no_log)
+    return open_loggers(job.training.loggers, job.tracked, n_begun=n_begun)
+
+
 def check_device_memory(base_model_dir: Path, settings: TrainingSettings, rows: Sequence[Row], world: World) -> None:
     """Refuse, before the model is loaded, what this rank's GPU cannot hold.
 
@@ -256,6 +263,7 @@ def run_steps(
     *,
     world: World,
     say: Say,
+    log: Log = no_log,
     held_out: Sequence[Row] = (),
     begun: Sequence[StepRecord] = (),
     keeper: StateKeeper | None = None,
@@ -268,6 +276,7 @@ def run_steps(
         settings: the recipe's.
         world: this process.
         say: publishes a line of progress.
+        log: is given every step's record.
         held_out: rows whose loss is measured between steps.
         begun: records of the steps that an earlier attempt took, whose state the engine has.
         keeper: saves states between steps.
@@ -278,6 +287,7 @@ def run_steps(
     """
     curve = list(begun)
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
+    is_packed = settings.packing and keeps_rows_apart(engine, rows, world=world)
     started_s = time.monotonic() - (curve[-1].seconds if curve else 0.0)
     plan = islice(plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed), len(curve), settings.steps)
     for step, step_rows in enumerate(plan, len(curve)):
@@ -285,8 +295,13 @@ def run_steps(
         # a function of the step alone: a plain loop can take the very same steps, and the tests have one do so
         for group in engine.optimizer.param_groups:
             group["lr"] = lr
-        shares = rank_share(step_rows, rank=world.rank, ranks=world.ranks, micro_batch_size=micro_batch_size, n_micro=n_micro)
-        done = train_step(engine, shares, step_rows, step_weight(step_rows, step), world=world)
+        if is_packed:
+            shares = pack_share(step_rows, rank=world.rank, ranks=world.ranks, n_micro=n_micro)
+        else:
+            shares = rank_share(
+                step_rows, rank=world.rank, ranks=world.ranks, micro_batch_size=micro_batch_size, n_micro=n_micro
+            )
+        done = train_step(engine, shares, step_rows, step_weight(step_rows, step), world=world, is_packed=is_packed)
         check_finite(step, step_rows, done)
         is_measured = bool(held_out) and (is_last or (step + 1) % settings.heldout_every_steps == 0)
         measured = measure_loss(engine, held_out, micro_batch_size=micro_batch_size, world=world) if is_measured else ()
@@ -304,6 +319,7 @@ def run_steps(
                 *measured,
             )
         )
+        log(curve[-1])
         if is_measured or is_last or (step + 1) % settings.log_every_steps == 0:
             say(progress_line(curve, settings.steps), always=is_last)
         if keeper is not None:

@@ -22,6 +22,7 @@ from negtraj_dagster.checkpoints.chunked_loss import chunked_loss
 from negtraj_dagster.checkpoints.dataset import Row, collate
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.losses import ClassSums
+from negtraj_dagster.checkpoints.packing import collate_packed
 from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.errors import TrainingError
 
@@ -78,15 +79,20 @@ class TargetLoss(nn.Module):
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def forward(
-        self, ids_BT: torch.Tensor, places_N: torch.Tensor, targets_N: torch.Tensor, weights_N: torch.Tensor
+        self,
+        ids_BT: torch.Tensor,
+        places_N: torch.Tensor,
+        targets_N: torch.Tensor,
+        weights_N: torch.Tensor,
+        positions_BT: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Sum over targets of weight x cross-entropy, float32 scalar, and each target's cross-entropy, float32 [N].
 
         No attention mask and no cache: rows are causal and padded on the right, and transformers treats either as
-        reason to build another mask (its masking_utils).
+        reason to build another mask (its masking_utils). Positions are given where rows are packed (`packing`).
         """
         causal = self.causal
-        hidden_BTD = causal.base_model(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_BTD = causal.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).index_select(0, places_N)
         head: nn.Linear = causal.get_output_embeddings()
         # the second term is 0: it keeps every parameter in the graph of a micro-batch without targets
@@ -313,7 +319,13 @@ def parameter_groups(trained: Sequence[nn.Parameter], weight_decay: float, decay
 
 
 def train_step(
-    engine: Any, shares: Sequence[Sequence[Row]], step_rows: Sequence[Row], weight: float, *, world: World
+    engine: Any,
+    shares: Sequence[Sequence[Row]],
+    step_rows: Sequence[Row],
+    weight: float,
+    *,
+    world: World,
+    is_packed: bool = False,
 ) -> StepResult:
     """One optimiser step of this rank.
 
@@ -326,14 +338,16 @@ def train_step(
         step_rows: the rows of all ranks.
         weight: sum of their targets' weights.
         world: this process.
+        is_packed: whether a micro-batch's rows stand behind one another.
     """
     losses: list[torch.Tensor] = []
     sums = ClassSums(step_rows, world)
     for i, rows in enumerate(shares):
         if i > 0:
             engine.step()  # not the last micro-batch: counts it, updates nothing
-        batch = collate(rows).to(world.device)
-        total, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N)
+        batch, positions = collate_packed(rows) if is_packed else (collate(rows), None)
+        batch, positions = batch.to(world.device), None if positions is None else positions.to(world.device)
+        total, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N, positions)
         loss = total / weight
         engine.backward(loss * world.ranks, scale_wrt_gas=False)
         losses.append(loss.detach())

@@ -119,10 +119,10 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
         published = workspace.lineage(trainer.bound_to(context)).checkpoint(recipe)
         if published.is_empty:
             return result(published)
-        told = published.details["result"]
-        numbers = {name: value for name, value in told.items() if isinstance(value, int | float | str)}
+        training = published.details["result"]
+        numbers = {name: value for name, value in training.items() if isinstance(value, int | float | str)}
         for name in ("final_loss_by_class", "heldout_by_class"):
-            numbers |= {f"{name.removesuffix('_by_class')}/{kind}": loss for kind, loss in told.get(name, {}).items()}
+            numbers |= {f"{name.removesuffix('_by_class')}/{kind}": loss for kind, loss in training.get(name, {}).items()}
         curves = published.details.get("curves") or {"loss": published.details["loss_curve"]}  # as earlier releases have it
         return result(published, {**numbers, "loss_curve": dg.MetadataValue.md(plots.loss_curve_markdown(curves))})
 

@@ -78,7 +78,8 @@ def build_report(
     def write(folder: Path) -> Built:
         if checkpoint.is_empty:
             return Built(content=checkpoint.content)
-        _evaluate(store, folder, checkpoint, task, questions, passages, prompt, agent, run_child)
+        store.verify(checkpoint.folder)
+        play(store, folder, checkpoint.folder / "model", task, questions, passages, prompt, agent, run_child)
         return _describe(folder, recipe, checkpoint, suite, rules, contaminated)
 
     return store.build(asset, made_of, write)
@@ -109,18 +110,20 @@ def task_identity(task: Task) -> dict[str, Any]:
     }
 
 
-def _evaluate(
+def play(
     store: Store,
     folder: Path,
-    checkpoint: Published,
+    model_dir: Path,
     task: Task,
     questions: Sequence[Question],
     passages: Sequence[str],
     prompt: Callable[[Question], list[Turn]],
     agent: Mapping[str, Any],
     run_child: RunChild,
+    *,
+    is_scored: bool = True,
 ) -> None:
-    store.verify(checkpoint.folder)
+    """Have a child play a model on questions; `folder` gets episodes.jsonl and, where they are scored, metrics.json."""
     with store.scratch() as scratch:
         rows = [
             {
@@ -139,12 +142,13 @@ def _evaluate(
         config = {
             "passages_path": str(scratch / "passages.json"),
             "out_dir": str(folder),
-            "model_dir": str(checkpoint.folder / "model"),
+            "model_dir": str(model_dir),
             "task": task_to_job(task),
             "questions_path": str(scratch / "questions.jsonl"),
             "prompts_path": str(scratch / "prompts.jsonl"),
             "template": agent["template"],
             "agent": {name: value for name, value in agent.items() if name != "template"},
+            "is_scored": is_scored,
         }
         config_path = scratch / "evaluate.json"
         config_path.write_text(json.dumps(config))

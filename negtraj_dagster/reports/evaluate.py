@@ -71,8 +71,11 @@ def main(config_path: Path) -> None:
             on_turn=lambda n, n_live: say(f"turn {n}/{limits.max_turns}: {n_live} of {len(questions)} episodes go on"),
         )
         seconds = time.monotonic() - playing_s
-        metrics = write_report(Path(config["out_dir"]), episodes, questions, score=task.score, counts=_counts(policy))
-        say(f"{metrics['n_strict']} of {metrics['n']} right ({metrics['accuracy_strict']:.1%})", always=True)
+        if config.get("is_scored", True):
+            metrics = write_report(Path(config["out_dir"]), episodes, questions, score=task.score, counts=_counts(policy))
+            say(f"{metrics['n_strict']} of {metrics['n']} right ({metrics['accuracy_strict']:.1%})", always=True)
+        else:
+            write_rows(Path(config["out_dir"]), [_episode_row(episode) for episode in episodes])
     result = {
         "seconds": round(time.monotonic() - started_s, 3),
         "episode_seconds": round(seconds, 3),
@@ -140,13 +143,18 @@ def write_report(
     rows = []
     for episode, question in zip(episodes, questions, strict=True):
         verdict = score(episode.prediction, question.answer)
-        rows.append(_episode_row(episode, verdict))
+        rows.append({**_episode_row(episode), "strict": verdict.strict, "lenient": verdict.lenient})
     metrics = {**summarize_rows(rows), **counts}
+    write_rows(out_dir, rows)
+    (out_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return metrics
+
+
+def write_rows(out_dir: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write episodes.jsonl."""
     out_dir.mkdir(parents=True, exist_ok=True)
     lines = "".join(f"{canonical_json(row)}\n" for row in rows)
     (out_dir / "episodes.jsonl").write_text(lines, encoding="utf-8")
-    (out_dir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    return metrics
 
 
 def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -173,14 +181,12 @@ def summarize_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _episode_row(episode: Episode, verdict: Score) -> dict[str, Any]:
+def _episode_row(episode: Episode) -> dict[str, Any]:
     return {
         "question_id": episode.question_id,
         "turns": episode.turns,
         "prediction": episode.prediction,
         "status": episode.status,
-        "strict": verdict.strict,
-        "lenient": verdict.lenient,
         "n_assistant_turns": episode.n_assistant_turns,
         "n_tool_calls": episode.n_tool_calls,
         "n_tool_errors": episode.n_tool_errors,
