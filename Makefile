@@ -19,7 +19,7 @@ RUST_SOURCES := $(shell find rust/trajtok/src rust/trajproof/src -name '*.rs') $
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
 
-.PHONY: help setup build check format test test-all bench-trajtok bench-path bench-trainer ci-smoke demo ui clean
+.PHONY: help setup build check format test test-all test-gpu bench-trajtok bench-path bench-trainer bench-memory ci-smoke demo ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -74,11 +74,17 @@ test-all: setup ## the slow tests too
 	cd rust/trajtok && cargo test --locked --workspace -q
 	$(BIN)/python -m pytest $(WORKERS) -m "not gpu"
 
+test-gpu: setup ## what only a GPU can show; without one all of it is skipped
+	$(BIN)/python -m pytest -n 0 -m gpu tests/gpu
+
 bench-trajtok: setup ## trajtok beside others, about an hour; BENCH=--quick for two rounds (benches/README.md)
 	@$(BIN)/python benches/trajtok.py $(BENCH)
 
 bench-trainer: setup ## the trainer beside TRL, transformers and a plain DeepSpeed loop, an hour (benches/README.md)
 	@$(BIN)/python benches/trainer.py $(BENCH)
+
+bench-memory: setup ## what a training is said to need of memory beside what it took, five minutes (benches/README.md)
+	@$(BIN)/python benches/memory.py
 
 bench-path: setup ## landed file to proved token rows through the assets, beside others, half an hour (benches/README.md)
 	@$(BIN)/python benches/path.py $(BENCH)

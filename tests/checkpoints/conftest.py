@@ -147,7 +147,10 @@ def write_index(path: Path, entries: list[tuple[str, float, int]]) -> None:
 
 @pytest.fixture(scope="session")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
-    folder = tmp_path_factory.mktemp("trainer")
+    return write_material(tmp_path_factory.mktemp("trainer"))
+
+
+def write_material(folder: Path) -> Material:
     make_base_model("bytes", folder / "base", texts=[], format_strings=[])
     rows = [segment_row(i) for i in range(21)]
     write_segment(folder / "a.arrow", rows[:10])

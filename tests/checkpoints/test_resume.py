@@ -64,9 +64,9 @@ def lines(process: subprocess.Popen[str]) -> Iterator[str]:
     return iter(process.stderr)
 
 
-def kill_somewhere(material: Material, name: str, seed: int) -> int:
+def kill_somewhere(material: Material, name: str, seed: int, **changes: Any) -> int:
     """Let it save a state, and kill it at a random moment; how far it had come by its states."""
-    process = start(material, name)
+    process = start(material, name, **changes)
     if any(line.startswith("step ") for line in lines(process)):
         wait_until(lambda: any(material.place(name).folder.glob("step-*")), timeout_s=PEOPLE_WAIT_S)
         time.sleep(random.Random(seed).uniform(0, 1.2))

@@ -90,7 +90,7 @@ def run(
 
 
 def weights(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().float().reshape(-1) for parameter in module.parameters()])
+    return torch.cat([parameter.detach().float().reshape(-1).cpu() for parameter in module.parameters()])
 
 
 if __name__ == "__main__":
