@@ -32,6 +32,8 @@ MAX_STARTS = 100
 """Of a child that signals end again and again: something is wrong with it, or with the machine."""
 STDERR_TAIL_BYTES = 8192
 POLL_S = 0.05
+GRACE_S = 60.0
+"""A training saves its state after the step that is under way, which of a real model on a processor takes half a minute."""
 PR_SET_PDEATHSIG = 1
 OBJECTS_PER_COLLECTION = 20_000
 """Of a child's garbage collector, 700 by default: to import torch and transformers makes a million that stay, and to look at
@@ -67,7 +69,7 @@ def run_child(
     threads: int = 1,
     extra_env: Mapping[str, str] | None = None,
     result_path: Path | None = None,
-    grace_s: float = 10.0,
+    grace_s: float = GRACE_S,
 ) -> None:
     """Run `python -m module config_path` in `ranks` processes and wait for all of them.
 

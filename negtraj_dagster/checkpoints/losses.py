@@ -22,23 +22,21 @@ class ClassSums:
         for row in rows:
             self.weights[row.class_name] = self.weights.get(row.class_name, 0.0) + row.weight
         self._numbers = {name: i for i, name in enumerate(sorted(self.weights))}
-        self._sums = torch.zeros(len(self._numbers), dtype=torch.float64)
+        self._sums = torch.zeros(len(self._numbers), dtype=torch.float64, device=world.device)
 
     def add(self, rows: Sequence[Row], batch: MicroBatch, losses_N: torch.Tensor) -> None:
         """What a micro-batch of this rank cost."""
         if not rows:
             return
-        classes = torch.tensor([self._numbers[row.class_name] for row in rows])
-        of_targets = classes[batch.rows_N.cpu()]
-        self._sums.index_add_(0, of_targets, (losses_N.detach() * batch.weights_N).double().cpu())
+        classes = torch.tensor([self._numbers[row.class_name] for row in rows], device=self._world.device)
+        self._sums.index_add_(0, classes[batch.rows_N], (losses_N.detach() * batch.weights_N).double())
 
     def means(self) -> dict[str, float]:
         """sum(w * ce) / sum(w) of each class that has a weight; every rank calls this once."""
-        sums = self._sums
         if self._world.ranks > 1:
-            sums = sums.to(self._world.device)
-            torch.distributed.all_reduce(sums)
-        return {name: float(sums[i]) / self.weights[name] for name, i in self._numbers.items() if self.weights[name] > 0}
+            torch.distributed.all_reduce(self._sums)
+        sums = self._sums.tolist()
+        return {name: sums[i] / self.weights[name] for name, i in self._numbers.items() if self.weights[name] > 0}
 
 
 def measure_loss(engine: Any, rows: Sequence[Row], *, micro_batch_size: int, world: World) -> tuple[float, dict[str, float]]:
@@ -55,7 +53,8 @@ def measure_loss(engine: Any, rows: Sequence[Row], *, micro_batch_size: int, wor
             sums.add(share, batch, losses_N)
     engine.train()
     by_class = sums.means()
-    return sum(by_class[name] * weight for name, weight in sums.weights.items()) / sum(sums.weights.values()), by_class
+    weights = {name: sums.weights[name] for name in by_class}
+    return sum(by_class[name] * weight for name, weight in weights.items()) / sum(weights.values()), by_class
 
 
 def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
@@ -67,8 +66,8 @@ def hold_out(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
     held_out: dict[tuple[str, str], Row] = {}
     for row in rows:
         draw = int.from_bytes(hashlib.sha256(f"held out {row.question_id}".encode()).digest()[:8], "big") / 2**64
-        if draw < share:
+        if draw < share and row.weight > 0:  # without a weight there is nothing to measure
             held_out[row.token_key, row.class_name] = row
-        else:
+        elif draw >= share:
             trained.append(row)
     return trained, list(held_out.values())
