@@ -71,7 +71,13 @@ def write(folder: Path, n_rows: int, n_tokens: int, n_segments: int, share: floa
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         selected += [keys[at] for at in np.flatnonzero(draw.random(per_segment) < share)]
-    index = {"token_key": selected, "weight": [1.0] * len(selected), "repeat": [1] * len(selected)}
+    index = {
+        "token_key": selected,
+        "question_id": selected,
+        "class": ["positive"] * len(selected),
+        "weight": [1.0] * len(selected),
+        "repeat": [1] * len(selected),
+    }
     pq.write_table(pa.table(index), folder / "index.parquet")
 
 

@@ -166,9 +166,8 @@ def write_rows(folder: Path, n_rows: int) -> Row:
     with pa.ipc.new_file(str(folder / "rows.arrow"), encoded.schema) as writer:
         writer.write_batch(encoded)
     keys = encoded["token_key"].to_pylist()
-    pq.write_table(
-        pa.table({"token_key": keys, "weight": [1.0] * len(keys), "repeat": [1] * len(keys)}), folder / "index.parquet"
-    )
+    columns = {"token_key": keys, "question_id": keys, "class": ["positive"] * len(keys), "weight": [1.0] * len(keys)}
+    pq.write_table(pa.table({**columns, "repeat": [1] * len(keys)}), folder / "index.parquet")
     n_tokens, n_trained = (sum(encoded[name].to_pylist()) for name in ("n_tokens", "n_trained"))
     return {"rows": len(keys), "tokens": n_tokens, "trained_share": round(n_trained / n_tokens, 3)}
 

@@ -36,6 +36,8 @@ LORA_COPIES = 2.7
 """Of all weights, where adapters are trained: the frozen ones, and those that the export merges and reads again."""
 MOMENTS = {0: 2.0, 1: 3.0, 2: 3.0, 3: 3.0}
 """Of `COPIES` what `offload` moves to the host: AdamW's moments, with ZeRO the masters, too; divided by the ranks."""
+OVERHEAD = 1.25
+"""Of activations: what the backward pass makes meanwhile, and what an allocator cannot use again; seen with SmolLM2."""
 OUTSIDE_LAYERS = ("embed", "lm_head", "wte", "wpe")
 REMEDIES = (
     "lower training.micro_batch_size or shards.max_tokens, set training.gradient_checkpointing = true, "
@@ -163,7 +165,7 @@ def _activations(base_model_dir: Path, settings: TrainingSettings, *, n_tokens: 
     keys = head * (_number(config, "num_key_value_heads") or n_heads)
     of_layer = 8 * hidden + 4 * feed_forward + 2 * keys
     kept = n_layers * hidden + 2 * of_layer if settings.gradient_checkpointing else (n_layers + 1) * of_layer
-    return n_tokens * (kept + 2 * hidden) * (2 if settings.dtype == "bf16" else 4)
+    return int(OVERHEAD * n_tokens * (kept + 2 * hidden) * (2 if settings.dtype == "bf16" else 4))
 
 
 def _number(config: Mapping[str, Any], *names: str) -> int:
