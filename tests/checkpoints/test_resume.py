@@ -158,6 +158,25 @@ def test_the_end_of_a_run_saves_its_training(material: Material) -> None:
     assert state.step >= 1
 
 
+@pytest.mark.slow
+def test_twenty_runs_that_are_ended_at_random_moments_leave_no_process(material: Material) -> None:
+    """From the ranks' imports on; every second one by SIGTERM."""
+    draw = random.Random(7)
+    for number in range(20):
+        config = material.config(f"ended-{number}", states=f"ended-{number}", **{**SAVES, "steps": 100_000, "ranks": 2})
+        code = (
+            "import signal, sys; from pathlib import Path; from negtraj_dagster.launch import run_child; "
+            "signal.signal(signal.SIGTERM, signal.default_int_handler); "
+            f"run_child({TRAINER!r}, Path({str(config)!r}), ranks=2)"
+        )
+        parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        assert wait_until(lambda name=config.name: len(processes_naming(name)) >= 3, timeout_s=PEOPLE_WAIT_S)
+        time.sleep(draw.uniform(0, 12))
+        parent.send_signal((signal.SIGINT, signal.SIGTERM)[number % 2])
+        parent.wait(timeout=PEOPLE_WAIT_S + 30)
+        assert processes_naming(config.name) == []
+
+
 def resumed_with(material: Material, name: str, before: dict[str, Any], after: dict[str, Any]) -> tuple[Path, Path]:
     """The export of a training that is never disturbed, and that of one that goes on behind step 10 with other settings."""
     undisturbed = material.train(f"{name}-whole", states=f"{name}-whole", **{**SAVES, "keep_last": 99, **before})
@@ -181,6 +200,15 @@ def test_two_ranks_zero_3_go_on_as_one(material: Material) -> None:
     """Through a universal checkpoint. Weights that do not decay keep not decaying, and no count of steps runs ahead: both come
     out otherwise where DeepSpeed's loader alone decides, by 2e-3 and 5e-3 of the loss."""
     check_other_ranks(material, "two-to-one", 2, 1, zero_stage=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_packed_rows_held_out_questions_and_adapters_go_on_to_the_very_weights(material: Material, zero_stage: int) -> None:
+    changes = {"packing": True, "heldout_share": 0.3, "heldout_every_steps": 3, "micro_batch_size": 2, "zero_stage": zero_stage}
+    whole, other = resumed_with(material, f"all-{zero_stage}", {**changes, "adaptation": "lora", "ranks": 2}, {})
+    assert numbers(other) == numbers(whole)
+    assert difference(other, whole) == 0.0
 
 
 @pytest.mark.slow
