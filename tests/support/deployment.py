@@ -265,7 +265,7 @@ def _pretend_evaluation(job: Mapping[str, Any], out: Path) -> None:
 
     task = task_from_job(job["task"])
     questions = read_questions(Path(job["questions_path"]), task=task.name)
-    model = (Path(job["model_dir"]) / "model.safetensors").read_bytes().hex()
+    model = (Path(job["model_dir"]) / "model.safetensors").read_bytes()[-64:].decode()  # the digest that stands for weights
     episodes = []
     for each in questions:
         said = "yes" if int(hashlib.sha256(f"{model} {each.question}".encode()).hexdigest(), 16) % 2 else "no"
