@@ -204,6 +204,7 @@ class Lineage:
             run_child=self.run_child,
             classes=STRATEGIES[recipe.strategy.name].classes,
             warm_start=_warm_start(recipe),
+            recipe_settings=recipe.model_dump(mode="json"),
         )
 
     def suite(self, recipe: Recipe) -> list[Question]:

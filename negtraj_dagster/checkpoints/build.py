@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def build_checkpoint(
     run_child: RunChild,
     classes: Sequence[str] = (),
     warm_start: str | None = None,
+    recipe_settings: Mapping[str, Any] | None = None,
 ) -> Published:
     """Train, unless this very checkpoint exists.
 
@@ -50,6 +52,7 @@ def build_checkpoint(
         card: what inference has to know (strategy, template); copied into the checkpoint.
         run_child: starts the trainer.
         classes: what the strategy learns from; each has to have a row that is trained.
+        recipe_settings: the whole recipe as it is now, kept beside the checkpoint: its file may say something else later.
         warm_start: whose weights training starts from, `<recipe>/checkpoint` or `champion/<line>`; None: the base model's.
 
     Raises:
@@ -77,7 +80,8 @@ def build_checkpoint(
             return Built(content=shards.content)
         check_classes(store, recipe, shards, classes)
         tracking = {"tracking": str(store.home / TRACKING), "run": f"{recipe}-{object_key(made_of)[:12]}"}
-        return _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states, tracking)
+        built = _train(store, folder, shards, base, training, card, run_child, _load_parent(store, pin), states, tracking)
+        return replace(built, details={**built.details, "recipe": dict(recipe_settings or {})})
 
     published = store.build(asset, made_of, write)
     if not published.is_empty:
@@ -214,7 +218,9 @@ def check_memory(model_dir: Path, settings: TrainingSettings, index: Path) -> No
     Raises:
         TrainingError: what it needs, and for what.
     """
-    longest = pl.read_parquet(index, columns=["n_tokens"], glob=False)["n_tokens"].max()
+    lengths = pl.read_parquet(index, columns=["n_tokens", "repeat"], glob=False)
+    longest, n_rows = lengths["n_tokens"].max(), int(lengths["repeat"].sum())
+    settings = settings.model_copy(update={"batch_size": max(1, min(settings.batch_size, n_rows))})
     trains_on_gpu = has_gpu() and os.environ.get("DS_ACCELERATOR") != "cpu"
     needs = estimate_memory(model_dir, settings, longest=int(str(longest)), has_gpu=trains_on_gpu)
     check_fits(

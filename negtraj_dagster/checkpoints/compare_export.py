@@ -6,13 +6,14 @@ vocabulary.
 """
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from negtraj_dagster import launch
 from negtraj_dagster.checkpoints.dataset import Row, load_rows
@@ -20,6 +21,8 @@ from negtraj_dagster.checkpoints.export import LOGIT_TOLERANCE
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.train import quiet_libraries
 from negtraj_dagster.errors import TrainingError
+
+LOG = logging.getLogger(__name__)
 
 N_ROWS = 8
 MIN_AGREEMENT = 0.9
@@ -43,8 +46,9 @@ def main(config_path: Path) -> None:
     logits = [logits_of(merged, row) for row in rows]
     result: dict[str, Any] = {"n_rows": len(rows), "n_targets": sum(len(row.target_places) for row in rows)}
     result["loss"] = mean_loss(rows, logits)
+    result["template_writes_prompt"] = written_prompt(folder / "model", config["prompt"]) == config["prompt_text"]
     if not result["loss"] < float("inf"):
-        raise TrainingError(f"{folder / 'model'}: loss {result['loss']} on {len(rows)} rows it was trained on; train again")
+        raise TrainingError(f"{folder / 'model'}: loss {result['loss']} on {len(rows)} token rows of its shards; train again")
     if (folder / "adapter").is_dir():
         adapted = load_adapted(Path(config["base_model_dir"]), folder / "adapter", merged.dtype)
         result["adapter"] = compare(logits, [logits_of(adapted, row) for row in rows], merged.dtype, folder)
@@ -52,6 +56,16 @@ def main(config_path: Path) -> None:
     unfinished = out / ".result.json.tmp"
     unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, out / "result.json")
+
+
+def written_prompt(model_dir: Path, prompt: list[dict[str, Any]]) -> str | None:
+    """What the folder's own chat template, which a server uses, makes of a prompt; None where it refuses it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates raise what they like
+        LOG.warning("%s: the chat template cannot write the prompt (%s)", model_dir, error)
+        return None
 
 
 def load_adapted(base_model_dir: Path, adapter_dir: Path, dtype: torch.dtype) -> Any:

@@ -94,6 +94,8 @@ def _tensorboard(tracked: Tracked, n_begun: int) -> Iterator[Log]:
 @contextmanager
 def _mlflow(tracked: Tracked, n_begun: int) -> Iterator[Log]:
     del n_begun  # a run's metrics are a list by step: those that were told before stand there
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # it would ask a server, and tell it of runs
+    os.environ.pop("MLFLOW_RUN_ID", None)  # another run's
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # a folder needs no server; it says that a database would be faster
     import mlflow
 
@@ -112,6 +114,7 @@ def _trackio(tracked: Tracked, n_begun: int) -> Iterator[Log]:
     folder = tracked.folder / "trackio"
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TRACKIO_DIR"] = str(folder)
+    os.environ.pop("TRACKIO_SPACE_ID", None)  # would send all of it there
     import trackio
 
     run = trackio.init(project=PROJECT, name=tracked.run, config=dict(tracked.settings), resume="allow")

@@ -41,7 +41,8 @@ OVERHEAD = 1.25
 OUTSIDE_LAYERS = ("embed", "lm_head", "wte", "wpe")
 REMEDIES = (
     "lower training.micro_batch_size or shards.max_tokens, set training.gradient_checkpointing = true, "
-    "training.adaptation = 'lora', or choose a smaller base model; more training.ranks divide what training.zero_stage shards"
+    "training.adaptation = 'lora' or, on a GPU, training.offload, or choose a smaller base model; more training.ranks divide "
+    "what training.zero_stage shards"
 )
 
 

@@ -65,9 +65,11 @@ def keeps_rows_apart(engine: Any, rows: Sequence[Row], *, world: World) -> bool:
 
     Where it does not, a warning says by how much.
     """
-    sample = sorted({row.token_key: row for row in rows if row.weight > 0}.values(), key=lambda row: len(row.input_ids))[
-        :N_CHECKED
-    ]
+    distinct = sorted({row.token_key: row for row in rows if row.weight > 0}.values(), key=lambda row: len(row.input_ids))
+    sample = [*distinct[: N_CHECKED - 1], *distinct[N_CHECKED - 1 :][-1:]]  # the shortest, and the longest
+    if len(sample) < 2:
+        LOG.warning("training.packing: one row alone shows nothing of how this model keeps rows apart: it is trained unpacked")
+        return False
     packed, positions = collate_packed(sample)
     was_training = engine.module.training
     engine.eval()

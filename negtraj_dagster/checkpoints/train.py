@@ -205,7 +205,9 @@ def hold_out_some(rows: Sequence[Row], share: float) -> tuple[Sequence[Row], Seq
     if share == 0:
         return rows, ()
     trained, held_out = hold_out(rows, share)
-    if lost := sorted({row.class_name for row in rows} - {row.class_name for row in trained if row.weight > 0}):
+    if lost := sorted(
+        {row.class_name for row in rows if row.weight > 0} - {row.class_name for row in trained if row.weight > 0}
+    ):
         raise TrainingError(
             f"training.heldout_share = {share} holds out every row of class {', '.join(map(repr, lost))}; lower it, or select "
             "more questions"
@@ -305,6 +307,8 @@ def run_steps(
         check_finite(step, step_rows, done)
         is_measured = bool(held_out) and (is_last or (step + 1) % settings.heldout_every_steps == 0)
         measured = measure_loss(engine, held_out, micro_batch_size=micro_batch_size, world=world) if is_measured else ()
+        if measured and not math.isfinite(measured[0]):
+            raise TrainingError(f"step {step + 1}: loss {measured[0]} of {len(held_out)} held-out rows; lower training.lr")
         curve.append(
             StepRecord(
                 step + 1,

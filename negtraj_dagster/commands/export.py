@@ -16,7 +16,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     """Write the folder and say what was compared."""
-    from negtraj_dagster.commands.plain_child import run_plainly
+    from negtraj_dagster.commands.plain_child import run_on_processor
     from negtraj_dagster.recipes import load_recipes
     from negtraj_dagster.settings import load_settings
     from negtraj_dagster.store import Store
@@ -26,9 +26,11 @@ def run(options: argparse.Namespace) -> int:
     store = Store(settings.home, remote=settings.store_url)
     with store.in_use():
         named = find_named(store, load_recipes(settings), options.name)
-        comparison = deliver(store, named, options.folder, run_plainly)
+        comparison = deliver(store, named, options.folder, run_on_processor)
     print(f"{named.checkpoint.asset} of version {named.checkpoint.version[:12]}: {options.folder}")
-    print(f"loss {comparison['loss']:.4f} on {comparison['n_rows']} of its rows, in a process of its own")
+    print(f"loss {comparison['loss']:.4f} on {comparison['n_rows']} of its shards' rows, in a process of its own")
+    if not comparison["template_writes_prompt"]:
+        print("its chat template writes another prompt than it was trained with: README.md says how to ask it")
     if "adapter" in comparison:
         adapter = comparison["adapter"]
         print(

@@ -1,7 +1,7 @@
 """Hands a checkpoint out: a folder that anyone can serve, with the very prompt it has to be asked with, and where it came from.
 
-`model/` and, of LoRA, `adapter/`; `README.md`, a model card; `lineage.json`. Compared in a process of its own with what was
-trained before the folder gets its name.
+`model/` and, of LoRA, `adapter/`; `README.md`, a model card; `lineage.json`. Before the folder gets its name a process of its
+own runs the model on token rows of its shards, holds it to its adapter, and asks its chat template for the prompt.
 """
 
 import json
@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from negtraj_dagster.chat_templates import ChatTemplate
-from negtraj_dagster.checkpoints.build import model_folder, present_checkpoint
+from negtraj_dagster.checkpoints.build import check_unchanged, model_folder, present_checkpoint
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe
@@ -32,7 +30,7 @@ QUESTION = "{question}"
 
 @dataclass(frozen=True)
 class Named:
-    """A checkpoint that a line or a recipe names now."""
+    """A checkpoint that a line or a recipe names now; the recipe is as it was when the checkpoint was trained."""
 
     recipe: Recipe
     checkpoint: Published
@@ -60,7 +58,10 @@ def find_named(store: Store, recipes: Mapping[str, Recipe], name: str) -> Named:
     report = store.current(f"{recipe_name}/evaluation_report")
     if report is not None and (report.is_empty or report.content["checkpoint"] != checkpoint.version):
         report = None
-    return Named(recipes[recipe_name], checkpoint, report)
+    recipe = recipes[recipe_name]
+    if trained := checkpoint.details.get("recipe"):
+        recipe = Recipe.model_validate(trained)
+    return Named(recipe, checkpoint, report)
 
 
 def deliver(store: Store, named: Named, folder: Path, run_child: RunChild) -> dict[str, Any]:
@@ -77,26 +78,33 @@ def deliver(store: Store, named: Named, folder: Path, run_child: RunChild) -> di
         StoreError: an object that the checkpoint was made of is damaged or gone.
         ChildRunError: what was written is not what was trained.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = folder.resolve()
+    is_there = folder.exists()
+    if is_there and (not folder.is_dir() or any(folder.iterdir())):
         raise SettingsError(f"{folder}: is there already; name a folder that is absent or empty")
     checkpoint = named.checkpoint
     store.verify(checkpoint.folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        # inside of a folder that is there: it may be a mount point, which no rename replaces
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder if is_there else folder.parent))
     except OSError as error:
         raise SettingsError(f"{folder} cannot be written ({error.strerror}); name another folder") from error
     try:
         for part in ("model", "adapter"):
             if (checkpoint.folder / part).is_dir():
                 shutil.copytree(checkpoint.folder / part, unfinished / part, copy_function=shutil.copyfile)
-        _name_base_model(unfinished / "adapter", named.recipe.base_model)
+        _name_base_model(unfinished / "adapter", base_name(named))
         comparison = _compare(store, named, unfinished, run_child)
         lineage = lineage_of(named, comparison, unfinished)
         (unfinished / "lineage.json").write_text(json.dumps(lineage, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         (unfinished / "README.md").write_text(model_card(named, comparison, unfinished), encoding="utf-8")
         unfinished.chmod(0o755)
-        os.replace(unfinished, folder)
+        if is_there:
+            for path in sorted(unfinished.iterdir(), key=lambda path: path.name == "README.md"):  # last
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return comparison
@@ -114,12 +122,18 @@ def _compare(store: Store, named: Named, unfinished: Path, run_child: RunChild) 
     made_from = named.checkpoint.details["card"]["lineage"]
     shards = _made_from(store, f"{named.recipe.name}/tokenized_shards", made_from["shards"])
     base = _made_from(store, f"base_model/{named.recipe.base_model}", made_from["base_model"])
+    check_unchanged(base)
     model_dir = model_folder(base)
     if "warm_start" in made_from:
         model_dir = _parent_folder(store, made_from["warm_start"])
     segments = [store.folder(name) / "rows.arrow" for name in shards.details["segments"]]
+    for segment in segments:
+        store.verify(segment.parent)
+    card = named.checkpoint.details["card"]
     with store.scratch() as scratch:
         config = {
+            "prompt": [{"role": turn["role"], "content": turn["content"]} for turn in card["prompt"]],
+            "prompt_text": prompt_text(card, unfinished / "model" / "tokenizer.json"),
             "folder": str(unfinished),
             "base_model_dir": str(model_dir),
             "index_path": str(store.file(shards.folder, "index.parquet")),
@@ -165,12 +179,18 @@ def lineage_of(named: Named, comparison: Mapping[str, Any], folder: Path) -> dic
     }
 
 
+def base_name(named: Named) -> str:
+    """What the weights, and an adapter, were trained on top of: the recipe's base model, or the checkpoint it started from."""
+    parent = named.checkpoint.details["card"]["lineage"].get("warm_start")
+    return f"checkpoint {parent[:12]}" if parent else named.recipe.base_model
+
+
 def prompt_text(card: Mapping[str, Any], tokenizer_json: Path) -> str:
     """What the model reads before its first answer, control tokens included."""
     template = ChatTemplate.from_json(card["chat_template"])
     tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=2**31 - 1)
-    ids = tokenizer.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in card["prompt"]]))
-    return str(Tokenizer.from_file(str(tokenizer_json)).decode(list(ids), skip_special_tokens=False))
+    conversation = conditioned_json([conditioned(turn, 0.0) for turn in card["prompt"]])
+    return "".join(text for text, _, _ in tokenizer.render(conversation, add_generation_prompt=True))
 
 
 def asked(card: Mapping[str, Any], question: str) -> list[Turn]:
@@ -197,7 +217,7 @@ def model_card(named: Named, comparison: Mapping[str, Any], folder: Path) -> str
         "",
         recipe.description,
         "",
-        f"Base model `{recipe.base_model}`, {'LoRA' if has_adapter else 'all weights'} trained, strategy "
+        f"Trained from `{base_name(named)}`, {'LoRA' if has_adapter else 'all weights'} trained, strategy "
         f"`{recipe.strategy.name}`, task `{recipe.task}`.",
         "",
         "## Ask it so",
@@ -214,10 +234,15 @@ def model_card(named: Named, comparison: Mapping[str, Any], folder: Path) -> str
         "",
         *_fenced("sh", f"vllm serve ./model --served-model-name {recipe.name} --generation-config ./model"),
         "",
+        "The folder's chat template writes the text above of these messages: ask `/v1/chat/completions`."
+        if comparison["template_writes_prompt"]
+        else "The folder's chat template writes another text of these messages: send the text above to `/v1/completions`.",
+        "",
         "`generation_config.json` decodes greedily and stops at the tokens by which its turns end; of the base model's own "
         "sampling settings nothing is carried over."
         + (
-            f" `adapter/` is the LoRA alone, for the base model `{recipe.base_model}` of the version in lineage.json."
+            f" `adapter/` is the LoRA alone, on top of `{base_name(named)}` (versions in lineage.json); that is a name of the "
+            "deployment that trained it and of no hub."
             if has_adapter
             else ""
         ),
@@ -245,7 +270,7 @@ def _figures(named: Named, training: Mapping[str, Any], comparison: Mapping[str,
     if "heldout_loss" in training:
         figures["loss of held-out questions"] = f"{training['heldout_loss']:.4f} ({training['n_heldout_rows']} rows)"
     figures["loss of this folder's model"] = (
-        f"{comparison['loss']:.4f} on {comparison['n_rows']} training rows, in a process of its own"
+        f"{comparison['loss']:.4f} on {comparison['n_rows']} token rows of its shards, in a process of its own"
     )
     if "adapter" in comparison:
         adapter = comparison["adapter"]

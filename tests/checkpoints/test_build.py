@@ -122,5 +122,5 @@ def test_a_training_that_cannot_fit_starts_no_trainer(store: Store, tmp_path: Pa
         raise AssertionError("started")
 
     training = {"steps": 4, "ranks": 1, "threads": 1, "lr": 0.1}
-    with pytest.raises(TrainingError, match=r"activations of 8 x 900 tokens .*micro_batch_size"):
+    with pytest.raises(TrainingError, match=r"activations of 1 x 900 tokens .*micro_batch_size"):
         build_checkpoint(store, "mine", shards=shards, base=base, training=training, card={}, run_child=never)

@@ -1,5 +1,8 @@
 """Loggers are told of every step, once, also where the training goes on after a kill."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,25 @@ def test_mlflow_has_one_run_of_all_steps(tmp_path: Path) -> None:
     assert (run.info.run_name, run.data.params) == ("tiny-0123", {"steps": "4", "lr": "0.1"})
     history = {each.step: each.value for each in client.get_metric_history(run.info.run_id, "loss/all")}
     assert history == {step: step + 0.5 for step in (1, 2, 3, 4)}
+
+
+def test_mlflow_asks_no_server(tmp_path: Path) -> None:
+    """In a process of its own: it tells nobody anything where it finds pytest's variable."""
+    code = (
+        "import socket, sys; from pathlib import Path\n"
+        "def refuse(*args, **kwargs): print('CONNECTED', args); raise OSError('no network')\n"
+        "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
+        "from negtraj_dagster.checkpoints.loggers import Tracked, open_loggers\n"
+        "from tests.checkpoints.test_loggers import record\n"
+        "with open_loggers(['mlflow'], Tracked(Path(sys.argv[1]), 'r', {}), n_begun=0) as log: log(record(1))\n"
+        "from mlflow.telemetry.utils import is_telemetry_disabled; print(is_telemetry_disabled())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTEST_CURRENT_TEST", "CI")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"]
 
 
 def test_a_logger_that_is_not_installed_is_refused_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

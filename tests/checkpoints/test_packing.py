@@ -115,6 +115,7 @@ def test_a_model_that_lets_packed_rows_see_one_another_is_found_out(caplog: pyte
     assert keeps_rows_apart(Engine(good), ROWS, world=WORLD)
     assert not keeps_rows_apart(Engine(Leaking(good.model)), ROWS, world=WORLD)
     assert "it is trained unpacked" in caplog.text
+    assert not keeps_rows_apart(Engine(good), [ROWS[0]] * 3, world=WORLD), "one row alone shows nothing"
 
 
 @pytest.mark.parametrize(("ranks", "n_micro"), [(1, 1), (1, 4), (2, 2), (3, 4)])

@@ -86,12 +86,36 @@ def test_the_card_has_the_prompt_as_the_rows_have_it(trained: Path, exported: Pa
     assert texts
     assert all(text.startswith(head) and tail in text for text in texts)
     assert details["compared"]["n_rows"] == 8
+    assert details["compared"]["template_writes_prompt"] is True
     assert details["compared"]["adapter"]["top1_agreement"] == 1.0
     assert details["compared"]["adapter"]["max_difference"] < 1e-3
     assert details["files"].keys() == {
         str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file() and path.parent != exported
     }
     assert f"of {details['evaluation']['n']} questions" in card
+
+
+def test_a_recipe_that_was_edited_since_changes_nothing_of_what_is_told(root: Path, tmp_path: Path) -> None:
+    file = root / "recipes" / "tiny_nat.toml"
+    before = file.read_text()
+    file.write_text(
+        before.replace("steps = 4", "steps = 900").replace('"tiny"\n[sel', '"bytes"\n[sel').replace('"nat"', '"nut"')
+    )
+    try:
+        assert cli.main(["export", "tiny_nat", str(tmp_path / "out")]) == 0
+    finally:
+        file.write_text(before)
+    lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())
+    assert (lineage["recipe"]["training"]["steps"], lineage["recipe"]["base_model"]) == (4, "tiny")
+    assert "strategy `nat`" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_empty_folder_that_is_there_is_filled(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path / "link")
+    assert cli.main(["export", "tiny_nat", "."]) == 0
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["README.md", "adapter", "lineage.json", "model"]
 
 
 def test_a_folder_with_something_in_it_is_left_alone(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
