@@ -165,11 +165,13 @@ def lineage_of(named: Named, comparison: Mapping[str, Any], folder: Path) -> dic
     """What the folder was made of: settings, versions, sums of the training, and each file's sha256."""
     checkpoint, card = named.checkpoint, named.checkpoint.details["card"]
     recipe = named.recipe.model_dump(mode="json")
+    recipe["shards"]["chat_template"] = _without_place(recipe["shards"]["chat_template"])
+    recipe["strategy"] = strategy = {name: _without_place(value) for name, value in recipe["strategy"].items()}
     return {
         "recipe": recipe,
         "checkpoint": {"key": checkpoint.key, "version": checkpoint.version},
         "made_from": card["lineage"],
-        "strategy": card["strategy"],
+        "strategy": strategy,
         "chat_template": card["chat_template"],
         "n_contaminated": card.get("n_contaminated", 0),
         "training": checkpoint.details["result"],
@@ -177,6 +179,11 @@ def lineage_of(named: Named, comparison: Mapping[str, Any], folder: Path) -> dic
         "compared": dict(comparison),
         "files": {str(path.relative_to(folder)): file_sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()},
     }
+
+
+def _without_place(setting: str | None) -> str | None:
+    """A file's name without the folders of the machine that it lay on."""
+    return None if setting is None else Path(setting).name
 
 
 def base_name(named: Named) -> str:
