@@ -7,7 +7,6 @@ vocabulary.
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from negtraj_dagster.checkpoints.export import LOGIT_TOLERANCE
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.train import quiet_libraries
 from negtraj_dagster.errors import TrainingError
+from negtraj_dagster.store import replace_text
 
 LOG = logging.getLogger(__name__)
 
@@ -52,10 +52,7 @@ def main(config_path: Path) -> None:
     if (folder / "adapter").is_dir():
         adapted = load_adapted(Path(config["base_model_dir"]), folder / "adapter", merged.dtype)
         result["adapter"] = compare(logits, [logits_of(adapted, row) for row in rows], merged.dtype, folder)
-    out = Path(config["out_dir"])
-    unfinished = out / ".result.json.tmp"
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, out / "result.json")
+    replace_text(Path(config["out_dir"]) / "result.json", json.dumps(result, indent=2) + "\n")
 
 
 def written_prompt(model_dir: Path, prompt: list[dict[str, Any]]) -> str | None:

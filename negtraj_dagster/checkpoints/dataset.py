@@ -7,7 +7,7 @@ Shape legend: B rows of a micro-batch, T tokens of its longest row, N trained po
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class MicroBatch:
         targets_N: int64.
         weights_N: float32.
         rows_N: int64; which of the batch's rows a target is in.
+        positions_BT: int64, where rows are packed behind one another; None where each stands alone.
     """
 
     ids_BT: torch.Tensor
@@ -74,10 +75,17 @@ class MicroBatch:
     targets_N: torch.Tensor
     weights_N: torch.Tensor
     rows_N: torch.Tensor
+    positions_BT: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "MicroBatch":
         """The same batch on a device."""
-        return MicroBatch(*(tensor.to(device) for tensor in vars(self).values()))
+        moved: dict[str, Any] = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
+        return replace(self, **moved)
+
+    def run(self, module: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `TargetLoss`, or an engine around it, makes of the batch: its loss, and float32 [N] of each target's."""
+        loss, losses_N = module(self.ids_BT, self.places_N, self.targets_N, self.weights_N, self.positions_BT)
+        return loss, losses_N
 
 
 def load_rows(index_path: Path, segment_paths: Sequence[Path]) -> list[Row]:

@@ -49,7 +49,7 @@ def measure_loss(engine: Any, rows: Sequence[Row], *, micro_batch_size: int, wor
     with torch.no_grad():
         for share in shares:
             batch = collate(share).to(world.device)
-            _, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N)
+            _, losses_N = batch.run(engine)
             sums.add(share, batch, losses_N)
     engine.train()
     by_class = sums.means()

@@ -6,6 +6,7 @@ activations are what a decoder of Llama's kind keeps of a token for the backward
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,14 +54,10 @@ class MemoryEstimate:
     Attributes:
         host: parts in the machine's memory.
         device: parts in a GPU's memory; empty on a processor.
-        longest: tokens of the longest row.
-        rows: rows of a forward pass.
     """
 
     host: Mapping[str, int]
     device: Mapping[str, int]
-    longest: int
-    rows: int
 
 
 def estimate_memory(base_model_dir: Path, settings: TrainingSettings, *, longest: int, has_gpu: bool = False) -> MemoryEstimate:
@@ -73,7 +70,7 @@ def estimate_memory(base_model_dir: Path, settings: TrainingSettings, *, longest
         has_gpu: whether it runs on GPUs.
     """
     shapes = tensor_shapes(base_model_dir)
-    n_all = sum(_size(shape) for shape in shapes.values())
+    n_all = sum(math.prod(shape) for shape in shapes.values())
     is_lora = settings.adaptation == "lora"
     n_trained = _adapter_size(shapes, settings.lora_r) if is_lora else n_all
     fixed, shared = COPIES.get((settings.dtype, settings.zero_stage), COPIES["fp32", settings.zero_stage])
@@ -89,10 +86,10 @@ def estimate_memory(base_model_dir: Path, settings: TrainingSettings, *, longest
         "loss": CHUNK_BYTES,
     }
     if not has_gpu:
-        return MemoryEstimate({**parts, "libraries": LIBRARIES_BYTES}, {}, longest, rows)
+        return MemoryEstimate({**parts, "libraries": LIBRARIES_BYTES}, {})
     moved = {"none": (), "optimizer": ("optimizer",), "all": ("optimizer", "weights")}[settings.offload]
     host = {"weights while they are loaded": 4 * n_all, **{name: parts[name] for name in moved}, "libraries": LIBRARIES_BYTES}
-    return MemoryEstimate(host, {name: size for name, size in parts.items() if name not in moved}, longest, rows)
+    return MemoryEstimate(host, {name: size for name, size in parts.items() if name not in moved})
 
 
 def check_fits(parts: Mapping[str, int], *, ranks: int, available: int | None, place: str, check: str) -> None:
@@ -176,13 +173,6 @@ def _number(config: Mapping[str, Any], *names: str) -> int:
 def _adapter_size(shapes: Mapping[str, tuple[int, ...]], r: int) -> int:
     matrices = [shape for name, shape in shapes.items() if len(shape) == 2 and not any(part in name for part in OUTSIDE_LAYERS)]
     return sum(r * (rows + columns) for rows, columns in matrices)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
 
 
 def _gb(size: int) -> str:

@@ -39,8 +39,8 @@ def pack_share(step_rows: Sequence[Row], *, rank: int, ranks: int, n_micro: int)
     return [[step_rows[i] for i in bins[slot * ranks + rank]] for slot in range(n_micro)]
 
 
-def collate_packed(rows: Sequence[Row]) -> tuple[MicroBatch, torch.Tensor]:
-    """One row of all rows, and its positions, int64 [1, T]; no rows give one padding token and no targets."""
+def collate_packed(rows: Sequence[Row]) -> MicroBatch:
+    """One row [1, T] of all rows; no rows give one padding token and no targets."""
     lengths = [len(row.input_ids) for row in rows]
     starts = np.cumsum([0, *lengths])[:-1]
     ids = np.concatenate([row.input_ids for row in rows]) if rows else np.full(1, PAD_ID)
@@ -50,8 +50,8 @@ def collate_packed(rows: Sequence[Row]) -> tuple[MicroBatch, torch.Tensor]:
     weights_N = np.concatenate([row.target_weights for row in rows]) if rows else np.empty(0, dtype=np.float32)
     rows_N = np.repeat(np.arange(len(rows)), [len(row.target_places) for row in rows])
     ids_1T = ids.astype(np.int64)[None]
-    arrays = (ids_1T, places_N, ids_1T[0][places_N + 1], weights_N, rows_N)
-    return MicroBatch(*map(torch.from_numpy, arrays)), torch.from_numpy(positions)[None]
+    arrays = (ids_1T, places_N, ids_1T[0][places_N + 1], weights_N, rows_N, positions[None])
+    return MicroBatch(*map(torch.from_numpy, arrays))
 
 
 def use_varlen_attention(model: Any, *, dtype: str, world: World) -> None:
@@ -70,12 +70,11 @@ def keeps_rows_apart(engine: Any, rows: Sequence[Row], *, world: World) -> bool:
     if len(sample) < 2:
         LOG.warning("training.packing: one row alone shows nothing of how this model keeps rows apart: it is trained unpacked")
         return False
-    packed, positions = collate_packed(sample)
     was_training = engine.module.training
     engine.eval()
     with torch.no_grad():
-        together_N = losses_of(engine, packed.to(world.device), positions.to(world.device))
-        alone_N = torch.cat([losses_of(engine, collate([row]).to(world.device)) for row in sample])
+        _, together_N = collate_packed(sample).to(world.device).run(engine)
+        alone_N = torch.cat([collate([row]).to(world.device).run(engine)[1] for row in sample])
     engine.train(was_training)
     difference = (together_N - alone_N).abs().max() / alone_N.abs().max().clamp(min=1.0)
     if world.ranks > 1:
@@ -90,10 +89,3 @@ def keeps_rows_apart(engine: Any, rows: Sequence[Row], *, world: World) -> bool:
         allowed,
     )
     return False
-
-
-def losses_of(engine: Any, batch: MicroBatch, positions: torch.Tensor | None = None) -> torch.Tensor:
-    """float32 [N]."""
-    _, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N, positions)
-    result: torch.Tensor = losses_N
-    return result

@@ -345,9 +345,8 @@ def train_step(
     for i, rows in enumerate(shares):
         if i > 0:
             engine.step()  # not the last micro-batch: counts it, updates nothing
-        batch, positions = collate_packed(rows) if is_packed else (collate(rows), None)
-        batch, positions = batch.to(world.device), None if positions is None else positions.to(world.device)
-        total, losses_N = engine(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N, positions)
+        batch = (collate_packed if is_packed else collate)(rows).to(world.device)
+        total, losses_N = batch.run(engine)
         loss = total / weight
         engine.backward(loss * world.ranks, scale_wrt_gas=False)
         losses.append(loss.detach())

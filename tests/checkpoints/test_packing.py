@@ -1,5 +1,6 @@
 """Packed rows are trained as rows one by one; a model that lets them see one another is trained unpacked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def module_of(family: str) -> TargetLoss:
 def gradients_of(module: TargetLoss, batches: list[Any]) -> tuple[float, dict[str, torch.Tensor]]:
     module.zero_grad()
     total = 0.0
-    for batch, positions in batches:
-        loss, _ = module(batch.ids_BT, batch.places_N, batch.targets_N, batch.weights_N, positions)
+    for batch in batches:
+        loss, _ = batch.run(module)
         loss.backward()
         total += loss.item()
     return total, {name: weight.grad.clone() for name, weight in module.named_parameters() if weight.grad is not None}
@@ -79,11 +80,11 @@ def gradients_of(module: TargetLoss, batches: list[Any]) -> tuple[float, dict[st
 def test_packed_rows_have_the_loss_and_gradients_of_rows_alone(family: str) -> None:
     module = module_of(family)
     packed, together = gradients_of(module, [collate_packed(ROWS)])
-    separate, alone = gradients_of(module, [(collate([row]), None) for row in ROWS])
+    separate, alone = gradients_of(module, [collate([row]) for row in ROWS])
     assert packed == pytest.approx(separate, rel=1e-5)
     for name, gradient in alone.items():
         assert float((gradient - together[name]).norm()) <= 1e-5 * max(float(gradient.norm()), 1e-3), name
-    leaking, _ = gradients_of(module, [(collate_packed(ROWS)[0], None)])
+    leaking, _ = gradients_of(module, [replace(collate_packed(ROWS), positions_BT=None)])
     assert abs(leaking - separate) > 1e-3 * separate, "without positions that begin anew rows see one another"
 
 
@@ -133,8 +134,8 @@ def test_every_row_is_in_one_bin_and_bins_are_about_equal(ranks: int, n_micro: i
 def test_a_step_with_fewer_rows_than_micro_batches_has_empty_ones() -> None:
     (share,) = [pack_share(ROWS[:2], rank=0, ranks=1, n_micro=4)]
     assert sorted(map(len, share)) == [0, 0, 1, 1]
-    batch, positions = collate_packed([])
-    assert (batch.ids_BT.shape, positions.tolist(), len(batch.places_N)) == ((1, 1), [[0]], 0)
+    batch = collate_packed([])
+    assert (batch.ids_BT.shape, batch.positions_BT.tolist(), len(batch.places_N)) == ((1, 1), [[0]], 0)
 
 
 def test_a_packed_training_is_the_unpacked_one(material: Material) -> None:
