@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from typing import Literal, NotRequired, TypedDict
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - writes what most values are faster than json
@@ -117,9 +116,11 @@ class Question:
         return digest(self.task, self.question, self.answer, *self.facts, *prompt)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rollout:
     """One recorded episode, before any judgement. The question's text is joined later, by `question_id`.
+
+    Nobody changes one after it is made. It is not frozen: to make frozen ones took a twentieth of all reading.
 
     Attributes:
         turns: from the agent's first one on.
@@ -152,24 +153,28 @@ class Rollout:
     group: str | None = None
     extra: str | None = None
 
-    @cached_property
+    @property
     def turns_json(self) -> str:
         """Canonical text of the turns."""
         return canonical_json(list(self.turns))
 
-    @cached_property
+    @property
     def prompt_json(self) -> str | None:
         """Canonical text of the prompt; None where there is none."""
         return canonical_json(list(self.prompt)) if self.prompt else None
 
     def base_key(self) -> str:
         """Identity without the occurrence count and without any outcome (a label may change, the row stays)."""
-        extras = {"tools": self.tools, "tokenizer": self.tokenizer, "prompt": self.prompt_json}
+        return self.base_key_of_texts(self.turns_json, self.prompt_json)
+
+    def base_key_of_texts(self, turns_json: str, prompt_json: str | None) -> str:
+        """`base_key` where `turns_json` and `prompt_json` were written already."""
+        extras = {"tools": self.tools, "tokenizer": self.tokenizer, "prompt": prompt_json}
         present_extras = {name: text for name, text in extras.items() if text is not None}
         extra_parts = (
             [canonical_json(present_extras)] if present_extras else []
         )  # without them the key is as before they existed
-        return digest(self.task, self.question_id, self.source, self.turns_json, *extra_parts)
+        return digest(self.task, self.question_id, self.source, turns_json, *extra_parts)
 
 
 QUESTION_COLUMNS: dict[str, str] = {

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.schema import digest
@@ -55,7 +54,7 @@ def frame_digest(frame: pl.DataFrame) -> str:
 
 def _column_bytes(series: pl.Series) -> list[bytes | memoryview]:
     if series.dtype == pl.String:
-        array = series.fill_null("").to_arrow().cast(pa.large_string())
+        array = series.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())  # pa.large_string, whose buffers these are
         _, offsets, values = array.buffers()
         places = np.frombuffer(offsets, dtype=np.int64)[array.offset : array.offset + len(array) + 1]
         text = memoryview(values)[places[0] : places[-1]] if values is not None and len(places) else b""

@@ -310,7 +310,8 @@ def _asked(rollout: Rollout | RolloutFormatError) -> Rollout | RolloutFormatErro
 
 
 def _row(rollout: Rollout) -> tuple[dict[str, Any], dict[str, str | None]]:
-    base_key = rollout.base_key()
+    turns_json, prompt_json = rollout.turns_json, rollout.prompt_json
+    base_key = rollout.base_key_of_texts(turns_json, prompt_json)
     row = {
         "base_key": base_key,
         "rollout_key": digest("rollout", base_key, "0"),
@@ -319,10 +320,10 @@ def _row(rollout: Rollout) -> tuple[dict[str, Any], dict[str, str | None]]:
     }
     conversation = {
         "base_key": base_key,
-        "conversation": rollout.turns_json,
+        "conversation": turns_json,
         "tools": rollout.tools,
         "tokenizer": rollout.tokenizer,
-        "prompt": rollout.prompt_json,
+        "prompt": prompt_json,
         "extra": rollout.extra,
     }
     return row, conversation

@@ -19,11 +19,12 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     Raises:
         RolloutFormatError: an image, sound or another block that is no text.
     """
+    if len(blocks) == 1 and (text := _plain_text(blocks[0])) is not None:  # as most messages are
+        return read_text(text, role, place)
     texts, thoughts, calls, turns = [], [], [], []
     for index, block in enumerate(blocks):
-        kind = block.get("type") if type(block) is dict else None
-        if kind == "text" and "content" not in block and type(block.get("text")) is str:  # as most are
-            texts.append(block["text"])
+        if (text := _plain_text(block)) is not None:
+            texts.append(text)
             continue
         at = f"{place}[{index}]"
         kind = require(check(block, at, dict), "type", str, at=at)
@@ -39,26 +40,33 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
             raise RolloutFormatError(
                 f"{at}: found a block that is no text, thinking, tool call or result; images are unsupported"
             )
-    message: dict[str, Any] = {"role": role, "content": "".join(texts)}
+    if not calls and not any(thoughts):
+        return [*turns, *read_text("".join(texts), role, place)]
+    message: dict[str, Any] = {"role": role, "content": "".join(texts), "tool_calls": calls}
     if any(thoughts):
         message["reasoning"] = "\n".join(filter(None, thoughts))
-    if calls:
-        message["tool_calls"] = calls
-    return [*turns, *_said(message, place)]
+    return [*turns, read_message(message, place)]
 
 
 def read_text(text: str, role: str, place: str) -> list[Turn]:
     """Turns of a message of one block of text."""
-    return _said({"role": role, "content": text}, place)
+    if role == "user":
+        return [{"role": "user", "content": text}] if text else []
+    if role == "assistant" and CLOSE not in text:
+        return [{"role": "assistant", "content": text}]
+    return [read_message({"role": role, "content": text}, place)] if role == "assistant" or text else []
 
 
-def _said(message: dict[str, Any], place: str) -> list[Turn]:
-    role, content = message["role"], message["content"]
-    if role == "user" and type(content) is str:
-        return [{"role": "user", "content": content}] if content else []
-    if role == "assistant" and len(message) == 2 and type(content) is str and CLOSE not in content:
-        return [{"role": "assistant", "content": content}]
-    return [read_message(message, place)] if role == "assistant" or content else []
+def _plain_text(block: Any) -> str | None:
+    """The text of a block that is one, as most are; None where the block has to be looked at."""
+    if (
+        type(block) is dict
+        and block.get("type") == "text"
+        and "content" not in block
+        and type(text := block.get("text")) is str
+    ):
+        return text
+    return None
 
 
 def _call(block: dict[str, Any], at: str) -> dict[str, Any]:

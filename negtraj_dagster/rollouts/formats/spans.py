@@ -76,7 +76,8 @@ def _read(task: str, document: "FileDocument", read_call: Any, mark: str) -> Rea
     for number, span in enumerate(sorted(spans, key=_start)):
         attributes = attributes_of(span)
         name, span_id = _id(span, TRACE_ID) or "trace", _id(span, SPAN_ID)
-        trace = traces.setdefault(name, _Trace())
+        if (trace := traces.get(name)) is None:
+            trace = traces[name] = _Trace()
         trace.session = trace.session or attributes.first("session.id", "gen_ai.conversation.id")
         _take_scores(trace, span, span_id, attributes)
         try:
