@@ -9,29 +9,25 @@ NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?\Z", re.DOTALL)
 Flat = dict[tuple[str, ...], Any]
 """An object by the paths of its values: `{("message", "role"): "user"}`."""
 
+Lists = dict[str, list[list[tuple[tuple[str, ...], str]]]]
+"""Of each prefix that numbers follow the objects there, in order: each value's path in its object, and its key."""
+
 
 class Attributes(dict[str, Any]):
     """Attributes by their keys."""
 
     @cached_property
-    def _numbered(self) -> dict[str, dict[str, Flat]]:
-        """Of each prefix that numbers follow, its objects."""
-        lists: dict[str, dict[str, Flat]] = {}
-        for key, value in self.items():
-            if (place := _place(key)) is not None:
-                prefix, number, path = place
-                lists.setdefault(prefix, {}).setdefault(number, {})[path] = value
-        return lists
+    def _lists(self) -> Lists:
+        return _lists(tuple(self))
 
     def flat_list(self, prefix: str) -> list[Flat]:
         """The objects that flat keys (`prefix.0.message.role`) describe, in their order."""
-        objects = self._numbered.get(prefix, {})
-        return [objects[number] for number in sorted(objects, key=int)]
+        return [{path: self[key] for path, key in fields} for fields in self._lists.get(prefix, ())]
 
     def has_list(self, prefix: str) -> bool:
         """Whether anything stands in the list under a prefix."""
         nested = self.get(prefix)
-        return bool(nested) if isinstance(nested, list) else prefix in self._numbered
+        return bool(nested) if isinstance(nested, list) else prefix in self._lists
 
     def list_of(self, prefix: str) -> list[Any]:
         """What a nested value says, or flat keys."""
@@ -59,6 +55,24 @@ def unflattened(flat: Flat) -> Any:
 
     A value whose key goes on in other keys stands among theirs, under "": who reads it finds no text there, and says so.
     """
+    if dict in map(type, flat.values()):  # what stands in it may be put together with other keys
+        return _nested(flat)
+    return _filled(_shape(tuple(flat)), list(flat.values()))
+
+
+@lru_cache(maxsize=256)
+def _shape(paths: tuple[tuple[str, ...], ...]) -> Any:
+    """The object of some paths with the values' numbers in their places; messages have few shapes."""
+    return _nested({path: number for number, path in enumerate(paths)})
+
+
+def _filled(shape: Any, values: list[Any]) -> Any:
+    if type(shape) is dict:
+        return {key: values[part] if type(part) is int else _filled(part, values) for key, part in shape.items()}
+    return [_filled(part, values) for part in shape] if type(shape) is list else values[shape]
+
+
+def _nested(flat: Flat) -> Any:
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         if not path and len(flat) == 1:
@@ -97,6 +111,17 @@ def _value(value: Any) -> Any:
     if kind == "kvlistValue":
         return {str(item["key"]): _value(item.get("value")) for item in inner.get("values", [])}
     return inner
+
+
+@lru_cache(maxsize=64)
+def _lists(keys: tuple[str, ...]) -> Lists:
+    """What keys say; the spans of small calls have the same ones."""
+    lists: dict[str, dict[str, list[tuple[tuple[str, ...], str]]]] = {}
+    for key in keys:
+        if (place := _place(key)) is not None:
+            prefix, number, path = place
+            lists.setdefault(prefix, {}).setdefault(number, []).append((path, key))
+    return {prefix: [objects[number] for number in sorted(objects, key=int)] for prefix, objects in lists.items()}
 
 
 @lru_cache(maxsize=65_536)

@@ -5,12 +5,13 @@ before goes on with its segment; a retry, a branch, a sub-agent or a compaction 
 an earlier segment trains stands in a later one as context.
 """
 
+from bisect import insort
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
 from negtraj_dagster.errors import RolloutFormatError
-from negtraj_dagster.schema import SaidTurn, Turn
+from negtraj_dagster.schema import SaidTurn, Turn, canonical_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,6 @@ class Segment:
     turns: list[Turn]
     parent: str | None = None
     calls: list[str] = field(default_factory=list)
-    compared: list[SaidTurn] = field(default_factory=list)
 
 
 def merge_calls(calls: Sequence[Call]) -> list[Segment]:
@@ -49,23 +49,70 @@ def merge_calls(calls: Sequence[Call]) -> list[Segment]:
         (call,) = calls
         return [Segment(call.name, [*map(as_untrained, call.sent), *call.answered], calls=[call.name])]
     segments: list[Segment] = []
+    begun = _Begun()
     for call in calls:
-        sent = [_compared(turn) for turn in call.sent]
-        whole = [
-            segment_before for segment_before in segments if segment_before.compared == sent[: len(segment_before.compared)]
-        ]
-        if whole:
-            segment = max(whole, key=lambda segment_before: len(segment_before.compared))
-            new = list(call.sent[len(segment.turns) :])
-            segment.turns += [as_untrained(turn) for turn in new]
-        else:
-            parent = max(segments, key=lambda segment_before: _shared(segment_before.compared, sent), default=None)
-            segment = Segment(call.name, [as_untrained(turn) for turn in call.sent], parent.name if parent else None)
-            segments.append(segment)
+        sent, answered = begun.texts(call.sent), begun.texts(call.answered)
+        place = begun.take_whole(sent)
+        if place is None:
+            parent = begun.nearest(sent)
+            place = len(segments)
+            segments.append(Segment(call.name, [], None if parent is None else segments[parent].name))
+        segment = segments[place]
+        segment.turns += [as_untrained(turn) for turn in call.sent[len(segment.turns) :]]
         segment.turns += call.answered
-        segment.compared = [*sent, *map(_compared, call.answered)]
         segment.calls.append(call.name)
+        begun.put(place, [*sent, *answered])
     return segments
+
+
+class _Begun:
+    """Segments by the turns that they begin with, as a tree of turns: a trace of thousands of calls is read in one pass.
+
+    A node is a beginning; node 0 is that of no turn.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[int, str] = {}
+        self._nodes: dict[tuple[int, str], int] = {}
+        self._first: list[int] = []
+        """Of each node the first segment that begins so."""
+        self._ends: dict[int, list[int]] = {}
+        """Of each node the segments that hold no more, in order."""
+
+    def texts(self, turns: Sequence[Turn]) -> list[str]:
+        """What turns are compared by; the same turn, which may stand in every later call, is written once."""
+        texts = self._texts
+        return [texts.get(id(turn)) or texts.setdefault(id(turn), canonical_json(_compared(turn))) for turn in turns]
+
+    def take_whole(self, texts: Sequence[str]) -> int | None:
+        """The longest segment that these turns begin with, whole; of equal ones the first. It is to be `put` anew."""
+        node = next((node for node in reversed(self._path(texts)) if self._ends.get(node)), None)
+        return None if node is None else self._ends[node].pop(0)
+
+    def nearest(self, texts: Sequence[str]) -> int | None:
+        """The first of those segments that have most turns in common with these; None where there is no segment."""
+        return self._first[self._path(texts)[-1]] if self._first else None
+
+    def put(self, place: int, texts: Sequence[str]) -> None:
+        """Say which turns the segment in this place holds now."""
+        node = 0
+        if not self._first:
+            self._first.append(place)
+        for text in texts:
+            node = self._nodes.setdefault((node, text), len(self._first))
+            if node == len(self._first):
+                self._first.append(place)
+            self._first[node] = min(self._first[node], place)
+        insort(self._ends.setdefault(node, []), place)
+
+    def _path(self, texts: Sequence[str]) -> list[int]:
+        path = [0]
+        for text in texts:
+            node = self._nodes.get((path[-1], text))
+            if node is None:
+                break
+            path.append(node)
+        return path
 
 
 @dataclass(frozen=True)
@@ -181,12 +228,3 @@ def _compared(turn: Turn) -> SaidTurn:
     if "loss" not in turn and "token_ids" not in turn:
         return turn
     return cast("SaidTurn", {key: value for key, value in turn.items() if key not in ("loss", "token_ids")})
-
-
-def _shared(first: Sequence[SaidTurn], second: Sequence[SaidTurn]) -> int:
-    n_shared = 0
-    for first_turn, second_turn in zip(first, second, strict=False):
-        if first_turn != second_turn:
-            break
-        n_shared += 1
-    return n_shared

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.attributes import Attributes, Flat, attributes_of, unflattened
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.blocks import read_blocks, read_text
+from negtraj_dagster.rollouts.formats.blocks import plain_text, read_blocks, read_text
 from negtraj_dagster.rollouts.formats.fields import check, require
 from negtraj_dagster.rollouts.formats.openai import json_list, read_chat_message
 from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
@@ -248,7 +248,9 @@ def _is_equal(first: Flat, second: Flat) -> bool:
 def _message(value: object, place: str) -> Turn:
     message = dict(check(value, place, dict).get("message", {}))
     if contents := message.pop("contents", None):
-        message["content"] = [part.get("message_content", {}) for part in contents]
+        parts = [part.get("message_content", {}) for part in contents]
+        text = plain_text(parts[0]) if len(parts) == 1 else None
+        message["content"] = parts if text is None else text
     if calls := message.pop("tool_calls", None):
         message["tool_calls"] = [call.get("tool_call", {}) for call in calls]
     message = {key: message[key] for key in ("role", "content", "tool_calls", "tool_call_id") if key in message}

@@ -77,6 +77,38 @@ def test_every_call_is_trained_once_after_exactly_what_it_was_sent(sent: list[li
     assert found == {f"answer {n}": [json.dumps(user(text)) for text in texts] for n, texts in enumerate(sent)}
 
 
+def by_comparing_all(calls: list[Call]) -> list[tuple[str, str | None, list[str]]]:
+    """Each segment's name, parent and calls, with every call compared with every segment before it."""
+    found: list[tuple[str, str | None, list[str]]] = []
+    held: list[list[Turn]] = []
+    for call in calls:
+        sent = list(call.sent)
+        whole = [place for place, turns in enumerate(held) if sent[: len(turns)] == turns]
+        place = max(whole, key=lambda place: len(held[place]), default=len(held))
+        if place == len(held):
+            shared = [max(n for n in range(len(sent) + 1) if turns[:n] == sent[:n]) for turns in held]
+            found.append((call.name, found[shared.index(max(shared))][0] if held else None, []))
+            held.append([])
+        found[place][2].append(call.name)
+        held[place] = [*sent, *call.answered]
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 4), st.text("xy", max_size=2), st.sampled_from(["", "1", "2"])), min_size=1
+    )
+)
+def test_segments_are_those_found_by_comparing_all(shape: list[tuple[int, int, str, str]]) -> None:
+    calls: list[Call] = []
+    for number, (before, n_kept, texts, answer) in enumerate(shape):
+        sent = [*calls[before].sent, *calls[before].answered][: n_kept or None] if before < len(calls) else []
+        new = [user(text) for text in texts]
+        calls.append(Call(f"c{number}", [*sent, *new], [agent(answer)] if answer else []))
+    found = [(segment.name, segment.parent, segment.calls) for segment in merge_calls(calls)]
+    assert found == by_comparing_all(calls)
+
+
 def test_a_circle_of_parents_ends() -> None:
     with_circle = [Message("a", "b", [user("a")]), Message("b", "a", [agent("b")]), Message("c", "b", [agent("c")])]
     (segment,) = branches(with_circle)

@@ -1,12 +1,16 @@
 """Spans of traces: calls become rollouts, whatever exporter wrote them, with the outcome that an evaluation gave."""
 
+import copy
 import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
+from negtraj_dagster.rollouts.formats.attributes import Flat, _nested, unflattened
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_sessions import trained
 from tests.support.documents import read_document
@@ -73,6 +77,18 @@ def test_spans_without_contents_are_refused_with_what_to_record() -> None:
     (fault,) = read_document(FORMATS["otel_genai"], "t", json.dumps([{"name": "chat", "attributes": {}}]).encode(), "file")
     assert isinstance(fault, RolloutFormatError)
     assert "record the contents" in str(fault)
+
+
+PART = st.sampled_from(["", "a", "b", "0", "1", "10"])
+
+
+@given(
+    st.dictionaries(
+        st.lists(PART, max_size=4).map(tuple), st.sampled_from(["x", 1, True, None]) | st.builds(lambda: {"0": "z"})
+    )
+)
+def test_an_object_of_a_shape_seen_before_is_the_one_put_together_key_by_key(flat: Flat) -> None:
+    assert json.dumps(unflattened(copy.deepcopy(flat))) == json.dumps(_nested(flat))
 
 
 def test_flat_openinference_keys_are_messages_and_annotations_scores() -> None:
