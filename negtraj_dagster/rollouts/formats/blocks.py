@@ -19,11 +19,11 @@ def read_blocks(blocks: list[Any], role: str, place: str) -> list[Turn]:
     Raises:
         RolloutFormatError: an image, sound or another block that is no text.
     """
-    if len(blocks) == 1 and (text := plain_text(blocks[0])) is not None:  # as most messages are
+    if len(blocks) == 1 and (text := _plain_text(blocks[0])) is not None:  # as most messages are
         return read_text(text, role, place)
     texts, thoughts, calls, turns = [], [], [], []
     for index, block in enumerate(blocks):
-        if (text := plain_text(block)) is not None:
+        if (text := _plain_text(block)) is not None:
             texts.append(text)
             continue
         at = f"{place}[{index}]"
@@ -57,7 +57,7 @@ def read_text(text: str, role: str, place: str) -> list[Turn]:
     return [read_message({"role": role, "content": text}, place)] if role == "assistant" or text else []
 
 
-def plain_text(block: Any) -> str | None:
+def _plain_text(block: Any) -> str | None:
     """The text of a block that is one, as most are; None where the block has to be looked at."""
     if (
         type(block) is dict

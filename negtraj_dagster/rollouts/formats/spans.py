@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats.attributes import Attributes, Flat, attributes_of, unflattened
 from negtraj_dagster.rollouts.formats.base import Reading, extra_json, split_prompt
-from negtraj_dagster.rollouts.formats.blocks import plain_text, read_blocks, read_text
+from negtraj_dagster.rollouts.formats.blocks import read_blocks, read_text
 from negtraj_dagster.rollouts.formats.fields import check, require
+from negtraj_dagster.rollouts.formats.flat_messages import plain_turn
 from negtraj_dagster.rollouts.formats.openai import json_list, read_chat_message
 from negtraj_dagster.rollouts.formats.segments import Call, Segment, merge_calls
 from negtraj_dagster.rollouts.formats.tool_calls import read_tools
@@ -234,8 +235,7 @@ def _messages(attributes: Attributes, prefix: str, trace: _Trace) -> list[Turn]:
         if index < len(before) and _is_equal(before[index][0], flat):
             messages.append(before[index])
         else:
-            place = f"{prefix}[{index}]"
-            messages.append((flat, _message(unflattened(flat), place)))
+            messages.append((flat, plain_turn(flat) or _message(unflattened(flat), f"{prefix}[{index}]")))
     trace.messages[prefix] = messages
     return [turn for _, turn in messages]
 
@@ -248,9 +248,7 @@ def _is_equal(first: Flat, second: Flat) -> bool:
 def _message(value: object, place: str) -> Turn:
     message = dict(check(value, place, dict).get("message", {}))
     if contents := message.pop("contents", None):
-        parts = [part.get("message_content", {}) for part in contents]
-        text = plain_text(parts[0]) if len(parts) == 1 else None
-        message["content"] = parts if text is None else text
+        message["content"] = [part.get("message_content", {}) for part in contents]
     if calls := message.pop("tool_calls", None):
         message["tool_calls"] = [call.get("tool_call", {}) for call in calls]
     message = {key: message[key] for key in ("role", "content", "tool_calls", "tool_call_id") if key in message}

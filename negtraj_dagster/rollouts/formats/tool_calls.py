@@ -35,7 +35,7 @@ def read_tool_calls(value: object, place: str) -> list[ToolCall]:
     if value is None:
         return []
     calls = check(value, place, list, "write a list of calls, or leave the key out")
-    tool_calls = [_plain_call(call) or _call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
+    tool_calls = [plain_call(call) or _call(call, f"{place}[{index}]") for index, call in enumerate(calls)]
     _check_order(calls, place)
     return tool_calls
 
@@ -84,7 +84,7 @@ def _are_schemas(text: str) -> bool:
     return isinstance(tools, list) and bool(tools) and all(isinstance(tool, dict) for tool in tools)
 
 
-def _plain_call(call: object) -> ToolCall | None:
+def plain_call(call: object) -> ToolCall | None:
     """A call whose name and id are texts and whose arguments an object, or JSON text of one; None for any other."""
     if type(call) is not dict:
         return None

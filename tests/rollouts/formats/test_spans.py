@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.formats.attributes import Flat, _nested, unflattened
+from negtraj_dagster.rollouts.formats.flat_messages import CALL_TEXTS, PART, TEXTS, plain_turn
+from negtraj_dagster.rollouts.formats.spans import _message
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_sessions import trained
 from tests.support.documents import read_document
@@ -79,16 +81,43 @@ def test_spans_without_contents_are_refused_with_what_to_record() -> None:
     assert "record the contents" in str(fault)
 
 
-PART = st.sampled_from(["", "a", "b", "0", "1", "10"])
+KEYS = st.sampled_from(["", "a", "b", "0", "1", "10"])
 
 
 @given(
     st.dictionaries(
-        st.lists(PART, max_size=4).map(tuple), st.sampled_from(["x", 1, True, None]) | st.builds(lambda: {"0": "z"})
+        st.lists(KEYS, max_size=4).map(tuple), st.sampled_from(["x", 1, True, None]) | st.builds(lambda: {"0": "z"})
     )
 )
 def test_an_object_of_a_shape_seen_before_is_the_one_put_together_key_by_key(flat: Flat) -> None:
     assert json.dumps(unflattened(copy.deepcopy(flat))) == json.dumps(_nested(flat))
+
+
+PATHS = [*TEXTS, *(("message", "tool_calls", number, "tool_call", *path) for number in ("0", "1", "x") for path in CALL_TEXTS)]
+VALUES = ["user", "assistant", "tool", "system", "text", "image", "", "hm</think>x", "{}", '{"a": [1]}', "[1", None, 1]
+
+
+@given(st.dictionaries(st.sampled_from([*PATHS, ("message", "name"), (*PART, "image")]), st.sampled_from(VALUES)), st.data())
+def test_a_message_read_at_once_is_the_one_that_is_looked_at(flat: Flat, data: st.DataObject) -> None:
+    flat[("message", "role")] = data.draw(st.sampled_from(VALUES[:4]))
+    if (turn := plain_turn(flat)) is not None:
+        assert turn == _message(unflattened(flat), "here")
+
+
+def test_messages_of_texts_and_calls_are_read_at_once() -> None:
+    role, text = ("message", "role"), (*PART, "text")
+    call = {("message", "tool_calls", "0", "tool_call", *path): "{}" for path in CALL_TEXTS}
+    assert plain_turn({role: "user", (*PART, "type"): "text", text: "q"}) == {"role": "user", "content": "q"}
+    assert plain_turn({role: "assistant", **call}) == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "{}", "name": "{}", "arguments": "{}"}],
+    }
+    assert plain_turn({role: "tool", ("message", "content"): "r", ("message", "tool_call_id"): "c"}) == {
+        "role": "tool",
+        "content": "r",
+        "tool_call_id": "c",
+    }
 
 
 def test_flat_openinference_keys_are_messages_and_annotations_scores() -> None:
