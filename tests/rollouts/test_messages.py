@@ -333,8 +333,8 @@ def test_a_call_that_is_read_at_once_is_read_as_one_that_is_looked_at(keys: tupl
     for fields in product(ANY, repeat=len(keys)):
         call = dict(zip(keys, fields, strict=True))
         quick = calls_or_fault(call)
-        read_at_once += tool_calls._plain_call(call) is not None
+        read_at_once += tool_calls.plain_call(call) is not None
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tool_calls, "_plain_call", lambda _call: None)
+            patch.setattr(tool_calls, "plain_call", lambda _call: None)
             assert repr(quick) == repr(calls_or_fault(call)), call
     assert (read_at_once > 0) == (keys == ("name", "arguments", "id"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from negtraj_dagster.errors import RolloutFormatError
 from negtraj_dagster.rollouts.formats import FORMATS
 from negtraj_dagster.rollouts.formats.attributes import Flat, _nested, unflattened
-from negtraj_dagster.rollouts.formats.flat_messages import CALL_TEXTS, PART, TEXTS, plain_turn
+from negtraj_dagster.rollouts.formats.flat_messages import CALL_TEXTS, PART, plain_turn
 from negtraj_dagster.rollouts.formats.spans import _message
 from negtraj_dagster.schema import Rollout
 from tests.rollouts.formats.test_sessions import trained
@@ -93,13 +93,29 @@ def test_an_object_of_a_shape_seen_before_is_the_one_put_together_key_by_key(fla
     assert json.dumps(unflattened(copy.deepcopy(flat))) == json.dumps(_nested(flat))
 
 
-PATHS = [*TEXTS, *(("message", "tool_calls", number, "tool_call", *path) for number in ("0", "1", "x") for path in CALL_TEXTS)]
-VALUES = ["user", "assistant", "tool", "system", "text", "image", "", "hm</think>x", "{}", '{"a": [1]}', "[1", None, 1]
+VALUES = st.sampled_from(["text", "", "hm</think>x", "{}", '{"a": [1]}', "[1", None, 1])
 
 
-@given(st.dictionaries(st.sampled_from([*PATHS, ("message", "name"), (*PART, "image")]), st.sampled_from(VALUES)), st.data())
-def test_a_message_read_at_once_is_the_one_that_is_looked_at(flat: Flat, data: st.DataObject) -> None:
-    flat[("message", "role")] = data.draw(st.sampled_from(VALUES[:4]))
+@st.composite
+def flat_messages(draw: st.DrawFn) -> Flat:
+    """Messages as they are exported, now and then with a path or value that they do not have."""
+    flat: Flat = {("message", "role"): draw(st.sampled_from(["user", "assistant", "assistant", "tool", "system", 1]))}
+    content = draw(st.sampled_from([[("message", "content")], [(*PART, "type"), (*PART, "text")], [], [(*PART, "text")]]))
+    flat |= {path: "text" if path[-1] == "type" else draw(VALUES) for path in content}
+    for number in draw(st.lists(st.sampled_from(["0", "1", "2", "x"]), max_size=2)):
+        for path in (*CALL_TEXTS, *draw(st.sampled_from([(), (), (), (("type",),)]))):
+            value = (
+                draw(st.sampled_from(["{}", '{"a": 1}', "c", ""]))
+                if path[-1] == "arguments"
+                else draw(st.text("ab", max_size=2))
+            )
+            flat[("message", "tool_calls", number, "tool_call", *path)] = value
+    odd = draw(st.sampled_from([(), (), ("message", "tool_call_id"), ("message", "name"), (*PART, "image")]))
+    return flat | ({odd: draw(VALUES)} if odd else {})
+
+
+@given(flat_messages())
+def test_a_message_read_at_once_is_the_one_that_is_looked_at(flat: Flat) -> None:
     if (turn := plain_turn(flat)) is not None:
         assert turn == _message(unflattened(flat), "here")
 
