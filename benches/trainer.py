@@ -4,9 +4,10 @@
     make bench-trainer BENCH="--vocabulary 32k --rounds 1 --steps 5"
 
 Real StrategyQA rollouts of NAT, tokenized with a mask by trajtok, train a Llama of four layers of 256 from random weights. Ours
-runs as the asset runs it, a child of `launch.run_child`; each peer in a process of its own, from an environment of the bench's
-own. The first step is outside of the clock. Prints a JSON object a line: per round and trainer tokens a second, peak memory and
-the largest difference of a loss from ours; then ratios, the median of the rounds' own, with their range.
+runs as the asset runs it, a child of `launch.run_child`, with rows padded (the default) and packed; each peer in a process of
+its own, from an environment of the bench's own. The first step is outside of the clock. Prints a JSON object a line: per round
+and trainer tokens a second, peak memory and the largest difference of a loss from ours; then ratios, the median of the rounds'
+own, with their range.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ REQUIREMENTS = ("trl==1.14.2", "transformers==5.23.0", "torch", "datasets", "dee
 MAX_TOKENS = 1024
 TRAINING = {"lr": 1e-4, "warmup_share": 0.0, "min_lr_share": 1.0, "weight_decay": 0.0, "save_every_steps": 0}
 """One learning rate, no decay, no states; for the rest the settings that a recipe has by default."""
+OURS = {"ours": False, "ours_packed": True}
+"""Whether each of ours packs a micro-batch's rows."""
 
 Row = dict[str, Any]
 
@@ -88,12 +91,15 @@ def run(arguments: argparse.Namespace, folder: Path, vocabulary: str, environmen
     (folder / "rows.json").write_text(json.dumps([row for step in steps for row in step]))
     n_tokens = sum(len(row["input_ids"]) for step in steps[1:] for row in step)
     yield {"name": f"trainer/{vocabulary}/rows", **counts, "timed_tokens": n_tokens}
-    speeds: dict[str, list[float]] = {name: [] for name in ("ours", *arguments.peers)}
+    speeds: dict[str, list[float]] = {name: [] for name in (*OURS, *arguments.peers)}
     memory: dict[str, list[float]] = {name: [] for name in speeds}
     for number in range(arguments.rounds):
         losses: list[float] = []
         for name in speeds:
-            done = train_ours(arguments, folder, number) if name == "ours" else train_peer(arguments, folder, environment, name)
+            if name in OURS:
+                done = train_ours(arguments, folder / f"{name}-{number}", packing=OURS[name])
+            else:
+                done = train_peer(arguments, folder, environment, name)
             losses = losses or done["losses"]
             speeds[name].append(n_tokens / done["seconds"])
             memory[name].append(done["peak_MiB"])
@@ -101,13 +107,13 @@ def run(arguments: argparse.Namespace, folder: Path, vocabulary: str, environmen
             figures = {"tokens_per_s": round(n_tokens / done["seconds"]), "peak_MiB": done["peak_MiB"]}
             versions = done.get("versions", {})
             yield {"name": f"trainer/{vocabulary}/{name}", **figures, "loss_differs_by": round(differing, 7), **versions}
-    for peer in arguments.peers:
+    for ours, peer in product(OURS, arguments.peers):
         for what, values, unit in (("speed", speeds, "tokens/s"), ("memory", memory, "MiB")):
-            ratios = [ours / theirs for ours, theirs in zip(values["ours"], values[peer], strict=True)]
+            ratios = [own / theirs for own, theirs in zip(values[ours], values[peer], strict=True)]
             yield {
-                "name": f"trainer/{vocabulary}/{what}",
+                "name": f"trainer/{vocabulary}/{what}/{ours}",
                 "peer_name": peer,
-                "ours": round(statistics.median(values["ours"])),
+                "ours": round(statistics.median(values[ours])),
                 "peer": round(statistics.median(values[peer])),
                 "unit": unit,
                 "ratio": round(statistics.median(ratios), 2),
@@ -188,11 +194,13 @@ def labelled(row: Any) -> dict[str, list[int]]:
     return {"input_ids": row.input_ids.tolist(), "labels": labels}
 
 
-def train_ours(arguments: argparse.Namespace, folder: Path, number: int) -> Row:
+def train_ours(arguments: argparse.Namespace, out: Path, *, packing: bool) -> Row:
     """As the asset trains: a child that writes its curve and result."""
-    out = folder / f"ours-{number}"
+    folder = out.parent
     sizes = {"steps": arguments.steps, "batch_size": arguments.batch, "micro_batch_size": arguments.micro_batch}
-    training = TrainingSettings.model_validate({**TRAINING, **sizes}).model_dump(mode="json", exclude={"warm_start"})
+    training = TrainingSettings.model_validate({**TRAINING, **sizes, "packing": packing}).model_dump(
+        mode="json", exclude={"warm_start"}
+    )
     job = {"out_dir": str(out), "base_model_dir": str(folder / "base"), "index_path": str(folder / "index.parquet")}
     job |= {"segment_paths": [str(folder / "rows.arrow")], "training": training}
     job |= {"card": {"chat_template": make_template("chatml").to_json()}, "states": None}

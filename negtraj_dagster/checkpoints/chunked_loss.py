@@ -48,24 +48,26 @@ class ChunkedLoss(torch.autograd.Function):
             part = slice(start, start + step)
             hidden_CD, targets_C1, weights_C = hidden_ND[part], targets_N[part, None], weights_N[part]
             logits_CV = torch.nn.functional.linear(hidden_CD, head_VD, bias_V).float()
-            sums_C = torch.logsumexp(logits_CV, dim=-1)
-            losses_N[part] = sums_C - logits_CV.gather(1, targets_C1).squeeze(1)
+            target_logits_C1, (highest_C1, at_C1) = logits_CV.gather(1, targets_C1), logits_CV.max(dim=-1, keepdim=True)
+            torch.softmax(logits_CV, dim=-1, out=logits_CV)
+            # log-sum-exp by the highest logit's probability, which is at least 1/V, where a target's may be 0
+            losses_N[part] = (highest_C1 - logits_CV.gather(1, at_C1).log() - target_logits_C1).squeeze(1)
             loss += (losses_N[part] * weights_C).sum()
             if not (wants_hidden or wants_head or bias_gradient_V is not None):
                 continue
-            gradient_CV = logits_CV.sub_(sums_C[:, None]).exp_()  # in the logits' place
-            gradient_CV.scatter_add_(1, targets_C1, -torch.ones_like(targets_C1, dtype=torch.float32))
-            gradient_CV.mul_(weights_C[:, None])
+            gradient_CV = logits_CV.scatter_add_(1, targets_C1, -torch.ones_like(targets_C1, dtype=torch.float32))
             if bias_gradient_V is not None:
-                bias_gradient_V += gradient_CV.sum(0)
-            gradient_CV = gradient_CV.to(head_VD.dtype)
+                bias_gradient_V += weights_C @ gradient_CV
+            # weights times what has D columns: times these V it would be one more pass through the largest tensor
+            gradient_CV, weights_C1 = gradient_CV.to(head_VD.dtype), weights_C[:, None]
             if hidden_gradient_ND is not None:
-                torch.mm(gradient_CV, head_VD, out=hidden_gradient_ND[part])
+                hidden_gradient_ND[part] = (gradient_CV @ head_VD) * weights_C1
             if head_gradient_VD is not None:
+                weighted_CD = (hidden_CD * weights_C1).to(head_VD.dtype)
                 if head_VD.dtype == torch.float32:
-                    head_gradient_VD.addmm_(gradient_CV.t(), hidden_CD)
+                    head_gradient_VD.addmm_(gradient_CV.t(), weighted_CD)
                 else:
-                    head_gradient_VD += gradient_CV.t() @ hidden_CD
+                    head_gradient_VD += gradient_CV.t() @ weighted_CD
         ctx.save_for_backward(hidden_gradient_ND, head_gradient_VD, bias_gradient_V)
         ctx.dtype = head_VD.dtype
         ctx.mark_non_differentiable(losses_N)

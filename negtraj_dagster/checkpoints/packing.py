@@ -1,8 +1,8 @@
 """Rows of a micro-batch behind one another in one long row, instead of padded below one another.
 
 Positions begin anew with each row, and no mask is given: transformers then keeps rows apart (its masking_utils), by
-variable-length kernels where the model uses flash attention, else by a block-diagonal mask. A model that does not is found out
-before the first step, and trained unpacked.
+variable-length kernels where the model uses flash attention, else by a block-diagonal mask; on a processor each row is attended
+to by itself (`row_attention`). A model that does not keep them apart is found out before the first step, and trained unpacked.
 
 Shape legend: T tokens of all rows together, N trained positions in them.
 """
@@ -17,6 +17,7 @@ import torch
 
 from negtraj_dagster import _trajtok  # noqa: TID251 - the bins are the crate's, and nothing else of it is used here
 from negtraj_dagster.checkpoints.dataset import PAD_ID, MicroBatch, Row, collate
+from negtraj_dagster.checkpoints.row_attention import use_row_attention
 from negtraj_dagster.checkpoints.world import World
 
 LOG = logging.getLogger(__name__)
@@ -54,9 +55,11 @@ def collate_packed(rows: Sequence[Row]) -> MicroBatch:
     return MicroBatch(*map(torch.from_numpy, arrays))
 
 
-def use_varlen_attention(model: Any, *, dtype: str, world: World) -> None:
-    """Have a bf16 model on a GPU attend by flash attention where that is installed: packed rows cost no mask then."""
-    if world.device.type == "cuda" and dtype == "bf16" and importlib.util.find_spec("flash_attn"):
+def use_fast_attention(model: Any, *, dtype: str, world: World) -> None:
+    """Have a model attend so that packed rows cost no mask: in bf16 on a GPU by flash attention where that is installed."""
+    if world.device.type == "cpu":
+        use_row_attention(model)
+    elif world.device.type == "cuda" and dtype == "bf16" and importlib.util.find_spec("flash_attn"):
         model.set_attn_implementation("flash_attention_2")
 
 

@@ -32,7 +32,7 @@ from negtraj_dagster.checkpoints.export import export_model
 from negtraj_dagster.checkpoints.loggers import Log, Tracked, check_loggers, no_log, open_loggers
 from negtraj_dagster.checkpoints.losses import hold_out, measure_loss
 from negtraj_dagster.checkpoints.memory import check_fits, estimate_memory
-from negtraj_dagster.checkpoints.packing import keeps_rows_apart, pack_share, use_varlen_attention
+from negtraj_dagster.checkpoints.packing import keeps_rows_apart, pack_share, use_fast_attention
 from negtraj_dagster.checkpoints.resume import Signals, StateKeeper, TrainingPausedError
 from negtraj_dagster.checkpoints.schedule import learning_rate
 from negtraj_dagster.checkpoints.serving import read_end_tokens
@@ -149,7 +149,7 @@ def train(job: Job, say: Say, signals: Signals) -> None:
         checkpoints_gradients=settings.gradient_checkpointing,
     )
     if settings.packing:
-        use_varlen_attention(module.causal, dtype=settings.dtype, world=world)
+        use_fast_attention(module.causal, dtype=settings.dtype, world=world)
     n_parameters = _count(module)  # before ZeRO-3 slices them
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
     keeper = _keeper(job, world, signals)

@@ -23,6 +23,7 @@ from negtraj_dagster.checkpoints.dataset import Row, collate
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.losses import ClassSums
 from negtraj_dagster.checkpoints.packing import collate_packed
+from negtraj_dagster.checkpoints.row_attention import packed
 from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.errors import TrainingError
 
@@ -92,7 +93,8 @@ class TargetLoss(nn.Module):
         reason to build another mask (its masking_utils). Positions are given where rows are packed (`packing`).
         """
         causal = self.causal
-        hidden_BTD = causal.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
+        with packed(positions_BT):
+            hidden_BTD = causal.base_model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).index_select(0, places_N)
         head: nn.Linear = causal.get_output_embeddings()
         # the second term is 0: it keeps every parameter in the graph of a micro-batch without targets

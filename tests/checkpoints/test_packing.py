@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from negtraj_dagster.checkpoints.dataset import Row, collate
-from negtraj_dagster.checkpoints.packing import collate_packed, keeps_rows_apart, pack_share
+from negtraj_dagster.checkpoints.packing import collate_packed, keeps_rows_apart, pack_share, use_fast_attention
+from negtraj_dagster.checkpoints.row_attention import NAME
 from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.checkpoints.zero import TargetLoss
 from tests.checkpoints.conftest import Material
@@ -57,10 +58,13 @@ def row(i: int, n: int) -> Row:
 ROWS = [row(i, n) for i, n in enumerate((7, 31, 12, 20))]
 
 
-def module_of(family: str) -> TargetLoss:
+def module_of(family: str, *, by_row: bool = False) -> TargetLoss:
     config, model, more = FAMILIES[family]
     torch.manual_seed(0)
     module = TargetLoss(model(config(**SHAPE, **more)).float())
+    if by_row:
+        use_fast_attention(module.causal, dtype="fp32", world=WORLD)
+        assert module.causal.config._attn_implementation == NAME
     for parameter in module.parameters():  # at their initial size all rows would look alike
         parameter.data += 0.2 * torch.randn_like(parameter)
     return module
@@ -76,11 +80,12 @@ def gradients_of(module: TargetLoss, batches: list[Any]) -> tuple[float, dict[st
     return total, {name: weight.grad.clone() for name, weight in module.named_parameters() if weight.grad is not None}
 
 
+@pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_rows_have_the_loss_and_gradients_of_rows_alone(family: str) -> None:
-    module = module_of(family)
+def test_packed_rows_have_the_loss_and_gradients_of_rows_alone(family: str, by_row: bool) -> None:
+    module = module_of(family, by_row=by_row)
     packed, together = gradients_of(module, [collate_packed(ROWS)])
-    separate, alone = gradients_of(module, [collate([row]) for row in ROWS])
+    separate, alone = gradients_of(module_of(family), [collate([row]) for row in ROWS])
     assert packed == pytest.approx(separate, rel=1e-5)
     for name, gradient in alone.items():
         assert float((gradient - together[name]).norm()) <= 1e-5 * max(float(gradient.norm()), 1e-3), name
