@@ -4,6 +4,7 @@ Trainer, evaluator and model maker need torch; the Dagster code location does no
 calls them. Nothing here imports torch either.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -284,24 +285,42 @@ def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path:
 
 
 def main() -> None:
-    """`python -m negtraj_dagster.launch MODULE CONFIG`: run a module as the child of whoever started it."""
+    """`python -m negtraj_dagster.launch MODULE CONFIG`: run a module as the child of whoever started it.
+
+    Torch and all that came with it are not taken apart at the end: that takes a second of every child, and has aborted.
+    """
     die_with_parent()
     gc.set_threshold(OBJECTS_PER_COLLECTION)
-    module = sys.argv[1]
-    sys.argv = sys.argv[1:]
+    code = _run_module(sys.argv[1:])
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)
+
+
+def _run_module(arguments: list[str]) -> int:
+    """Run a module with its arguments; returns the exit code."""
+    sys.argv = arguments
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
     except NegtrajError as error:  # the message is the remedy; torch would put a traceback above it, each line with its rank
-        print(f"{REASON}{error}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        print(f"{REASON}{error}", file=sys.stderr)
     except Exception as error:
         from negtraj_dagster.store import machine_fault  # late: a child is bound to its parent before anything slow
 
-        if (fault := machine_fault(error, Path(sys.argv[1]).parent)) is not None:
-            print(f"{REASON}{fault}", file=sys.stderr, flush=True)
+        if (fault := machine_fault(error, Path(arguments[1]).parent)) is not None:
+            print(f"{REASON}{fault}", file=sys.stderr)
         else:
             traceback.print_exc()
-        sys.exit(1)
+    else:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.shards import vouching
 from negtraj_dagster.store import Store
 from tests.support import deployment as dep
+from tests.support.warm import warm_children
 
 FOREIGN = ("NEGTRAJ_", "DAGSTER_", "CUDA_VISIBLE_DEVICES", "HF_", "TRANSFORMERS_", "NO_COLOR")
 IN_MEMORY = Path("/dev/shm")
@@ -77,6 +78,13 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     os.environ.clear()  # what a command under test sets for its children is not the next test's
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_children() -> Iterator[None]:
+    """Trainings, evaluations and looks at exports that this process starts are forked from one that has imported torch."""
+    with warm_children():
+        yield
 
 
 @pytest.fixture

@@ -48,10 +48,10 @@ class ChunkedLoss(torch.autograd.Function):
             part = slice(start, start + step)
             hidden_CD, targets_C1, weights_C = hidden_ND[part], targets_N[part, None], weights_N[part]
             logits_CV = torch.nn.functional.linear(hidden_CD, head_VD, bias_V).float()
-            target_logits_C1, (highest_C1, at_C1) = logits_CV.gather(1, targets_C1), logits_CV.max(dim=-1, keepdim=True)
+            target_logits_C, highest_C = logits_CV.gather(1, targets_C1).squeeze(1), logits_CV.amax(dim=-1)
             torch.softmax(logits_CV, dim=-1, out=logits_CV)
             # log-sum-exp by the highest logit's probability, which is at least 1/V, where a target's may be 0
-            losses_N[part] = (highest_C1 - logits_CV.gather(1, at_C1).log() - target_logits_C1).squeeze(1)
+            losses_N[part] = highest_C - logits_CV.amax(dim=-1).log() - target_logits_C
             loss += (losses_N[part] * weights_C).sum()
             if not (wants_hidden or wants_head or bias_gradient_V is not None):
                 continue

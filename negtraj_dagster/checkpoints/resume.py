@@ -17,12 +17,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 from safetensors.torch import load_file, save_file
 
+from negtraj_dagster.checkpoints.light_deepspeed import LossScaler, TorchCheckpointEngine, ZeroStageEnum, fragment_address
 from negtraj_dagster.checkpoints.states import State, StatePlace, begin_state, newest_state, publish_state, unfinished_folder
 from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.errors import TrainingError

@@ -20,7 +20,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 import transformers
 
@@ -29,6 +28,7 @@ from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.curve import StepRecord, progress_line, totals
 from negtraj_dagster.checkpoints.dataset import Row, load_rows, name_rows, plan_steps, rank_share, step_weight
 from negtraj_dagster.checkpoints.export import export_model
+from negtraj_dagster.checkpoints.light_deepspeed import deepspeed
 from negtraj_dagster.checkpoints.loggers import Log, Tracked, check_loggers, no_log, open_loggers
 from negtraj_dagster.checkpoints.losses import hold_out, measure_loss
 from negtraj_dagster.checkpoints.memory import check_fits, estimate_memory

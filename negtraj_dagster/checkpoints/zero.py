@@ -13,13 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 from torch import nn
 
 from negtraj_dagster import launch
 from negtraj_dagster.checkpoints.chunked_loss import chunked_loss
 from negtraj_dagster.checkpoints.dataset import Row, collate
+from negtraj_dagster.checkpoints.light_deepspeed import deepspeed
 from negtraj_dagster.checkpoints.loading import load_model
 from negtraj_dagster.checkpoints.losses import ClassSums
 from negtraj_dagster.checkpoints.packing import collate_packed
