@@ -21,6 +21,7 @@ from negtraj_dagster.errors import ChildRunError, TrainingError
 from negtraj_dagster.launch import PARENT_VARIABLE, child_command, child_env
 from tests.checkpoints.conftest import TRAINER, Material
 from tests.checkpoints.test_train import processes_naming, read_curve, wait_until
+from tests.support.warm import cold_children
 
 STEPS = 40
 SAVES: dict[str, Any] = {"steps": STEPS, "save_every_steps": 2, "log_every_steps": 1}
@@ -308,7 +309,7 @@ def test_a_rank_that_is_killed_in_its_step_ends_the_others(material: Material) -
 
     killer = threading.Thread(target=kill_last_rank)
     killer.start()
-    with pytest.raises(ChildRunError):
+    with cold_children(), pytest.raises(ChildRunError):
         material.train("one-killed", states="one-killed", **changes)
     killer.join()
     assert newest_state(place) is not None, "it was killed before its first steps"

@@ -25,6 +25,7 @@ from negtraj_dagster import launch
 WARM = ("negtraj_dagster.checkpoints.train", "negtraj_dagster.checkpoints.compare_export", "negtraj_dagster.reports.evaluate")
 START = ["-m", "negtraj_dagster.launch"]
 MAX_REQUEST = 1 << 20
+COLD = launch._start
 
 
 class WarmProcess:
@@ -97,12 +98,11 @@ class Zygote:
 def warm_children() -> Iterator[None]:
     """Children of `run_child` that run a module of `WARM` are forked."""
     zygote: Zygote | None = None
-    cold = launch._start
 
     def start(command: list[str], env: dict[str, str], *, rank: int, group: int) -> launch._Rank:
         nonlocal zygote
         if command[1:3] != START or command[3] not in WARM or env["PATH"] != launch.child_env()["PATH"]:
-            return cold(command, env, rank=rank, group=group)
+            return COLD(command, env, rank=rank, group=group)
         zygote = zygote or Zygote()
         return zygote.start(command, env, rank=rank, group=group)
 
@@ -110,9 +110,19 @@ def warm_children() -> Iterator[None]:
     try:
         yield
     finally:
-        launch._start = cold
+        launch._start = COLD
         if zygote is not None:
             zygote.end()
+
+
+@contextmanager
+def cold_children() -> Iterator[None]:
+    """Children start as they always do: of a test that looks for them by their command."""
+    started, launch._start = launch._start, COLD
+    try:
+        yield
+    finally:
+        launch._start = started
 
 
 def serve(requests: socket.socket) -> list[str]:
