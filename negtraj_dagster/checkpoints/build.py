@@ -18,7 +18,7 @@ from negtraj_dagster.recipes import TrainingSettings
 from negtraj_dagster.schema import canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256, object_key, read_json_lines
 
-TRAIN_VERSION = 5
+TRAIN_VERSION = 6
 """Rises when the trainer gives other weights from the same inputs."""
 OF_NO_WEIGHT = ("log_every_steps", "save_every_steps", "keep_last", "memory_check", "loggers")
 """Training settings that no weight depends on."""

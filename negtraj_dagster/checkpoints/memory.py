@@ -119,9 +119,14 @@ def check_fits(parts: Mapping[str, int], *, ranks: int, available: int | None, p
     LOG.warning("%s", message)
 
 
+GROUP_2 = ("memory.max", "memory.current", "inactive_file")
+GROUP_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""A control group's files of its limit and what is used of it, and what of that `memory.stat` says are files' pages."""
+
+
 def available_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What this machine, and the container this process is in, have free; None where neither says so."""
-    limits = [_free_of_machine(proc / "meminfo"), *_free_of_container(cgroup)]
+    """What this machine, and the control groups that this process is in, have free; None where none of them says so."""
+    limits = [_free_of_machine(proc / "meminfo"), *_free_of_groups(proc / "self" / "cgroup", cgroup)]
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -133,22 +138,34 @@ def _free_of_machine(meminfo: Path) -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _free_of_container(cgroup: Path) -> list[int]:
-    """Of version 2 and of version 1: the limit without what is used, apart from files' pages, which give way."""
-    limits = []
-    for limit, used, stat, cached in (
-        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-    ):
-        try:
-            allowed = int((cgroup / limit).read_text())  # `max`, no number, where there is none
-            n_cached = next(
-                (int(line.split()[1]) for line in (cgroup / stat).read_text().splitlines() if line.startswith(f"{cached} ")), 0
-            )
-            limits.append(allowed - int((cgroup / used).read_text()) + n_cached)
-        except (OSError, ValueError):
-            continue
-    return limits
+def _free_of_groups(own: Path, mount: Path) -> list[int]:
+    """Of version 2 and of version 1, of this process's group and of all that it is in: any may have least left.
+
+    Args:
+        own: `/proc/self/cgroup`, lines of `number:controllers:/path/of/the/group`. In a container the path may be the host's:
+            what is mounted is then the container's own group, which is looked at in any case.
+        mount: where groups are mounted.
+    """
+    try:
+        entries = [line.split(":", 2) for line in own.read_text().splitlines()]
+    except OSError:
+        entries = []
+    free = []
+    for files, root, controller in ((GROUP_2, mount, ""), (GROUP_1, mount / "memory", "memory")):
+        paths = [path for _, names, path in entries if controller in names.split(",")]
+        groups = [root, *(root / group.strip("/") for path in paths for group in (path, *map(str, Path(path).parents)))]
+        free += [limit for group in dict.fromkeys(groups) if (limit := _free_of_group(group, *files)) is not None]
+    return free
+
+
+def _free_of_group(group: Path, limit: str, used: str, cached: str) -> int | None:
+    """Its limit without what is used, apart from files' pages, which give way; None where it has none."""
+    try:
+        allowed = int((group / limit).read_text())  # `max`, no number, where there is none
+        counts = dict(line.split(" ", 1) for line in (group / "memory.stat").read_text().splitlines() if " " in line)
+        return allowed - int((group / used).read_text()) + int(counts.get(cached, 0))
+    except (OSError, ValueError):
+        return None
 
 
 def _activations(base_model_dir: Path, settings: TrainingSettings, *, n_tokens: int) -> int:

@@ -80,6 +80,9 @@ class StateKeeper:
         signals: those that came to it.
         has_frozen: whether weights that are not trained are left out; they are the base model's.
         made_by: what another attempt has to have alike, or else cannot load what DeepSpeed saved.
+
+    Attributes:
+        is_packed: whether rows are packed from the first step on, as it was found then; None before.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class StateKeeper:
         self._signals = signals
         self._state: State | None = None
         self.is_universal = False
+        self.is_packed: bool | None = None
 
     def find(self) -> None:
         """Choose the state to go on from, before the engine is started: `is_universal` says how.
@@ -107,6 +111,7 @@ class StateKeeper:
                 f"{self._state.folder}: was made with {named}. Go on with the settings it was made with, or delete "
                 f"{self._place.folder} to train from the beginning"
             )
+        self.is_packed = self._state.made_by.get("is_packed")
         # without ZeRO every rank has all of it, so that nothing is to be converted
         self.is_universal = bool(differing) and self._made_by["zero_stage"] > 0
 
@@ -179,7 +184,8 @@ class StateKeeper:
         save_file(random_states, self._random_file(folder))
         self._world.wait_for_all()
         if self._world.rank == 0:
-            publish_state(self._place, step, [asdict(record) for record in curve], self._made_by)
+            made_by = {**self._made_by, "is_packed": self.is_packed}
+            publish_state(self._place, step, [asdict(record) for record in curve], made_by)
         self._world.wait_for_all()  # a rank that ended before would end the one that publishes
 
     def _universal(self, state: State) -> Path:

@@ -289,7 +289,7 @@ def run_steps(
     """
     curve = list(begun)
     n_micro, micro_batch_size = split_batch(settings, ranks=world.ranks)
-    is_packed = settings.packing and keeps_rows_apart(engine, rows, world=world)
+    is_packed = settings.packing and _keeps_rows_apart(engine, rows, world, keeper)
     started_s = time.monotonic() - (curve[-1].seconds if curve else 0.0)
     plan = islice(plan_steps(rows, batch_size=settings.batch_size, seed=settings.seed), len(curve), settings.steps)
     for step, step_rows in enumerate(plan, len(curve)):
@@ -329,6 +329,16 @@ def run_steps(
         if keeper is not None:
             keeper.after_step(engine, curve, is_last=is_last)
     return curve
+
+
+def _keeps_rows_apart(engine: Any, rows: Sequence[Row], world: World, keeper: StateKeeper | None) -> bool:
+    """As the first attempt of this training found."""
+    found = keeper.is_packed if keeper is not None else None
+    if found is None:
+        found = keeps_rows_apart(engine, rows, world=world)
+    if keeper is not None:
+        keeper.is_packed = found
+    return found
 
 
 def check_finite(step: int, step_rows: Sequence[Row], done: StepResult) -> None:

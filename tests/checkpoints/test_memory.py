@@ -106,3 +106,31 @@ def test_a_containers_limit_counts_before_the_machines(tmp_path: Path) -> None:
     assert available_bytes(proc, cgroup) == 15000
     (cgroup / "memory.max").write_text("max\n")
     assert available_bytes(proc, cgroup) == 64 * 1024
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "root"),
+    [
+        ("0::/jobs/mine\n", ("memory.max", "memory.current", "inactive_file"), ""),
+        (
+            "4:cpu,memory:/jobs/mine\n3:pids:/\n",
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            "memory",
+        ),
+    ],
+)
+def test_the_least_of_all_groups_that_a_process_is_in_counts(
+    tmp_path: Path, line: str, names: tuple[str, str, str], root: str
+) -> None:
+    proc, mount = tmp_path / "proc", tmp_path / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text("MemAvailable:   640 kB\n")
+    (proc / "self" / "cgroup").write_text(line)
+    for group, allowed in (("", "max"), ("jobs", "50000"), ("jobs/mine", "90000"), ("jobs/others", "100")):
+        folder = mount / root / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in zip((*names[:2], "memory.stat"), (allowed, "20000", f"{names[2]} 500\n"), strict=True):
+            (folder / name).write_text(text)
+    assert available_bytes(proc, mount) == 30500
+    (mount / root / "jobs/mine" / names[0]).write_text("30000")
+    assert available_bytes(proc, mount) == 10500

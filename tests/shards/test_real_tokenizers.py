@@ -5,7 +5,7 @@ import sentencepiece
 from tokenizers import Tokenizer
 
 from tests.support.corpora import adversarial_texts, fuzzed_texts
-from tests.support.hf_reference import reference, reference_ids
+from tests.support.hf_reference import added_tokens, reference, reference_ids
 from tests.support.real_tokenizers import FOLDER, gguf_metadata, real_tokenizer, tokenizer_names
 
 MISTRAL_MODEL = FOLDER / "packages/mistral_common/data/tokenizer.model.v1"
@@ -21,6 +21,8 @@ def test_a_real_tokenizer_loads_and_gives_a_text_back(name: str) -> None:
     tokenizer = Tokenizer.from_file(str(real_tokenizer(name)))
     text = "Is it so? 12345 yes-no: don't,  ünïcödé 😀 日本語\n"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
+    read_tokens = {token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items()}
+    assert added_tokens(real_tokenizer(name)) == read_tokens
 
 
 def test_mistrals_ids_are_those_of_sentencepiece() -> None:

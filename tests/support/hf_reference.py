@@ -28,8 +28,8 @@ def reference_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[list[i
 
 @lru_cache
 def added_tokens(path: Path) -> dict[str, int]:
-    """Text and id of every added token, special or not, as Hugging Face reads the file."""
-    return {token.content: token_id for token_id, token in Tokenizer.from_file(str(path)).get_added_tokens_decoder().items()}
+    """Text and id of every added token, special or not, as the file has them."""
+    return {token["content"]: token["id"] for token in json.loads(path.read_text("utf-8"))["added_tokens"]}
 
 
 def with_chatml(path: Path, folder: Path) -> Path:

@@ -1,6 +1,11 @@
 """A corpus of seven short rollouts, brought through the stages in a home of its own."""
 
+import atexit
 import json
+import os
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +92,23 @@ def decide(settings: Settings, keys: dict[str, str]) -> None:
 
 
 def build_small(store: Store, settings: Settings) -> tuple[Lineage, dict[str, str]]:
-    """Everything up to the selection of `strategyqa_nat`, with a person's decisions."""
+    """Everything up to the selection of `strategyqa_nat`, with a person's decisions: built once, then copied."""
+    if settings != small_settings(settings.home) or any(settings.home.glob("*")):
+        return _build_small(store, settings)
+    shutil.copytree(_built_once(), settings.home, dirs_exist_ok=True)
+    lineage = small_lineage(store, settings)
+    return lineage, keys_by_source(lineage)
+
+
+@cache
+def _built_once() -> Path:
+    home = Path(tempfile.mkdtemp(prefix="small-corpus-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    _build_small(Store(home), small_settings(home))
+    return home
+
+
+def _build_small(store: Store, settings: Settings) -> tuple[Lineage, dict[str, str]]:
     land_talk(settings)
     lineage = small_lineage(store, settings)
     keys = keys_by_source(lineage)
