@@ -93,7 +93,7 @@ def _tensorboard(tracked: Tracked, n_begun: int) -> Iterator[Log]:
 
 @contextmanager
 def _mlflow(tracked: Tracked, n_begun: int) -> Iterator[Log]:
-    del n_begun  # a run's metrics are a list by step: those that were told before stand there
+    del n_begun
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # it would ask a server, and tell it of runs
     os.environ.pop("MLFLOW_RUN_ID", None)  # another run's
     os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"  # a folder needs no server; it says that a database would be faster
@@ -103,9 +103,18 @@ def _mlflow(tracked: Tracked, n_begun: int) -> Iterator[Log]:
     mlflow.set_experiment(PROJECT)
     earlier = mlflow.search_runs(experiment_names=[PROJECT], filter_string=f"run_name = '{tracked.run}'", output_format="list")
     with mlflow.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=tracked.run):
-        if not earlier:
+        known_steps = set()  # behind its last state an earlier attempt may have told of steps that are taken again, the same
+        if earlier:
+            history = mlflow.MlflowClient().get_metric_history(earlier[0].info.run_id, "lr")
+            known_steps = {metric.step for metric in history}
+        else:
             mlflow.log_params(dict(tracked.settings))
-        yield lambda record: mlflow.log_metrics(figures(record), step=record.step)
+
+        def log(record: StepRecord) -> None:
+            if record.step not in known_steps:
+                mlflow.log_metrics(figures(record), step=record.step)
+
+        yield log
 
 
 @contextmanager
