@@ -20,8 +20,12 @@ class RealTokenizer:
     name: str
     path: Path
     ours: _trajtok.Tokenizer
-    reference: HfTokenizer
     added: dict[str, int]
+
+    @property
+    def reference(self) -> HfTokenizer:
+        """Hugging Face's; loaded where it is asked for."""
+        return reference(self.path)
 
 
 @pytest.fixture(scope="session")
@@ -48,4 +52,4 @@ def real(request: pytest.FixtureRequest, load: Callable[[str], RealTokenizer]) -
 def _load(name: str, tmp_path_factory: pytest.TempPathFactory) -> RealTokenizer:
     path = with_chatml(real_tokenizer(name), tmp_path_factory.mktemp(name))
     ours = _trajtok.Tokenizer(path, template="chatml", max_tokens=2**31 - 1)
-    return RealTokenizer(name, path, ours, reference(path), added_tokens(path))
+    return RealTokenizer(name, path, ours, added_tokens(path))

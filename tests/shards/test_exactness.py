@@ -5,7 +5,7 @@ text on both sides. Two ways in: `encode_texts`, a text alone, as at the start o
 conversations, whose texts stand between control tokens. A table of what ran ends the output.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -24,8 +24,9 @@ from tests.support.corpora import (
     hostile_conversations,
     real_conversations,
 )
-from tests.support.hf_reference import added_tokens, reference_ids
+from tests.support.hf_reference import added_tokens
 from tests.support.real_tokenizers import real_tokenizer, tokenizer_names
+from tests.support.recorded_ids import expected_ids
 
 BATCH = 2000
 N_FUZZED_FAST, N_FUZZED_SLOW = 5_000, 200_000
@@ -35,20 +36,29 @@ needs_encode_texts = pytest.mark.skipif(
     not hasattr(_trajtok.Tokenizer, "encode_texts"), reason="this build of trajtok has no Tokenizer.encode_texts"
 )
 
-Report = Callable[[RealTokenizer, str, int, list[str]], None]
+
+class Report:
+    """Takes a tokenizer, a corpus, its size and the texts that differ, for a table in the end.
+
+    Attributes:
+        afresh: whether the reference encodes what it has encoded before, as in `make test-all`.
+    """
+
+    def __init__(self, *, afresh: bool) -> None:
+        self.afresh = afresh
+        self.rows = [("tokenizer", "encoder", "corpus", "texts", "differing")]
+
+    def __call__(self, real: RealTokenizer, corpus: str, n_texts: int, differing: list[str]) -> None:
+        self.rows.append((real.name, real.ours.encoder, corpus, f"{n_texts:,}", f"{len(differing):,}"))
 
 
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Iterator[Report]:
-    """Takes a tokenizer, a corpus, its size and the texts that differ; prints all as a table in the end."""
-    rows = [("tokenizer", "encoder", "corpus", "texts", "differing")]
-
-    def add(real: RealTokenizer, corpus: str, n_texts: int, differing: list[str]) -> None:
-        rows.append((real.name, real.ours.encoder, corpus, f"{n_texts:,}", f"{len(differing):,}"))
-
-    yield add
+    """Prints the table."""
+    made = Report(afresh="not slow" not in request.config.option.markexpr)
+    yield made
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        for tokenizer, encoder, corpus, n_texts, n_differing in rows:
+        for tokenizer, encoder, corpus, n_texts, n_differing in made.rows:
             print(f"\n{tokenizer:12}{encoder:23}{corpus:32}{n_texts:>10}{n_differing:>11}", end="")
         print()
 
@@ -85,7 +95,8 @@ def _hold(real: RealTokenizer, corpus: str, texts: Iterable[str], report: Report
     """Every text alone, through `encode_texts`."""
     n_texts, differing = 0, []
     for batch in _batches(texts):
-        pairs = zip(batch, real.ours.encode_texts(batch), reference_ids(real.reference, batch), strict=True)
+        ours = real.ours.encode_texts(batch)
+        pairs = zip(batch, ours, expected_ids(real.path, batch, ours, afresh=report.afresh), strict=True)
         differing += [text for text, ids, expected in pairs if ids != expected]
         n_texts += len(batch)
     report(real, corpus, n_texts, differing)
@@ -161,7 +172,7 @@ def _hold_conversations(real: RealTokenizer, corpus: str, conversations: Iterabl
         refused = {key for key, _, _ in encoded.rejected}
         kept = [text for key, text in zip(keys, batch, strict=True) if key not in refused]
         rows = pa.record_batch(encoded).column("input_ids").to_pylist()
-        pairs = zip(kept, rows, _expected_rows(real, kept), strict=True)
+        pairs = zip(kept, rows, _expected_rows(real, kept, report), strict=True)
         differing += [text for text, ids, expected in pairs if ids != expected]
         n_rows += len(kept)
     report(real, corpus, n_rows, differing)
@@ -169,10 +180,11 @@ def _hold_conversations(real: RealTokenizer, corpus: str, conversations: Iterabl
     assert not differing, f"{len(differing)} of {n_rows} differ, the first: {_shortest(differing)!r}"
 
 
-def _expected_rows(real: RealTokenizer, conversations: Sequence[str]) -> Iterator[list[int]]:
+def _expected_rows(real: RealTokenizer, conversations: Sequence[str], report: Report) -> Iterator[list[int]]:
     stretches = [list(_stretches(real, conversation)) for conversation in conversations]
     texts = list(dict.fromkeys(text for row in stretches for text, is_control in row if not is_control))
-    ids = dict(zip(texts, reference_ids(real.reference, texts), strict=True))  # the same prompt stands in every other row
+    expected = expected_ids(real.path, texts, real.ours.encode_texts(texts), afresh=report.afresh)
+    ids = dict(zip(texts, expected, strict=True))  # the same prompt stands in every other row
     for row in stretches:
         yield [token for text, is_control in row for token in ([real.added[text]] if is_control else ids[text])]
 

