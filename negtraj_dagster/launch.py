@@ -287,17 +287,20 @@ def _judge(module: str, failed: _Rank | None, running: list[_Rank], result_path:
 def main() -> None:
     """`python -m negtraj_dagster.launch MODULE CONFIG`: run a module as the child of whoever started it.
 
-    Torch and all that came with it are not taken apart at the end: that takes a second of every child, and has aborted.
+    At its end threads and executors are waited for and what registered for it is called, as ever; but torch and all that came
+    with it are not taken apart: that takes a second of every child, and has aborted. Files left open are not flushed.
     """
     die_with_parent()
     gc.set_threshold(OBJECTS_PER_COLLECTION)
     code = _run_module(sys.argv[1:])
-    atexit._run_exitfuncs()
-    logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+                stream.flush()
+    finally:
+        os._exit(code & 0xFF)
 
 
 def _run_module(arguments: list[str]) -> int:

@@ -69,6 +69,10 @@ def open_loggers(names: Sequence[str], tracked: Tracked, *, n_begun: int) -> Ite
         yield log
 
 
+LAST_FIGURE = "grad_norm"
+"""A step that has it was told of whole."""
+
+
 def figures(record: StepRecord) -> dict[str, float]:
     """A step's numbers by the names they have in every logger."""
     of_class = {f"loss/{name}": loss for name, loss in record.loss_by_class.items()}
@@ -105,7 +109,7 @@ def _mlflow(tracked: Tracked, n_begun: int) -> Iterator[Log]:
     with mlflow.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=tracked.run):
         known_steps = set()  # behind its last state an earlier attempt may have told of steps that are taken again, the same
         if earlier:
-            history = mlflow.MlflowClient().get_metric_history(earlier[0].info.run_id, "lr")
+            history = mlflow.MlflowClient().get_metric_history(earlier[0].info.run_id, LAST_FIGURE)
             known_steps = {metric.step for metric in history}
         else:
             mlflow.log_params(dict(tracked.settings))

@@ -152,7 +152,7 @@ def _free_of_groups(own: Path, mount: Path) -> list[int]:
         entries = []
     free = []
     for files, root, controller in ((GROUP_2, mount, ""), (GROUP_1, mount / "memory", "memory")):
-        paths = [path for _, names, path in entries if controller in names.split(",")]
+        paths = [path for _, names, path in entries if controller in names.split(",") and ".." not in path]
         groups = [root, *(root / group.strip("/") for path in paths for group in (path, *map(str, Path(path).parents)))]
         free += [limit for group in dict.fromkeys(groups) if (limit := _free_of_group(group, *files)) is not None]
     return free

@@ -82,7 +82,7 @@ class StateKeeper:
         made_by: what another attempt has to have alike, or else cannot load what DeepSpeed saved.
 
     Attributes:
-        is_packed: whether rows are packed from the first step on, as it was found then; None before.
+        is_packed: whether rows were packed so far; None where that is still to be measured.
     """
 
     def __init__(

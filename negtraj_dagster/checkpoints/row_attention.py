@@ -28,10 +28,21 @@ def use_row_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
+def leave_row_attention(model: Any) -> bool:
+    """Have the model attend by a mask again; False where it does."""
+    if model.config._attn_implementation != NAME:
+        return False
+    model.set_attn_implementation("sdpa")
+    return True
+
+
 @contextmanager
 def packed(positions_BT: torch.Tensor | None) -> Iterator[None]:
     """Say that a forward pass is of packed rows, whose positions begin anew; None of rows that are not packed."""
-    token = _longest.set(None if positions_BT is None else int(positions_BT.max()) + 1)
+    longest = None
+    if positions_BT is not None and len(positions_BT) == 1 and positions_BT.device.type == "cpu":
+        longest = int(positions_BT.max()) + 1
+    token = _longest.set(longest)
     try:
         yield
     finally:
@@ -41,7 +52,8 @@ def packed(positions_BT: torch.Tensor | None) -> Iterator[None]:
 def mask_of_rows(*, local_size: int | None = None, **arguments: Any) -> torch.Tensor | None:
     """transformers' own mask; none where packed rows are plainly causal, or no longer than the window they see.
 
-    What a model adds to its masks is left out then: `packing.keeps_rows_apart` finds that out, for rows alone have it.
+    What a model adds to its masks is left out then, and one that does not hand positions on to its attention lets rows see one
+    another: `packing.keeps_rows_apart` finds out both, for rows alone have neither fault.
     """
     longest = _longest.get()
     if longest is not None and (local_size is None or longest <= local_size):

@@ -332,13 +332,11 @@ def run_steps(
 
 
 def _keeps_rows_apart(engine: Any, rows: Sequence[Row], world: World, keeper: StateKeeper | None) -> bool:
-    """As the first attempt of this training found."""
-    found = keeper.is_packed if keeper is not None else None
-    if found is None:
-        found = keeps_rows_apart(engine, rows, world=world)
+    """Measured at every start, for another machine may attend otherwise; once unpacked, a training stays so."""
+    is_apart = (keeper is None or keeper.is_packed is not False) and keeps_rows_apart(engine, rows, world=world)
     if keeper is not None:
-        keeper.is_packed = found
-    return found
+        keeper.is_packed = is_apart
+    return is_apart
 
 
 def check_finite(step: int, step_rows: Sequence[Row], done: StepResult) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
@@ -21,6 +24,7 @@ from transformers import (
 from negtraj_dagster.checkpoints.dataset import Row, collate
 from negtraj_dagster.checkpoints.packing import collate_packed, keeps_rows_apart, pack_share, use_fast_attention
 from negtraj_dagster.checkpoints.row_attention import NAME
+from negtraj_dagster.checkpoints.train import _keeps_rows_apart
 from negtraj_dagster.checkpoints.world import World
 from negtraj_dagster.checkpoints.zero import TargetLoss
 from tests.checkpoints.conftest import Material
@@ -122,6 +126,23 @@ def test_a_model_that_lets_packed_rows_see_one_another_is_found_out(caplog: pyte
     assert not keeps_rows_apart(Engine(Leaking(good.model)), ROWS, world=WORLD)
     assert "it is trained unpacked" in caplog.text
     assert not keeps_rows_apart(Engine(good), [ROWS[0]] * 3, world=WORLD), "one row alone shows nothing"
+
+
+def test_a_model_that_hands_no_positions_on_to_its_attention_gets_its_mask_back() -> None:
+    config = GPTBigCodeConfig(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=4, attn_pdrop=0.0, resid_pdrop=0.0)
+    torch.manual_seed(0)
+    module = TargetLoss(GPTBigCodeForCausalLM(config).float())
+    use_fast_attention(module.causal, dtype="fp32", world=WORLD)
+    assert keeps_rows_apart(Engine(module), ROWS, world=WORLD)
+    assert module.causal.config._attn_implementation == "sdpa"
+
+
+def test_a_resumed_training_is_measured_anew_and_one_that_was_unpacked_stays_so() -> None:
+    good = module_of("llama")
+    keeper: Any = SimpleNamespace(is_packed=True)
+    assert _keeps_rows_apart(Engine(good), ROWS, WORLD, keeper)
+    assert not _keeps_rows_apart(Engine(Leaking(good.model)), ROWS, WORLD, keeper), "on another machine, say"
+    assert not _keeps_rows_apart(Engine(good), ROWS, WORLD, keeper)
 
 
 @pytest.mark.parametrize(("ranks", "n_micro"), [(1, 1), (1, 4), (2, 2), (3, 4)])

@@ -48,7 +48,7 @@ class WarmProcess:
         if self.returncode is None:
             self._ended.settimeout(timeout)
             try:
-                status = json.loads(self._ended.recv(64))
+                status = json.loads(self._ended.recv(64) or str(int(signal.SIGKILL)))  # the process between was killed
             except (BlockingIOError, TimeoutError):
                 return None
             self.returncode = os.waitstatus_to_exitcode(status)
@@ -81,7 +81,9 @@ class Zygote:
             self._requests.sendmsg([json.dumps(request).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)])
         theirs.close()
         os.close(writable)
-        pid = json.loads(ours.recv(64))
+        answer = ours.recv(64)
+        assert answer, "the process that trainings are forked from is gone: look for what ended it above"
+        pid = json.loads(answer)
         process = WarmProcess(pid, ours, os.fdopen(readable, "rb", buffering=0))
         started = launch._Rank(rank, process)  # type: ignore[arg-type]
         started.reader = threading.Thread(target=launch._forward_stderr, args=(started,), daemon=True)

@@ -9,6 +9,8 @@ NUMBERED = re.compile(r"(.+?)\.(\d+)(?:\.(.+))?\Z", re.DOTALL)
 Flat = dict[tuple[str, ...], Any]
 """An object by the paths of its values: `{("message", "role"): "user"}`."""
 
+MAX_KEPT_KEYS = 256
+"""Of a span whose layout is kept for the next one; those of long conversations differ, and are large."""
 Lists = dict[str, list[list[tuple[tuple[str, ...], str]]]]
 """Of each prefix that numbers follow the objects there, in order: each value's path in its object, and its key."""
 
@@ -18,7 +20,7 @@ class Attributes(dict[str, Any]):
 
     @cached_property
     def _lists(self) -> Lists:
-        return _lists(tuple(self))
+        return _lists(tuple(self)) if len(self) <= MAX_KEPT_KEYS else _lists.__wrapped__(tuple(self))
 
     def flat_list(self, prefix: str) -> list[Flat]:
         """The objects that flat keys (`prefix.0.message.role`) describe, in their order."""
