@@ -8,7 +8,6 @@ The loop is ours, on `deepspeed.initialize`: the same code on one CPU process, s
 import json
 import logging
 import math
-import os
 import resource
 import sys
 import time
@@ -43,6 +42,7 @@ from negtraj_dagster.errors import TrainingError
 from negtraj_dagster.modeling import check_base_model
 from negtraj_dagster.progress import Say, open_progress
 from negtraj_dagster.recipes import TrainingSettings
+from negtraj_dagster.store import replace_text
 from negtraj_dagster.trainable import check_trainable
 
 LOG = logging.getLogger(__name__)
@@ -75,8 +75,7 @@ def main(config_path: Path) -> None:
     if paused:
         LOG.info("%s", paused)
         torch.distributed.destroy_process_group()
-        sys.stderr.flush()
-        os._exit(launch.PAUSED)  # an abort while the interpreter shuts down would hide that all is saved
+        sys.exit(launch.PAUSED)
 
 
 def _train_or_pause(job: Job, say: Say, signals: Signals) -> str:
@@ -378,13 +377,11 @@ def summarize(
 
 
 def publish(job: Job, curve: Sequence[StepRecord], result: Mapping[str, Any]) -> None:
-    """Write curve and card, and the result last, by rename: where it is, everything is."""
+    """Write curve and card, and the result last and whole: where it is, everything is."""
     lines = (json.dumps(asdict(record)) for record in curve)
     (job.out_dir / "curve.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (job.out_dir / "card.json").write_text(json.dumps(job.card, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished = job.out_dir / ".result.json.tmp"
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, job.out_dir / "result.json")
+    replace_text(job.out_dir / "result.json", json.dumps(result, indent=2) + "\n")
 
 
 def _count(module: torch.nn.Module) -> tuple[int, int]:

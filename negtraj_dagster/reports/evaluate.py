@@ -5,7 +5,6 @@ Run as a child: `python -m negtraj_dagster.reports.evaluate CONFIG.json`. Files 
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -25,7 +24,7 @@ from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.progress import open_progress
 from negtraj_dagster.reports.stats import wilson
 from negtraj_dagster.schema import Question, Turn, canonical_json
-from negtraj_dagster.store import read_json_lines
+from negtraj_dagster.store import read_json_lines, replace_text
 from negtraj_dagster.tasks import Score, task_from_job
 
 Scorer = Callable[[str | None, str], Score]
@@ -84,7 +83,7 @@ def main(config_path: Path) -> None:
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": str(policy.device),
     }
-    _write_last(Path(config["out_dir"]) / "result.json", result)
+    replace_text(Path(config["out_dir"]) / "result.json", json.dumps(result, indent=2) + "\n")  # last: where it is, all is
 
 
 def load_policy(model_dir: Path, *, template: ChatTemplate, limits: AgentLimits) -> TransformersPolicy:
@@ -201,12 +200,6 @@ def _counts(policy: TransformersPolicy) -> dict[str, int]:
         "n_unstopped": policy.n_unstopped,
         "n_overlong": policy.n_overlong,
     }
-
-
-def _write_last(path: Path, result: Mapping[str, Any]) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 if __name__ == "__main__":

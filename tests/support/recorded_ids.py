@@ -2,7 +2,9 @@
 
 `tests/golden/reference_ids.json` has, by version of `tokenizers`, tokenizer and texts, the sha256 of the ids that the reference
 gave. Ids with that digest are the reference's; where they have another one, or none is recorded, the reference encodes, as it
-always does in `make test-all`. A change of texts, tokenizers or version is another key: `UPDATE_GOLDEN=1` records it.
+always does in `make test-all`. A change of texts, tokenizers or version is another key, which is recorded by
+
+    UPDATE_GOLDEN=1 python -m pytest -n 0 -m "not slow" tests/shards/test_exactness.py
 """
 
 import hashlib
@@ -15,10 +17,10 @@ from pathlib import Path
 
 import tokenizers
 
+from negtraj_dagster.schema import digest
 from tests.support.hf_reference import reference, reference_ids
 
 PATH = Path(__file__).resolve().parents[1] / "golden" / "reference_ids.json"
-REFRESH = "UPDATE_GOLDEN=1 python -m pytest -n 0 -m 'not slow' tests/shards/test_exactness.py"
 DIGITS = 20
 
 
@@ -31,13 +33,13 @@ def expected_ids(path: Path, texts: Sequence[str], ours: Sequence[list[int]], *,
         ours: ids that may be the reference's; they are given back where they are.
         afresh: whether the reference encodes whatever is recorded.
     """
-    key = _digest(tokenizers.__version__.encode(), _file_digest(path), *(text.encode() for text in texts))
+    key = digest(tokenizers.__version__, _file_digest(path), *texts)[:DIGITS]
     recorded = _recorded()
-    if not afresh and recorded.get(key) == _digest(*map(_bytes, ours)):
+    if not afresh and recorded.get(key) == _digest(ours):
         return list(ours)
     ids = list(reference_ids(reference(path), texts))
     if os.environ.get("UPDATE_GOLDEN"):
-        recorded[key] = _digest(*map(_bytes, ids))
+        recorded[key] = _digest(ids)
         PATH.write_text(json.dumps(recorded, indent=0, sort_keys=True) + "\n", encoding="utf-8")
     return ids
 
@@ -53,13 +55,5 @@ def _file_digest(path: Path) -> bytes:
     return hashlib.sha256(path.read_bytes()).digest()
 
 
-def _digest(*parts: bytes) -> str:
-    hasher = hashlib.sha256()
-    for part in parts:
-        hasher.update(len(part).to_bytes(8, "little"))
-        hasher.update(part)
-    return hasher.hexdigest()[:DIGITS]
-
-
-def _bytes(ids: list[int]) -> bytes:
-    return array("i", ids).tobytes()
+def _digest(ids: Sequence[list[int]]) -> str:
+    return digest(*(array("i", each).tobytes() for each in ids))[:DIGITS]
