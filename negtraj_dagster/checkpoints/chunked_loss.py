@@ -56,18 +56,17 @@ class ChunkedLoss(torch.autograd.Function):
             if not (wants_hidden or wants_head or bias_gradient_V is not None):
                 continue
             gradient_CV = logits_CV.scatter_add_(1, targets_C1, -torch.ones_like(targets_C1, dtype=torch.float32))
+            gradient_CV.mul_(weights_C[:, None])
             if bias_gradient_V is not None:
-                bias_gradient_V += weights_C @ gradient_CV
-            # weights times what has D columns: times these V it would be one more pass through the largest tensor
-            gradient_CV, weights_C1 = gradient_CV.to(head_VD.dtype), weights_C[:, None]
+                bias_gradient_V += gradient_CV.sum(0)
+            gradient_CV = gradient_CV.to(head_VD.dtype)
             if hidden_gradient_ND is not None:
-                hidden_gradient_ND[part] = (gradient_CV @ head_VD) * weights_C1
+                torch.mm(gradient_CV, head_VD, out=hidden_gradient_ND[part])
             if head_gradient_VD is not None:
-                weighted_CD = (hidden_CD * weights_C1).to(head_VD.dtype)
                 if head_VD.dtype == torch.float32:
-                    head_gradient_VD.addmm_(gradient_CV.t(), weighted_CD)
+                    head_gradient_VD.addmm_(gradient_CV.t(), hidden_CD)
                 else:
-                    head_gradient_VD += gradient_CV.t() @ weighted_CD
+                    head_gradient_VD += gradient_CV.t() @ hidden_CD
         ctx.save_for_backward(hidden_gradient_ND, head_gradient_VD, bias_gradient_V)
         ctx.dtype = head_VD.dtype
         ctx.mark_non_differentiable(losses_N)
