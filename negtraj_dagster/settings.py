@@ -48,13 +48,17 @@ class RolloutSource(Strict):
 
 
 class WordtrapsSettings(Strict):
-    """Size and seed of the embedded task; `enabled = false` leaves the teacher out."""
+    """Size and seed of the embedded task; `enabled = false` leaves the teacher out.
+
+    Settings are tuned on `practice` questions, a champion is chosen on `gate`, and `test` is read by reports alone.
+    """
 
     enabled: bool = True
     seed: int = 0
     n_train_questions: int = 2050
-    n_gate_questions: int = 200
+    n_gate_questions: int = 500
     n_test_questions: int = 200
+    n_practice_questions: int = 200
 
 
 class BaseModelSource(Strict):
@@ -80,7 +84,7 @@ class QuestionColumns(Strict):
     """Which columns (or keys) of a question file hold what; a question of several columns is their texts, one after another.
 
     Without `id` a question is named by a hash of its text. `split` may hold a split's name, `group` what must not be torn
-    apart by a split (a repository, a document).
+    apart by a split (a repository, a document), `family` the kind of question, by which reports tell accuracies apart.
     """
 
     id: str | None = None
@@ -89,6 +93,7 @@ class QuestionColumns(Strict):
     facts: str | None = None
     split: str | None = None
     group: str | None = None
+    family: str | None = None
 
 
 class TaskSettings(Strict):

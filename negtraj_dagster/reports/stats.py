@@ -46,11 +46,11 @@ def mcnemar_exact(n_only_a: int, n_only_b: int) -> float:
     return min(1.0, float(Fraction(2 * tail, 2**n)))
 
 
-def paired_bootstrap(a: Sequence[bool], b: Sequence[bool], *, seed: int, n_resamples: int = 10_000) -> tuple[float, float]:
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int, n_resamples: int = 10_000) -> tuple[float, float]:
     """95 % percentile interval of accuracy(a) - accuracy(b), resampling questions (both arms' answers together).
 
     Args:
-        a: whether arm a was right, by question.
+        a: whether arm a was right, by question; of several trials the share that was.
         b: the same for arm b, in the same order.
         seed: of numpy's PCG64.
         n_resamples: bootstrap samples.
@@ -60,7 +60,7 @@ def paired_bootstrap(a: Sequence[bool], b: Sequence[bool], *, seed: int, n_resam
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"paired_bootstrap: {len(a)} and {len(b)} answers; expected equally many, at least one")
-    difference = np.asarray(a, dtype=np.int8) - np.asarray(b, dtype=np.int8)
+    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     rng = np.random.Generator(np.random.PCG64(seed))
     means = []
     for start in range(0, n_resamples, BOOTSTRAP_CHUNK):

@@ -108,7 +108,9 @@ class DeclaredTask(Task):
         split = self._split(row, place, identifier, file_split)
         if self.declared.prefix_ids:
             identifier = f"{split}/{identifier}"
-        return Question(self.name, identifier, split, text, self._answer(row, place), tuple(self._facts(row, place)))
+        family = _text_of(row, columns.family, place) if columns.family else None
+        facts = tuple(self._facts(row, place))
+        return Question(self.name, identifier, split, text, self._answer(row, place), facts, family=family)
 
     def _identifier(self, row: Mapping[str, Any], place: str) -> str | None:
         name = self.declared.columns.id or next((name for name in ID_COLUMNS if name in row), None)
