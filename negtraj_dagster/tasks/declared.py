@@ -56,7 +56,8 @@ class DeclaredTask(Task):
 
     def score(self, prediction: str | None, answer: str) -> Score:
         """By the declared rule."""
-        return Score(False, False) if prediction is None else SCORERS[self.declared.score].score(prediction, answer)
+        scorer = SCORERS[self.declared.score]
+        return scorer.unanswered if prediction is None else scorer.score(prediction, answer)
 
     def is_valid_answer(self, prediction: str) -> bool:
         """Whether an answer is of the kind that the declared rule compares."""

@@ -193,7 +193,7 @@ class Wordtraps(Task):
     """Two-step word problems with a calculator."""
 
     name = "wordtraps"
-    version = 2
+    version = 3
     tools = ("calculator", "think")
     max_turns = 5
 
