@@ -19,6 +19,7 @@ from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.answers import ask, count_unasked, play
 from negtraj_dagster.reports.build import build_report
+from negtraj_dagster.reports.gate import GateRule
 from negtraj_dagster.reports.champion import Contender, Gate, crown_champion, why_barred
 from negtraj_dagster.reports.compare import Arm, BaseArm, compare_arms
 from negtraj_dagster.reports.metrics import score_rows
@@ -300,7 +301,7 @@ class Lineage:
             self.respondents.untrained(first) if first.evaluation.client == "model" else None,
             self.respondents.held_out(first.task, "gate"),
             self.tasks[first.task],
-            gate_rule(self.settings, line),
+            GateRule(),
         )
 
     def study(self, study: Study, tell: Callable[[str], None] = LOG.info) -> Published:

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 def score_rows(rows: Iterable[Row], questions: Sequence[Question], task: Task) -> list[dict[str, Any]]:
-    """Answers with `strict`, `lenient`, `error_class` and, where questions have families, `family`.
+    """Answers with `strict`, `lenient`, `error_class`; `f1` where the task's rule has one, `family` where questions have one.
 
     Args:
         rows: of `answers.ask`.
@@ -39,7 +39,7 @@ def score_rows(rows: Iterable[Row], questions: Sequence[Question], task: Task) -
     for row in rows:
         question = by_id[row["question_id"]]
         score = task.score(row["prediction"], question.answer)
-        verdict = {"strict": score.strict, "lenient": score.lenient, "error_class": ""}
+        verdict = {"strict": score.strict, "lenient": score.lenient, **({} if score.f1 is None else {"f1": score.f1})}
         family = {} if question.family is None else {"family": question.family}
         kept = {name: value for name, value in row.items() if name != "answer_key"}
         scored.append({**kept, **verdict, "error_class": error_class({**row, **verdict}, task), **family})
@@ -80,6 +80,9 @@ def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:
     metrics: dict[str, Any] = {"n": n, "n_infrastructure": len(rows) - n}
     for kind in ("strict", "lenient"):
         metrics |= _accuracy(kind, answered)
+    overlaps = [row["f1"] for row in answered if "f1" in row]
+    if overlaps:
+        metrics["mean_f1"] = sum(overlaps) / len(overlaps)
     classes = Counter(row["error_class"] for row in rows)
     return {
         **metrics,
