@@ -19,9 +19,9 @@ from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.answers import ask, count_unasked, play
 from negtraj_dagster.reports.build import build_report
-from negtraj_dagster.reports.gate import GateRule
 from negtraj_dagster.reports.champion import Contender, Gate, crown_champion, why_barred
 from negtraj_dagster.reports.compare import Arm, BaseArm, compare_arms
+from negtraj_dagster.reports.gate import GateRule
 from negtraj_dagster.reports.metrics import score_rows
 from negtraj_dagster.reports.study import build_study, outcome_of, publish_empty_study
 from negtraj_dagster.respondents import PLACEHOLDER, Respondents, conditioning
@@ -301,7 +301,7 @@ class Lineage:
             self.respondents.untrained(first) if first.evaluation.client == "model" else None,
             self.respondents.held_out(first.task, "gate"),
             self.tasks[first.task],
-            GateRule(),
+            GateRule(**self.settings.gate_of(line).model_dump()),
         )
 
     def study(self, study: Study, tell: Callable[[str], None] = LOG.info) -> Published:

@@ -137,6 +137,18 @@ class TaskSettings(Strict):
         return shares
 
 
+class GateSettings(Strict):
+    """When a candidate takes a line's title; `reports/gate.py` says what each decides, and why it has its default."""
+
+    margin: float = Field(0.05, ge=0, lt=1)
+    confidence: float = Field(0.995, gt=0.5, lt=1)
+    min_questions: int = Field(100, ge=100)
+    min_accuracy: float = Field(0.05, ge=0, lt=1)
+    format_errors: float = Field(0.05, ge=0, lt=1)
+    tool_errors: float = Field(0.05, ge=0, lt=1)
+    unfinished: float = Field(0.05, ge=0, lt=1)
+
+
 class RedactionSettings(Strict):
     """Whether secrets are taken out of rollouts before they are kept; off only where it says so here."""
 
@@ -158,10 +170,16 @@ class Settings(Strict):
     sql: SqlSettings = SqlSettings()
     labels: LabelSettings = LabelSettings()
     redaction: RedactionSettings = RedactionSettings()
+    gate: GateSettings = GateSettings()
+    gates: dict[str, GateSettings] = {}
     max_quarantined_share: float = 0.05
     landing_dir: Path | None = None
     store_url: str | None = None
     planned_landing: Path | None = Field(None, exclude=True)
+
+    def gate_of(self, line: str) -> GateSettings:
+        """When a candidate takes this line's title: `[gates.<line>]` as a whole, else `[gate]`."""
+        return self.gates.get(line, self.gate)
 
     @property
     def landing(self) -> Path:

@@ -76,9 +76,7 @@ def test_the_edges_of_the_definitions_are_those_of_the_graph(lineage: Lineage, m
     of_studies = {asset for asset in edges if asset.startswith("study/")}
     assert set(edges) - of_studies == set(keys_in_order(list(all_recipes.values())))
     arms = trained_recipes(load_studies(lineage.settings, all_recipes)["wordtraps_effect"], all_recipes)
-    assert {asset: edges.pop(asset) for asset in of_studies} == {
-        "study/wordtraps_effect": set(upstream_keys(STUDY.name, arms))
-    }
+    assert {asset: edges.pop(asset) for asset in of_studies} == {"study/wordtraps_effect": set(upstream_keys(STUDY.name, arms))}
     whole = Lineage(lineage.store, lineage.settings, dep.counting_child)
     assert edges == {asset: set(upstream(whole, asset)) for asset in edges}
 

@@ -1,6 +1,7 @@
 """The assets `recipe_comparison/<line>` and `champion/<line>`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -11,6 +12,8 @@ from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.champion import CHAMPION_VERSION
 from negtraj_dagster.reports.compare import COMPARE_VERSION
 from negtraj_dagster.reports.summarize import format_arms, format_pair, who_won
+
+GATE_COLUMNS = ("challenger", "accuracy", "decision", "blocked_by", "power", "why")
 
 
 def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefinition:
@@ -58,22 +61,22 @@ def build_champion_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefin
         kinds={"python"},
         tags={"line": line, "stage": "reports"},
         code_version=code_version("champion", CHAMPION_VERSION),
-        description=f"Who leads the line `{line}`: a candidate takes the title where the gate's questions prove it no worse than "
-        "who holds it and than the anchor, the line's first champion. Controls, studies and contaminated arms cannot win.",
+        description=f"Who leads the line `{line}`: a candidate takes the title where the gate's questions prove it no worse "
+        "than who holds it and than the anchor, the line's first champion. Controls, studies and contaminated arms cannot win.",
     )
-    def champion(
-        context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def champion(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
         published = workspace.lineage(trainer.bound_to(context)).champion(line)
         content = published.content
-        gate = content.get("gate")
-        shown = {name: content[name] for name in ("recipe", "checkpoint", "accuracy", "verdict", "why") if name in content}
+        gate = [{name: row[name] for name in GATE_COLUMNS} for row in content.get("gate", ())]
+        shown: dict[str, Any] = {
+            name: content[name] for name in ("recipe", "checkpoint", "accuracy", "verdict", "why") if name in content
+        }
         notes = [f"- {note}" for note in content.get("notes", ())]
         return result(
             published,
             {
                 **shown,
-                **({"gate": dg.MetadataValue.json(gate)} if gate else {}),
+                **({"gate": table(gate)} if gate else {}),
                 **({"notes": dg.MetadataValue.md("\n".join(notes))} if notes else {}),
             },
         )

@@ -1,16 +1,16 @@
 """Names a line's champion: a challenger takes the title only where the gate proves it no worse than who holds it.
 
-All are asked the questions of the split `gate`, which nothing else reads: the challenger, who holds the title, and a fixed anchor
-(the line's first champion), so that a chain of small losses is stopped. Test questions are read by reports alone.
+All are asked the questions of the split `gate`, which nothing else reads: the challenger, who holds the title, and a fixed
+anchor (the line's first champion), so that a chain of small losses is stopped. Test questions are read by reports alone.
 
-In `registry/<line>/`: `champion.json`, the title as others read it; `previous.json` and `challenger.json`, who held it before and
-who was judged last; `anchor.json`; `promotions.jsonl`, a line for each change of the title.
+In `registry/<line>/`: `champion.json`, the title as others read it; `previous.json` and `challenger.json`, who held it before
+and who was judged last; `anchor.json`; `promotions.jsonl`, a line for each change of the title.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.reports.answers import Respondent, ask
 from negtraj_dagster.reports.build import why_unjudged
-from negtraj_dagster.reports.gate import Contestant, GateRule, Verdict, judge
+from negtraj_dagster.reports.gate import Contestant, GateRule, Verdict, judge_line
 from negtraj_dagster.reports.metrics import score_rows
 from negtraj_dagster.reports.registry import Registry, TitleMovedError, only_title
 from negtraj_dagster.schema import Question, canonical_json, digest_json
@@ -78,7 +78,7 @@ class Gate:
             "base": self.base and self.base.table,
             "questions": digest_json([[question.question_id, question.question_hash] for question in self.questions]),
             "scorer": self.task.version,
-            "rule": self.rule.to_json(),
+            "rule": asdict(self.rule),
         }
 
 
@@ -162,19 +162,19 @@ def _decide(
     fixed = gate.find(*anchor) if anchor else None
     if anchor and fixed is None:
         raise StoreError(
-            f"registry/{gate.line}/anchor.json names {_name(anchor)}, whose object is gone: without it nothing stops a chain of "
-            'small losses. Name another checkpoint in that file ({"recipe": …, "checkpoint": …}), or delete the file to take '
-            "who holds the title"
+            f"registry/{gate.line}/anchor.json names {_name(anchor)}, whose object is gone: without it nothing stops a "
+            'chain of small losses. Name another checkpoint in that file ({"recipe": …, "checkpoint": …}), or delete the file '
+            "to take who holds the title"
         )
     players = _Players(store, gate, run_child)
-    verdict = judge(
+    verdicts = judge_line(
         [players.contestant(contender) for contender in new],
         incumbent=players.contestant(holder) if holder else None,
-        anchor=players.contestant(fixed) if fixed else None,
-        base=players.untrained() if holder is None else None,
+        anchor=players.contestant(anchored) if (anchored := fixed or holder) else None,
+        base=players.untrained(),
         rule=gate.rule,
     )
-    return _content(verdict, new, holder, players, notes), players.n_asked
+    return _content(verdicts, new, kept, notes), players.n_asked
 
 
 def _without_challenger(title: Mapping[str, Any] | None, notes: Sequence[str]) -> dict[str, Any]:
@@ -222,26 +222,59 @@ class _Players:
             self.n_asked += answers.n_asked
             if answers.unanswered:
                 raise StoreError(
-                    f"the gate of {self._gate.line}: {len(answers.unanswered)} of {len(answers.rows)} episodes of {recipe} were ended "
-                    "by the machine or the server, so nothing is decided and the title stays; run again: the others are kept"
+                    f"the gate of {self._gate.line}: {len(answers.unanswered)} of {len(answers.rows)} episodes of {recipe} "
+                    "were ended by the machine or the server, so nothing is decided and the title stays; run again: the others "
+                    "are kept"
                 )
             self._asked[respondent.table] = score_rows(answers.rows, self._gate.questions, self._gate.task)
-        return Contestant.of_rows(recipe, version, self._asked[respondent.table])
+        rows = self._asked[respondent.table]
+
+        def ids(is_one: Callable[[Mapping[str, Any]], object]) -> frozenset[str]:
+            return frozenset(row["question_id"] for row in rows if is_one(row))
+
+        return Contestant(
+            recipe,
+            version,
+            suite=digest_json([[question.question_id, question.question_hash] for question in self._gate.questions]),
+            rules=digest_json(respondent.rules),
+            asked=ids(lambda row: True),
+            right=ids(lambda row: row["strict"]),
+            format_errors=ids(lambda row: row["n_format_errors"]),
+            tool_errors=ids(lambda row: row["n_tool_errors"] or row["n_unknown_tools"]),
+            unfinished=ids(lambda row: row["status"] != "finished"),
+        )
 
 
 def _content(
-    verdict: Verdict, new: Sequence[Contender], holder: Contender | None, players: _Players, notes: Sequence[str]
+    verdicts: Sequence[Verdict], new: Sequence[Contender], title: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> dict[str, Any]:
-    challenger = next(contender for contender in new if contender.identity == list(verdict.challenger))
-    winner = challenger if verdict.is_promoted else holder
-    judged = {"challenger": challenger.identity, "gate": verdict.to_json(), "notes": list(notes)}
-    if winner is None:
-        return {"status": "no_data", "reason": "; ".join([verdict.why, *notes]), **judged}
+    best = verdicts[0]
+    challenger = next(contender for contender in new if contender.identity == list(best.challenger.identity))
+    judged = {
+        "challenger": challenger.identity,
+        "gate": [_verdict_row(verdict) for verdict in verdicts],
+        "notes": list(notes),
+    }
+    why = " ".join([best.why, *notes])
+    if best.decision == "promoted":
+        accuracy = best.challenger.accuracy
+        return {**judged, "recipe": challenger.recipe, "checkpoint": challenger.checkpoint, "accuracy": accuracy} | {
+            "verdict": best.decision,
+            "why": why,
+        }
+    if title is None:
+        return {"status": "no_data", "reason": f"no champion: {why}", **judged}
+    return {**only_title(title), **judged, "verdict": best.decision, "why": why}
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A challenger's verdict as it is kept: who it was, what was said, and each comparison."""
     return {
-        "recipe": winner.recipe,
-        "checkpoint": winner.checkpoint,
-        "accuracy": players.contestant(winner).accuracy,
-        "verdict": verdict.decision,
+        "challenger": list(verdict.challenger.identity),
+        "accuracy": verdict.challenger.accuracy,
+        "decision": verdict.decision,
+        "blocked_by": list(verdict.blocked_by),
+        "power": verdict.power,
         "why": verdict.why,
-        **judged,
+        "comparisons": [{**asdict(comparison), "guards": dict(comparison.guards)} for comparison in verdict.comparisons],
     }

@@ -1,4 +1,4 @@
-"""A line's titles as others read them: who holds it, who held it before, who was judged last, and every change that was made."""
+"""A line's title as others read it: who holds it, who held it before, who was judged last, and every change that was made."""
 
 import json
 from collections.abc import Mapping, Sequence
