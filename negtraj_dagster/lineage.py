@@ -255,6 +255,13 @@ class Lineage:
         respondent = self.respondents.trained(recipe, checkpoint)
         return count_unasked(self.store, respondent, suite.questions, trials=suite.trials)
 
+    def count_unasked_of_bases(self, line: str) -> int:
+        """How many episodes of base models `recipe_comparison` would play now."""
+        return sum(
+            count_unasked(self.store, base.respondent, base.suite.questions, trials=base.suite.trials)
+            for base in self._bases(line)
+        )
+
     def recipe_comparison(self, line: str) -> Published:
         """`recipe_comparison/<line>`."""
         recipes = [recipe for recipe in self.recipes.values() if recipe.line == line]
@@ -263,14 +270,17 @@ class Lineage:
             Arm(recipe.name, recipe.role, *(self.store.require(f"{recipe.name}/{stage}") for stage in stages))
             for recipe in recipes
         ]
+        return compare_arms(self.store, line, arms, self._bases(line), comparison_notes(recipes), self.run_child)
+
+    def _bases(self, line: str) -> list[BaseArm]:
+        """The base models of a line's recipes, each once; a server serves what was trained, so that there are none then."""
+        asking = self.respondents
         bases = {
-            recipe.base_model: BaseArm(
-                f"base_model/{recipe.base_model}", self.respondents.untrained(recipe), self.respondents.suite(recipe)
-            )
-            for recipe in recipes
-            if recipe.evaluation.client == "model"
+            recipe.base_model: BaseArm(f"base_model/{recipe.base_model}", asking.untrained(recipe), asking.suite(recipe))
+            for recipe in self.recipes.values()
+            if recipe.line == line and recipe.evaluation.client == "model"
         }
-        return compare_arms(self.store, line, arms, list(bases.values()), comparison_notes(recipes), self.run_child)
+        return list(bases.values())
 
     def champion(self, line: str) -> Published:
         """`champion/<line>`."""

@@ -14,6 +14,7 @@ from negtraj_dagster.graph import keys_in_order, parse_key, upstream_keys
 from negtraj_dagster.launch import run_child
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.reports.build import Suite
 from negtraj_dagster.settings import Settings
 from negtraj_dagster.store import Store
 
@@ -114,7 +115,11 @@ def _most_work(lineage: Lineage, asset: str) -> dict[str, int]:
         return {"steps_trained": lineage.recipes[subject].training.steps}
     if kind.name == "evaluation_report":
         suite = lineage.respondents.suite(lineage.recipes[subject])
-        return {"questions_asked": len(suite.questions) * suite.trials}
+        return _episodes(len(suite.questions) * suite.trials, suite)
+    bases = [above for above in upstream(lineage, asset) if above.startswith("base_model/")]
+    if kind.name == "recipe_comparison" and all(lineage.store.current(base) for base in bases):
+        n_asked = lineage.count_unasked_of_bases(subject)
+        return {"questions_asked": n_asked} if n_asked else {}
     return {}
 
 
@@ -122,8 +127,14 @@ def _known_work(lineage: Lineage, asset: str) -> dict[str, int]:
     """What an asset would compute whose inputs are there: questions that are answered are not asked again."""
     kind, subject = parse_key(asset)
     if kind.name == "evaluation_report":
-        return {"questions_asked": lineage.count_unasked(lineage.recipes[subject])}
+        recipe = lineage.recipes[subject]
+        return _episodes(lineage.count_unasked(recipe), lineage.respondents.suite(recipe))
     return _most_work(lineage, asset)
+
+
+def _episodes(n_asked: int, suite: Suite) -> dict[str, int]:
+    work = {"questions_asked": n_asked, "answers_scored": len(suite.questions) * suite.trials}
+    return {name: n for name, n in work.items() if n}
 
 
 def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:

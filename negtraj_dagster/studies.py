@@ -100,10 +100,10 @@ def _load(name: str, path: Path, recipes: Mapping[str, Recipe]) -> Study:
     for arm_name, arm in study.arms.items():
         if arm.recipe is not None and arm.recipe not in recipes:
             raise SettingsError(f"{path}: arms.{arm_name}.recipe = {arm.recipe!r}{did_you_mean(arm.recipe, recipes)}")
-    named = [*(arm.like for arm in study.arms.values() if arm.like), *(side for pair in study.pairs for side in pair)]
+    arm_names = [*(arm.like for arm in study.arms.values() if arm.like), *(side for pair in study.pairs for side in pair)]
     if study.negatives:
-        named += [*study.negatives.arms, study.negatives.none]
-    if unknown := next((arm_name for arm_name in named if arm_name not in study.arms), None):
+        arm_names += [*study.negatives.arms, study.negatives.none]
+    if unknown := next((arm_name for arm_name in arm_names if arm_name not in study.arms), None):
         raise SettingsError(f"{path}: no arm {unknown!r}{did_you_mean(unknown, study.arms)}")
     if unknown := next((key for key in study.vary.selection if key not in SelectionSettings.model_fields), None):
         raise SettingsError(f"{path}: vary.selection.{unknown}{did_you_mean(unknown, SelectionSettings.model_fields)}")

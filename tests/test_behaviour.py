@@ -197,7 +197,7 @@ STAGES: dict[str, tuple[Callable[[], Any], Callable[[Made], str]]] = {
     "tokenized_shards": (lambda: shards.SHARDS_VERSION, lambda made: digest_json(made.content("tiny_nat/tokenized_shards"))),
     "checkpoint": (lambda: checkpoints.TRAIN_VERSION, trained),
     "evaluation_report": (
-        lambda: reports.EVALUATE_VERSION,
+        lambda: reports.REPORT_VERSION,
         lambda made: digest_json(made.content("tiny_nat/evaluation_report")),
     ),
     "recipe_comparison": (lambda: compare.COMPARE_VERSION, lambda made: digest_json(made.content("recipe_comparison/tiny"))),

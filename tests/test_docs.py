@@ -45,6 +45,7 @@ def default_text(field: FieldInfo) -> str:
         ("recipes.md", "[training]", recipes.TrainingSettings),
         ("recipes.md", "[evaluation]", recipes.EvaluationSettings),
         ("settings.md", "negtraj.toml", settings.Settings),
+        ("settings.md", "[gate]", settings.GateSettings),
         ("settings.md", "[wordtraps]", settings.WordtrapsSettings),
         ("settings.md", "[tasks.NAME]", settings.TaskSettings),
         ("settings.md", "[sources.NAME]", settings.RolloutSource),

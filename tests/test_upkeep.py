@@ -93,6 +93,7 @@ def test_the_champion_its_predecessor_and_the_anchor_outlive_their_turn(built: P
         (built / "recipes" / "tiny_nat.toml").write_text(dep.RECIPE.format(name="tiny_nat", seed=seed))
         versions.append(run(built).published["tiny_nat/checkpoint"].version)
     registry = home / "registry" / "tiny"
+    registry.mkdir(parents=True)
     chosen = {"recipe": "tiny_nat", "checkpoint": versions[0], "accuracy": 1.0, "why": ""}
     (registry / "champion.json").write_text(json.dumps(chosen))
     (registry / "promotions.jsonl").write_text(json.dumps({"champion": chosen, "previous": {"checkpoint": versions[1]}}) + "\n")
@@ -276,9 +277,11 @@ def test_a_home_that_is_shared_later_puts_what_it_already_has(built: Path, tmp_p
 def test_a_champion_that_is_gone_is_no_parent_and_says_so(built: Path) -> None:
     warm = dep.RECIPE.format(name="warm", seed=5).replace("steps = 4", 'steps = 4\nwarm_start = "champion"')
     (built / "recipes" / "tiny_warm.toml").write_text(warm)
-    shutil.rmtree(built / "home" / "objects" / "tiny_nat" / "checkpoint")
     settings = load_settings()
     lineage = Lineage(Store(settings.home), settings, dep.counting_child)
+    title = {"recipe": "tiny_nat", "checkpoint": lineage.store.require("tiny_nat/checkpoint").version}
+    lineage.store.write_text("registry/tiny/champion.json", json.dumps(title))
+    shutil.rmtree(built / "home" / "objects" / "tiny_nat" / "checkpoint")
     for asset in ("tiny_warm/training_selection", "tiny_warm/tokenized_shards"):
         lineage.build(asset)
     with pytest.raises(StoreError, match=r"the champion of tiny, tiny_nat/checkpoint .* is gone"):

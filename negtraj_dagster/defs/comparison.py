@@ -68,14 +68,14 @@ def build_champion_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefin
         published = workspace.lineage(trainer.bound_to(context)).champion(line)
         content = published.content
         gate = [{name: row[name] for name in GATE_COLUMNS} for row in content.get("gate", ())]
-        shown: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             name: content[name] for name in ("recipe", "checkpoint", "accuracy", "verdict", "why") if name in content
         }
         notes = [f"- {note}" for note in content.get("notes", ())]
         return result(
             published,
             {
-                **shown,
+                **metadata,
                 **({"gate": table(gate)} if gate else {}),
                 **({"notes": dg.MetadataValue.md("\n".join(notes))} if notes else {}),
             },

@@ -34,18 +34,18 @@ def build_study_asset(study: Study, recipes: Mapping[str, Recipe]) -> dg.AssetsD
         if published.is_empty:
             return result(published)
         summary = published.content
-        shown = {
+        metadata = {
             "arms": table(arm_rows(summary)),
             "paired_differences": table(pair_rows(summary)),
             "page": dg.MetadataValue.path(str(published.folder / "study.html")),
             **{f"difference/{pair['a']} - {pair['b']}": pair["mean"] for pair in summary["pairs"]},
         }
         if summary["families"]:
-            shown["families"] = table(family_rows(summary))
+            metadata["families"] = table(family_rows(summary))
         if "negatives" in summary:
             svg = base64.b64encode((published.folder / "figure.svg").read_bytes()).decode()
-            shown["figure"] = dg.MetadataValue.md(f"![accuracy by the number of failures](data:image/svg+xml;base64,{svg})")
-            shown["failures"] = table(negatives_rows(summary))
-        return result(published, shown)
+            metadata["figure"] = dg.MetadataValue.md(f"![accuracy by the number of failures](data:image/svg+xml;base64,{svg})")
+            metadata["failures"] = table(negatives_rows(summary))
+        return result(published, metadata)
 
     return study_asset

@@ -113,8 +113,8 @@ class Answers:
 
 def count_unasked(store: Store, respondent: Respondent, questions: Sequence[Question], *, trials: int = 1) -> int:
     """How many episodes `ask` would play."""
-    known = _read_answers(store, respondent.table)[0]
-    return sum(key not in known for key in answer_keys(respondent, questions, trials))
+    answers = _read_answers(store, respondent.table)[0]
+    return sum(key not in answers for key in answer_keys(respondent, questions, trials))
 
 
 def ask(
@@ -132,8 +132,8 @@ def ask(
     wanted = answer_keys(respondent, questions, trials)
     with store.lock(f"segments/{respondent.table}"):  # two reports that want the same answers ask once
         _keep(store, respondent.table)
-        known, segments = _read_answers(store, respondent.table)
-        missing = {key: asked for key, asked in wanted.items() if key not in known}
+        answers, segments = _read_answers(store, respondent.table)
+        missing = {key: episode for key, episode in wanted.items() if key not in answers}
         fresh: dict[str, dict[str, Any]] = {}
         result: dict[str, Any] = {}
         if missing:
@@ -142,8 +142,8 @@ def ask(
             result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
             fresh = _rows_of(folder)
             _keep(store, respondent.table)
-            known, segments = _read_answers(store, respondent.table)
-    rows = [known.get(key) or fresh[key] for key in wanted]
+            answers, segments = _read_answers(store, respondent.table)
+    rows = [answers.get(key) or fresh[key] for key in wanted]
     return Answers(
         rows,
         len(missing),
@@ -192,8 +192,8 @@ def _keep(store: Store, table: str) -> None:
     folder = store.home / ASKING / table
     if not folder.is_dir():
         return
-    known = _read_answers(store, table)[0]
-    rows = [row for key, row in _rows_of(folder).items() if row["status"] != INFRASTRUCTURE and key not in known]
+    answers = _read_answers(store, table)[0]
+    rows = [row for key, row in _rows_of(folder).items() if row["status"] != INFRASTRUCTURE and key not in answers]
     if rows:
         text = "".join(f"{canonical_json(row)}\n" for row in rows)
 

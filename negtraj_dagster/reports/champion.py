@@ -147,18 +147,18 @@ def _decide(
     notes = [f"{recipe} may not win: {why}" for recipe, why in gate.barred.items()]
     if incumbent and holder is None:
         notes.append(f"{_name(incumbent)}, which held the title, is gone from the store: it is held by nobody")
-    kept = title if holder else None
+    title = title if holder else None
     new = [contender for contender in gate.challengers if incumbent is None or contender.identity != incumbent]
     notes += [f"{_name(c.identity)} may not win: it was rolled back" for c in new if c.checkpoint in refused]
     new = [contender for contender in new if contender.checkpoint not in refused]
     if not new:
-        return _without_challenger(kept, notes), 0
+        return _without_challenger(title, notes), 0
     if len(gate.questions) < gate.rule.min_questions:
         notes.append(
             f"the split gate of {gate.task.name} has {len(gate.questions)} questions, at least {gate.rule.min_questions} are "
             "needed to tell a difference: give it more (held_out.gate of the task, n_gate_questions of wordtraps)"
         )
-        return _without_challenger(kept, notes), 0
+        return _without_challenger(title, notes), 0
     fixed = gate.find(*anchor) if anchor else None
     if anchor and fixed is None:
         raise StoreError(
@@ -174,7 +174,7 @@ def _decide(
         base=players.untrained(),
         rule=gate.rule,
     )
-    return _content(verdicts, new, kept, notes), players.n_asked
+    return _content(verdicts, new, title, notes), players.n_asked
 
 
 def _without_challenger(title: Mapping[str, Any] | None, notes: Sequence[str]) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _content(
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    """A challenger's verdict as it is kept: who it was, what was said, and each comparison."""
+    """A challenger's verdict as an object holds it: who it was, what was said, and each comparison."""
     return {
         "challenger": list(verdict.challenger.identity),
         "accuracy": verdict.challenger.accuracy,

@@ -115,8 +115,8 @@ def _refuse_unlike(line: str, arms: Sequence[Arm]) -> None:
             f"the arms of line {line} were evaluated on different questions or answers; give them the same [evaluation] table "
             f"and materialize their evaluation_report again"
         )
-    first, *others = arms
-    for other in others:
+    first = arms[0]
+    for other in arms[1:]:
         if first.report.content.get("rules") != other.report.content.get("rules"):
             raise StoreError(
                 f"the arms of line {line} were asked by different rules: {first.recipe} and {other.recipe} differ in "

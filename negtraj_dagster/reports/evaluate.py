@@ -131,8 +131,8 @@ def write_answers(path: Path, episodes: Sequence[Episode], jobs: Mapping[str, Ma
     rows = []
     for episode in episodes:
         job = jobs[episode.question_id]
-        named = {name: job[name] for name in ("answer_key", "question_id", "trial")}
-        rows.append({**episode_row(episode), **named})
+        identity = {name: job[name] for name in ("answer_key", "question_id", "trial")}
+        rows.append({**episode_row(episode), **identity})
     replace_text(path, "".join(f"{canonical_json(row)}\n" for row in rows))
 
 

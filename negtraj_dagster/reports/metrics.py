@@ -41,8 +41,8 @@ def score_rows(rows: Iterable[Row], questions: Sequence[Question], task: Task) -
         score = task.score(row["prediction"], question.answer)
         verdict = {"strict": score.strict, "lenient": score.lenient, **({} if score.f1 is None else {"f1": score.f1})}
         family = {} if question.family is None else {"family": question.family}
-        kept = {name: value for name, value in row.items() if name != "answer_key"}
-        scored.append({**kept, **verdict, "error_class": error_class({**row, **verdict}, task), **family})
+        episode = {name: value for name, value in row.items() if name != "answer_key"}
+        scored.append({**episode, **verdict, "error_class": error_class({**row, **verdict}, task), **family})
     return scored
 
 

@@ -34,10 +34,10 @@ def interval_plot(series: Mapping[str, Sequence[tuple[float, float, float]]], *,
         path = " ".join(f"{_x(x, x_max):.1f},{_y(y, y_max):.1f}" for x, y, _ in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for x, y, error in line:
-            left, top, bottom = _x(x, x_max), _y(y + error, y_max), _y(max(y - error, 0), y_max)
-            parts.append(f'<circle cx="{left:.1f}" cy="{_y(y, y_max):.1f}" r="3" fill="{colour}"/>')
+            middle, top, bottom = _x(x, x_max), _y(y + error, y_max), _y(max(y - error, 0), y_max)
+            parts.append(f'<circle cx="{middle:.1f}" cy="{_y(y, y_max):.1f}" r="3" fill="{colour}"/>')
             parts.append(
-                f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{colour}" stroke-width="1"/>'
+                f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{colour}" stroke-width="1"/>'
             )
         parts.append(_text(WIDTH - RIGHT, TOP + 14 * (1 + number), name, "end", colour))
     return _svg(parts)

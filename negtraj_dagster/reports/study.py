@@ -155,12 +155,14 @@ def summarize_study(
         "n_questions": len(whole[0].right),
     }
     if counts and none is not None:
-        own = own_counts or {}
         summary["negatives"] = {
             arm: [
                 {"count": 0, **summary["arms"][none]},
                 *(
-                    {"count": count, **mean_over_seeds(_accuracies(outcomes, arm, None if count == own.get(arm) else count))}
+                    {
+                        "count": count,
+                        **mean_over_seeds(_accuracies(outcomes, arm, None if count == (own_counts or {}).get(arm) else count)),
+                    }
                     for count in of_arm
                 ),
             ]

@@ -64,8 +64,8 @@ def report_page(
     if families:
         sections += ["<h2>By family of questions</h2>", html_table([format_family(family) for family in families])]
     if trials:
-        shown = [{"metric": name, "value": _number(value)} for name, value in trials.items()]
-        sections += ["<h2>Trials of each question</h2>", html_table(shown)]
+        values = [{"metric": name, "value": _number(value)} for name, value in trials.items()]
+        sections += ["<h2>Trials of each question</h2>", html_table(values)]
     sections.append(f"<h2>All {len(rows)} episodes</h2>")
     for name in (*(name for name in metrics["error_classes"] if name != "right"), "right"):
         of_class = [row for row in rows if row["error_class"] == name]

@@ -77,4 +77,4 @@ def test_a_home_that_cannot_be_written_is_named_with_the_remedy() -> None:
 
 def test_an_unknown_line_is_refused_with_the_nearest_known_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--line", "wordtrap"]) == 1
-    assert "no line or recipe 'wordtrap'; did you mean 'wordtraps'?" in capsys.readouterr().err
+    assert "no line, recipe or study 'wordtrap'; did you mean 'wordtraps'?" in capsys.readouterr().err
