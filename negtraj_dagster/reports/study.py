@@ -158,21 +158,18 @@ def summarize_study(
         summary["negatives"] = {
             arm: [
                 {"count": 0, **summary["arms"][none]},
-                *(
-                    {
-                        "count": count,
-                        **mean_over_seeds(_accuracies(outcomes, arm, None if count == (own_counts or {}).get(arm) else count)),
-                    }
-                    for count in of_arm
-                ),
+                *({"count": count, **_at_count(outcomes, arm, count, (own_counts or {}).get(arm))} for count in of_arm),
             ]
             for arm, of_arm in counts.items()
         }
     return summary
 
 
-def _accuracies(outcomes: Sequence[Outcome], arm: str, n_negatives: int | None) -> list[float]:
-    return [outcome.accuracy for outcome in outcomes if (outcome.arm, outcome.n_negatives) == (arm, n_negatives)]
+def _at_count(outcomes: Sequence[Outcome], arm: str, count: int, own_count: int | None) -> dict[str, Any]:
+    n_negatives = None if count == own_count else count
+    return mean_over_seeds(
+        [outcome.accuracy for outcome in outcomes if (outcome.arm, outcome.n_negatives) == (arm, n_negatives)]
+    )
 
 
 def _by_family(arms: Mapping[str, Sequence[Outcome]]) -> dict[str, dict[str, float]]:
