@@ -216,6 +216,18 @@ PARSERS: Mapping[str, Parser] = {
     "deepseek": parse_deepseek,
 }
 """By the name that messages use; the order is that in which they are tried."""
+CALL_SIGNS: Mapping[str, str] = {
+    "hermes": "<tool_call>",
+    "function_xml": "<tool_call>",
+    "glm": "<tool_call>",
+    "llama_json": '{"name"',
+    "mistral": "[TOOL_CALLS]",
+    "pythonic": "<|tool_call_start|>",
+    "jamba": "<tool_calls>",
+    "gemma": "<|tool_call>",
+    "deepseek": "<｜tool▁calls▁begin｜>",
+}
+"""What calls begin with, by parser: a tag of reasoning behind it is an argument's text."""
 
 
 def _behind_space(text: str, at: int) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from negtraj_dagster.agent.call_parsers import PARSERS, ArgumentTypes, CallFormatError
+from negtraj_dagster.agent.call_parsers import CALL_SIGNS, PARSERS, ArgumentTypes, CallFormatError
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
 from negtraj_dagster.reasoning import CLOSE, OPEN, split_reasoning
@@ -48,18 +48,20 @@ class CallSyntax:
     Attributes:
         name: a key of PARSERS.
         think_tags: what stands before and behind reasoning.
+        is_thought_open: whether prompts open the thought, so that a turn only closes it.
         glue: what the template writes between content and a call.
         max_calls: of one turn; None = any number.
     """
 
     name: str
     think_tags: tuple[str, str] = (OPEN, CLOSE)
+    is_thought_open: bool = False
     glue: str = ""
     max_calls: int | None = None
 
     def read(self, text: str, types: ArgumentTypes) -> AgentTurn:
         """A turn's text without its end token, taken apart."""
-        reasoning, behind = split_reasoning(text, tags=self.think_tags)
+        reasoning, behind = self._split(text)
         try:
             content, calls = PARSERS[self.name](behind, types)
             if self.max_calls is not None and len(calls) > self.max_calls:
@@ -69,6 +71,13 @@ class CallSyntax:
         if calls:
             content = content.removesuffix(self.glue) if content.strip() else ""
         return AgentTurn(content, reasoning, tuple(calls))
+
+    def _split(self, text: str) -> tuple[str, str]:
+        opening, closing = self.think_tags
+        starts_with_thought = self.is_thought_open or text.lstrip().startswith(opening)
+        if not starts_with_thought and closing not in text.partition(CALL_SIGNS[self.name])[0]:
+            return "", text
+        return split_reasoning(text, tags=self.think_tags)
 
 
 class _Renderer(Protocol):
@@ -111,8 +120,9 @@ def find_call_syntax(template: ChatTemplate, tokenizer_json: Path) -> CallSyntax
     texts = [_write(renderer, template, probe) for probe in PROBES]
     _check_prompts(renderer, template)
     max_calls = 1 if texts[3] is None else None
-    tags = _think_tags(texts)
-    for syntax in _candidates(texts, tags, max_calls):
+    opening, closing = _think_tags(texts)
+    basis = CallSyntax("", (opening or OPEN, closing), is_thought_open=not opening, max_calls=max_calls)
+    for syntax in _candidates(texts, basis):
         if all(text is None or _gives(syntax, text, probe.answer) for text, probe in zip(texts, PROBES, strict=True)):
             return syntax
     raise ModelError(
@@ -191,18 +201,19 @@ def _check_prompts(renderer: _Renderer, template: ChatTemplate) -> None:
 
 
 def _think_tags(texts: Sequence[str | None]) -> tuple[str, str]:
-    """What stands around the thought before an answer or a call; the usual tags where the template writes none."""
+    """What stands around the thought before an answer or a call: nothing before it where the prompt opens it; the usual tags
+    where the template writes none."""
     for thought, plain in ((texts[5], texts[0]), (texts[4], texts[1])):
         before, is_written, behind = (thought or "").partition(THOUGHT)
         said = (plain or "").strip()
         if is_written and said and behind.rstrip().endswith(said) and (close := behind.rstrip().removesuffix(said).strip()):
-            return before.strip() or OPEN, close
+            return before.strip(), close
     return OPEN, CLOSE
 
 
-def _candidates(texts: Sequence[str | None], tags: tuple[str, str], max_calls: int | None) -> Iterator[CallSyntax]:
-    bare = [CallSyntax(name, tags, "", max_calls) for name in PARSERS]
-    for syntax in bare:
+def _candidates(texts: Sequence[str | None], basis: CallSyntax) -> Iterator[CallSyntax]:
+    for name in PARSERS:
+        syntax = replace(basis, name=name)
         content = "" if texts[2] is None else syntax.read(texts[2], TYPES).content
         glue = content.partition(ANSWER)[2]
         yield replace(syntax, glue="" if glue.strip() else glue)

@@ -70,7 +70,9 @@ def _read(written: Written, rules: NativeRules) -> AgentTurn:
         try:
             check_arguments(call["arguments"])
         except CallFormatError as error:
-            return AgentTurn(written.text, written.reasoning, fault=f"in the call of {call['name']}, {error}")
+            return AgentTurn(
+                written.text, written.reasoning, fault=f"in the call {call['name']} {call['arguments'][:200]}, {error}"
+            )
     return AgentTurn(written.text, written.reasoning, written.tool_calls or ())
 
 

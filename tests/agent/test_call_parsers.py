@@ -44,8 +44,8 @@ def parse(name, text):
         ("function_xml", "<tool_call>\n<function=g>\n</function>\n</tool_call>", "", [("g", {})]),
         (
             "glm",
-            "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x y</arg_value>\n<arg_key>list</arg_key>\n<arg_value>[1]</arg_value>"
-            "\n</tool_call>",
+            "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x y</arg_value>\n"
+            "<arg_key>list</arg_key>\n<arg_value>[1]</arg_value>\n</tool_call>",
             "",
             [("f", {"a": "x y", "list": [1]})],
         ),
