@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import transformers
@@ -28,6 +28,19 @@ Dtype = Literal["fp32", "bf16"]
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PromptEncoder = Callable[[Sequence[Turn]], list[int]]
 """A conversation -> token ids up to and including the header of the next assistant turn."""
+
+
+class PromptTokenizer(Protocol):
+    """What is needed of trajtok's tokenizer."""
+
+    @property
+    def end_of_turn(self) -> list[str]:
+        """The tokens by which an assistant's turn ends."""
+        ...
+
+    def prompt_ids(self, conversation: str) -> list[int]:
+        """The ids that a served model is given."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,11 @@ def chat_encoder(tokenizer_json: Path, *, template: ChatTemplate, max_tokens: in
     Raises:
         TrajtokError: the tokenizer or the template is refused.
     """
-    tokenizer = template.open_tokenizer(tokenizer_json, max_tokens=max_tokens)
+    return bind_encoder(template.open_tokenizer(tokenizer_json, max_tokens=max_tokens), tools)
+
+
+def bind_encoder(tokenizer: PromptTokenizer, tools: str | None) -> ChatEncoder:
+    """The encoder of a tokenizer that is open, for an agent with these tools."""
 
     def encode(conversation: Sequence[Turn]) -> list[int]:
         return list(tokenizer.prompt_ids(conditioned_json([conditioned(turn, 0.0) for turn in conversation], tools)))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from negtraj_dagster.agent.call_parsers import ArgumentTypes, CallFormatError, check_arguments
+from negtraj_dagster.agent.call_parsers import CALL_SIGNS, ArgumentTypes, CallFormatError, check_arguments
 from negtraj_dagster.agent.call_syntax import AgentTurn, CallSyntax
 from negtraj_dagster.agent.episodes import Episode, Tool, Written
 from negtraj_dagster.schema import ToolCall, Turn
@@ -73,7 +73,9 @@ def _read(written: Written, rules: NativeRules) -> AgentTurn:
             return AgentTurn(
                 written.text, written.reasoning, fault=f"in the call {call['name']} {call['arguments'][:200]}, {error}"
             )
-    return AgentTurn(written.text, written.reasoning, written.tool_calls or ())
+    is_unread = not written.tool_calls and any(sign in written.text for sign in CALL_SIGNS.values())
+    fault = "the server took no call out of what looks like one" if is_unread else None
+    return AgentTurn(written.text, written.reasoning, written.tool_calls or (), fault)
 
 
 def _with_ids(calls: tuple[ToolCall, ...], episode: Episode) -> list[ToolCall]:

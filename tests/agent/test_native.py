@@ -142,6 +142,11 @@ def test_calls_that_a_server_took_out_run_as_those_in_the_text() -> None:
     assert (episode.prediction, episode.n_format_errors) == ("5", 1)
 
 
+def test_a_call_that_a_server_left_in_the_text_is_no_answer() -> None:
+    episode = play(Written(call(), tool_calls=()), Written("5", tool_calls=()), syntax=None)
+    assert (episode.prediction, episode.n_format_errors) == ("5", 1)
+
+
 def test_what_ended_each_turn_and_its_tokens_are_kept() -> None:
     episode = play(Written(call(), n_tokens=7), Written("x", stop="length", n_tokens=9), Written("5", n_tokens=2))
     assert (episode.stops, episode.n_generated_tokens) == (["end_token", "length", "end_token"], 18)
