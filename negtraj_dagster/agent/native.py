@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from negtraj_dagster.agent.call_parsers import CALL_SIGNS, ArgumentTypes, CallFormatError, check_arguments
 from negtraj_dagster.agent.call_syntax import AgentTurn, CallSyntax
 from negtraj_dagster.agent.episodes import Episode, Tool, Written
+from negtraj_dagster.reasoning import split_reasoning
 from negtraj_dagster.schema import ToolCall, Turn
 
 CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
@@ -73,9 +74,10 @@ def _read(written: Written, rules: NativeRules) -> AgentTurn:
             return AgentTurn(
                 written.text, written.reasoning, fault=f"in the call {call['name']} {call['arguments'][:200]}, {error}"
             )
-    is_unread = not written.tool_calls and any(sign in written.text for sign in CALL_SIGNS.values())
+    reasoning, content = split_reasoning(written.text) if not written.reasoning else (written.reasoning, written.text)
+    is_unread = not written.tool_calls and any(sign in content for sign in CALL_SIGNS.values())
     fault = "the server took no call out of what looks like one" if is_unread else None
-    return AgentTurn(written.text, written.reasoning, written.tool_calls or (), fault)
+    return AgentTurn(content, reasoning, written.tool_calls or (), fault)
 
 
 def _with_ids(calls: tuple[ToolCall, ...], episode: Episode) -> list[ToolCall]:

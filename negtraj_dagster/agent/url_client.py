@@ -1,8 +1,8 @@
-"""A policy behind any OpenAI-compatible server: turns by `POST {base_url}/chat/completions` (vLLM, transformers serve, llama.cpp).
+"""A policy behind an OpenAI-compatible server (vLLM, transformers serve, llama.cpp), by `POST {base_url}/chat/completions`.
 
-What fails for a while is tried again; what keeps failing ends that episode as `infrastructure`, never as a wrong answer; a request
-that the server calls wrong stops the evaluation. Reasoning is sent as `reasoning_content`, the name under which training rows hand
-it to the chat template, and read under this name and `reasoning`, or from think tags in the content. No torch here.
+What fails for a while is tried again; what keeps failing ends that episode as `infrastructure`, never as a wrong answer; a
+request that the server calls wrong stops the evaluation. Reasoning is sent as `reasoning_content`, the name under which rows
+hand it to the chat template, and read under this name and `reasoning`, or from think tags in the content. No torch here.
 """
 
 import json
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from negtraj_dagster.agent.episodes import Failure, Written
+from negtraj_dagster.agent.episodes import Failure, StopCause, Written
 from negtraj_dagster.agent.http_exchange import Address, Exchange, Reply, post_json
 from negtraj_dagster.agent.server_faults import describe_refusal, is_context_fault, read_error, room_behind_prompt, wait_s
 from negtraj_dagster.errors import ModelError, SettingsError
@@ -115,12 +115,7 @@ class UrlPolicy:
                 pool.submit(self._turn, conversation, None if seeds is None else seed)
                 for conversation, seed in zip(conversations, seeds or [0] * len(conversations), strict=True)
             ]
-            try:
-                return [future.result() for future in futures]
-            finally:  # after a refusal nobody waits for the others' retries
-                if any(future.done() and not future.cancelled() and future.exception() for future in futures):
-                    self._stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
+            return [future.result() for future in futures]
 
     def _turn(self, conversation: Sequence[Turn], seed: int | None) -> Written | Failure:
         body = self._body(conversation, seed)
@@ -185,9 +180,9 @@ class UrlPolicy:
                 return Failure("overlong", said)
             body["max_tokens"] = room  # the limit of a turn reaches behind the context: what fits is written
             return f"status {exchange.status}, {said}"
-        raise ModelError(
-            describe_refusal(self._address.url, self._server.model, exchange.status, said, self._server.api_key_env)
-        )
+        self._stop.set()  # nobody waits for the others' retries
+        server = self._server
+        raise ModelError(describe_refusal(self._address.url, server.model, exchange.status, said, server.api_key_env))
 
     def _written(self, text: str) -> Written | Failure | str:
         try:
@@ -209,10 +204,8 @@ class UrlPolicy:
             return f"a turn that ended by {str(finish)[:80]!r}"
         with self._lock:
             self.n_prompt_tokens += n_prompt
-        stop = "length" if finish == "length" else "end_token"
-        return Written(
-            content, reasoning, None if self._tools is None else calls, "length" if stop == "length" else "end_token", n_tokens
-        )
+        stop: StopCause = "length" if finish == "length" else "end_token"
+        return Written(content, reasoning, None if self._tools is None else calls, stop, n_tokens)
 
     def _counted(self, turn: Written | Failure) -> Written | Failure:
         with self._lock:
@@ -252,7 +245,5 @@ def _read_key(name: str | None, environment: Mapping[str, str]) -> str | None:
     if not key.strip():
         raise SettingsError(f"the environment variable {name} is empty or not set, which api_key_env names; export it")
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise SettingsError(
-            f"the environment variable {name}: a key has printable ASCII characters and no spaces; export it again"
-        )
+        raise SettingsError(f"the environment variable {name}: expected printable ASCII without spaces; export the key again")
     return key
