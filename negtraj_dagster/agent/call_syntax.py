@@ -49,13 +49,15 @@ class CallSyntax:
         name: a key of PARSERS.
         think_tags: what stands before and behind reasoning.
         is_thought_open: whether prompts open the thought, so that a turn only closes it.
-        glue: what the template writes between content and a call.
+        lead: white space that the template writes before content.
+        glue: white space that it writes between content and a call.
         max_calls: of one turn; None = any number.
     """
 
     name: str
     think_tags: tuple[str, str] = (OPEN, CLOSE)
     is_thought_open: bool = False
+    lead: str = ""
     glue: str = ""
     max_calls: int | None = None
 
@@ -68,6 +70,7 @@ class CallSyntax:
                 raise CallFormatError(f"{len(calls)} calls in one turn, where the chat format has {self.max_calls}")
         except CallFormatError as error:
             return AgentTurn(behind, reasoning, fault=str(error))
+        content = content.removeprefix(self.lead)
         if calls:
             content = content.removesuffix(self.glue) if content.strip() else ""
         return AgentTurn(content, reasoning, tuple(calls))
@@ -214,9 +217,9 @@ def _think_tags(texts: Sequence[str | None]) -> tuple[str, str]:
 def _candidates(texts: Sequence[str | None], basis: CallSyntax) -> Iterator[CallSyntax]:
     for name in PARSERS:
         syntax = replace(basis, name=name)
-        content = "" if texts[2] is None else syntax.read(texts[2], TYPES).content
-        glue = content.partition(ANSWER)[2]
-        yield replace(syntax, glue="" if glue.strip() else glue)
+        contents = ["" if text is None else syntax.read(text, TYPES).content for text in (texts[0], texts[2])]
+        lead, glue = contents[0].partition(ANSWER)[0], contents[1].partition(ANSWER)[2]
+        yield replace(syntax, lead="" if lead.strip() else lead, glue="" if glue.strip() else glue)
 
 
 def _gives(syntax: CallSyntax, text: str, expected: AgentTurn) -> bool:

@@ -103,7 +103,7 @@ class TransformersPolicy:
         model = AutoModelForCausalLM.from_pretrained(model_dir, use_safetensors=True, dtype=TORCH_DTYPES[dtype])
         # `generate` fills what it is not told from the model's own settings, and those from the folder
         model.generation_config = GenerationConfig()
-        self.decoding = GenerationConfig(**DECODING, eos_token_id=self.end_ids, pad_token_id=self.pad_id)
+        self.decoding = {**DECODING, "eos_token_id": self.end_ids, "pad_token_id": self.pad_id}
         self.model = model.to(self.device).eval()
         _check_end_ids(self.end_ids, model, model_dir)
         self.max_positions: int = getattr(self.model.config, "max_position_embeddings", None) or 2**31
@@ -152,8 +152,7 @@ class TransformersPolicy:
             output_ids = self.model.generate(
                 input_ids=input_ids.to(self.device),
                 attention_mask=attention_mask.to(self.device),
-                generation_config=self.decoding,
-                max_new_tokens=max_new,
+                generation_config=GenerationConfig(**self.decoding, max_new_tokens=max_new),
                 logits_processor=LogitsProcessorList([GumbelNoise(seeds or (), self.temperature)] if is_drawn else []),
             )
         return [self._read(ids) for ids in output_ids[:, width:].tolist()]

@@ -41,9 +41,9 @@ EXPECTED = {
     },
     AXOLOTL: {
         "qwen_25": CallSyntax("hermes", glue="\n"),
-        "jamba": CallSyntax("jamba"),
+        "jamba": CallSyntax("jamba", lead=" "),
         "llama4": CallSyntax("llama_json"),
-        "mistral_v2v3": CallSyntax("mistral"),
+        "mistral_v2v3": CallSyntax("mistral", lead=" "),
         "mistral_v3_tekken": CallSyntax("mistral"),
     },
 }
