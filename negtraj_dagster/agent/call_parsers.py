@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from negtraj_dagster.agent.literals import read_gemma_object, read_python_calls
+from negtraj_dagster.agent.literals import MAX_DEPTH, read_gemma_object, read_python_calls
 from negtraj_dagster.schema import ToolCall, json_as_recorded
 
 ArgumentTypes = Mapping[str, Mapping[str, Sequence[str]]]
@@ -20,6 +20,8 @@ Parser = Callable[[str, ArgumentTypes], tuple[str, list[ToolCall]]]
 BodyReader = Callable[[str, int, ArgumentTypes], tuple[list[ToolCall], int]]
 """(text, start of a call's body, types) -> its calls, and where the body ends."""
 
+MAX_INTEGER = 2**127
+"""trajtok's template engine has numbers up to it."""
 SPACE = re.compile(r"\s*")
 NAME = re.compile(r"[^\s<>{}\[\]()\"']+")
 
@@ -281,12 +283,23 @@ def _make_call(name: Any, arguments: Any) -> ToolCall:
         raise CallFormatError("the tool's name is no name")
     if not isinstance(arguments, dict):
         raise CallFormatError("the arguments are no JSON object")
+    _check_value(arguments, 0)
     try:
         json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # an infinite number, half of a surrogate pair, thousands of digits or levels
         raise CallFormatError(f"the arguments cannot be written as JSON ({type(error).__name__})") from error
     text = json_as_recorded(arguments)
     return {"name": name.strip(), "arguments": text}
+
+
+def _check_value(value: Any, depth: int) -> None:
+    """Refuse what templates are not rendered with: an agent's slip would end the whole evaluation."""
+    if depth > MAX_DEPTH:
+        raise CallFormatError(f"the arguments have more than {MAX_DEPTH} levels")
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        raise CallFormatError("a whole number of more than 127 bits stands in the arguments")
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_value(child, depth + 1)
 
 
 WORDS_OF_PYTHON = {"True": True, "False": False, "None": None}

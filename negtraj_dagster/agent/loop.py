@@ -45,7 +45,7 @@ def run_episodes(
             trial and turn decide the policy's seed.
 
     Raises:
-        ModelError: in one step the machines failed every episode.
+        ModelError: in one step the machines failed every episode that was live, and it was not the last one of several.
     """
     episodes = []
     for question, trial in zip(questions, trials or [0] * len(questions), strict=True):
@@ -56,7 +56,7 @@ def run_episodes(
         if not live:
             break
         replies = _act(policy, live, is_seeded=trials is not None)
-        _check_machines(replies)
+        _check_machines(replies, n_episodes=len(episodes))
         for episode, reply in zip(live, replies, strict=True):
             if isinstance(reply, Failure):
                 episode.fail(reply)
@@ -87,14 +87,14 @@ def _act(policy: Policy | SamplingPolicy, live: Sequence[Episode], *, is_seeded:
     return cast(Policy, policy).act([episode.turns for episode in live], **keywords)
 
 
-def _check_machines(replies: Sequence[str | Written | Failure]) -> None:
-    """Where nothing answers any more, a report would be of nothing.
+def _check_machines(replies: Sequence[str | Written | Failure], *, n_episodes: int) -> None:
+    """Where nothing answers any more, a report would be of nothing; the last of many episodes may fail alone.
 
     Raises:
         ModelError: all replies are failures of the machines.
     """
     messages = [reply.message for reply in replies if isinstance(reply, Failure) and reply.status == "infrastructure"]
-    if len(messages) == len(replies):
+    if len(messages) == len(replies) and (len(replies) > 1 or n_episodes == 1):
         raise ModelError(
             f"the model wrote none of {len(replies)} turns, since the machines failed all of them; the first: {messages[0]}; "
             "mend what it names, and evaluate again"

@@ -103,6 +103,8 @@ HERMES_FAULTS = {
     "NaN": '<tool_call>{"name": "f", "arguments": {"a": NaN}}</tool_call>',
     "an infinite number": '<tool_call>{"name": "f", "arguments": {"a": 1e999}}</tool_call>',
     "half of a surrogate pair": '<tool_call>{"name": "f", "arguments": {"a": "\\ud800"}}</tool_call>',
+    "a number of many digits": '<tool_call>{"name": "f", "arguments": {"a": [1' + "0" * 39 + "]}}</tool_call>",
+    "51 levels": '<tool_call>{"name": "f", "arguments": {"a": ' + "[" * 51 + "]" * 51 + "}}</tool_call>",
     "too deep": '<tool_call>{"name": "f", "arguments": {"a": ' + "[" * 100_000 + "</tool_call>",
     "text behind it": '<tool_call>{"name": "f", "arguments": {}}</tool_call> and more',
     "text between two": " and ".join(['<tool_call>{"name": "f", "arguments": {}}</tool_call>'] * 2),

@@ -162,6 +162,25 @@ def test_where_the_machines_fail_every_episode_nothing_is_reported() -> None:
         play(Failure("infrastructure", "connection refused"))
 
 
+def test_the_last_of_several_episodes_may_fail_alone() -> None:
+    class OneStaysLong:
+        def act(self, conversations: Sequence[Sequence[Turn]]) -> list[str | Written | Failure]:
+            if len(conversations) == 1:
+                return [Failure("infrastructure", "gone")]
+            return ["5" if turns[0]["content"] == "q0" else call() for turns in conversations]
+
+    questions = [Question("wordtraps", f"q{n}", "test", f"q{n}", "5") for n in range(2)]
+    episodes = run_episodes(
+        OneStaysLong(),
+        questions,
+        first_turns=lambda q: [{"role": "user", "content": q.question}],
+        tools=TOOLS,
+        max_turns=3,
+        native=native_rules(HERMES, NAMES),
+    )
+    assert [episode.status for episode in episodes] == ["finished", "infrastructure"]
+
+
 def test_every_tool_has_a_schema_with_the_one_argument_that_it_is_given() -> None:
     assert set(SCHEMAS) == {*TOOLS, "search"}
     rules = native_rules(None, SCHEMAS)
