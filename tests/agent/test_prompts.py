@@ -8,18 +8,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from tokenizers import Tokenizer
 
+from negtraj_dagster.agent.call_syntax import argument_types, find_call_syntax
 from negtraj_dagster.agent.clients import bind_encoder
 from negtraj_dagster.chat_templates import ChatTemplate, make_template
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.detect import parsed_documents
 from negtraj_dagster.rollouts.documents import read_parsed
 from negtraj_dagster.rollouts.formats import FORMATS
-from negtraj_dagster.schema import Question, Rollout, Turn, canonical_json
+from negtraj_dagster.schema import Question, Rollout, ToolCall, Turn, canonical_json, json_as_recorded
 from negtraj_dagster.settings import Settings, WordtrapsSettings
 from negtraj_dagster.shards.conditioning import Recorded, condition_rows
 from negtraj_dagster.shards.rows import RowSettings, is_target
@@ -186,3 +188,39 @@ def test_native_prompts_of_drawn_conversations(name: str, tmp_path: Path) -> Non
     reasons, n_prompts = compare(drawn(60), rule)
     assert reasons.keys() <= {"not_rendered", "template_reads_content"}
     assert n_prompts > 150
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "qwen2_5", "glm4moe"])
+def test_recorded_turns_are_read_back_from_their_ids(name: str, tmp_path: Path) -> None:
+    """Decoded as a model's tokens are, and read in the template's syntax: calls, content and reasoning are those recorded."""
+    rule = qwen3_rule() if name == "qwen3" else served_rule(name, tmp_path)
+    tokenizer, decoder = load_tokenizer(rule), Tokenizer.from_file(str(rule.tokenizer_json))
+    syntax = find_call_syntax(rule.template, rule.tokenizer_json)
+    end_ids = {decoder.token_to_id(token) for token in tokenizer.end_of_turn}
+    n_calls = 0
+    for question, rollout in native():
+        recorded = Recorded(question, "positive", canonical_json(list(rollout.turns)), rollout.tools, None)
+        ((*rows,),) = condition_rows([recorded], NAT, NAT.prompter(""), rule.rows, keep_last_turns=False)
+        for row in pl.DataFrame(tokenizer.encode([str(n) for n in range(len(rows))], rows)).iter_rows(named=True):
+            turn = json.loads(rows[int(row["token_key"])])["messages"][-1]
+            ids = row["input_ids"][row["span_start"][0] : row["span_end"][-1]]
+            end = next(n for n, token_id in enumerate(ids) if token_id in end_ids)
+            read = syntax.read(decoder.decode(ids[:end], skip_special_tokens=False), argument_types(rollout.tools))
+            assert read.fault is None
+            is_typed = syntax.name == "hermes" or rollout.tools is not None  # else nothing tells "7" from 7
+            expected = [call_of(call, is_typed=is_typed) for call in turn.get("tool_calls", ())]
+            assert [call_of(call, is_typed=is_typed) for call in read.tool_calls] == expected
+            assert (read.content.strip(), read.reasoning.strip()) == (
+                turn["content"].strip(),
+                turn.get("reasoning", "").strip(),
+            )
+            n_calls += len(read.tool_calls)
+    assert n_calls > 100
+
+
+def call_of(call: ToolCall, *, is_typed: bool) -> tuple[str, Any]:
+    arguments = json.loads(call["arguments"])
+    if not is_typed:  # one template writes Python's True, which no schema says is none
+        texts = {key: value if isinstance(value, str) else json_as_recorded(value) for key, value in arguments.items()}
+        arguments = {key: {"True": "true", "False": "false", "None": "null"}.get(text, text) for key, text in texts.items()}
+    return call["name"], arguments
