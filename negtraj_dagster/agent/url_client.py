@@ -2,7 +2,9 @@
 
 What fails for a while is tried again; what keeps failing ends that episode as `infrastructure`, never as a wrong answer; a
 request that the server calls wrong stops the evaluation. Reasoning is sent as `reasoning_content`, the name under which rows
-hand it to the chat template, and read under this name and `reasoning`, or from think tags in the content. No torch here.
+hand it to the chat template, and read under this name and `reasoning`, or from think tags in the content. Servers leave special
+tokens out of what they send, where a model in process keeps them: `extra_body` may say otherwise (vLLM: `skip_special_tokens`).
+No torch here.
 """
 
 import json
@@ -25,6 +27,8 @@ TRY_AGAIN = frozenset([408, 409, 425, 429])
 RESERVED = frozenset(
     ["messages", "model", "tools", "stream", "n", "max_tokens", "max_completion_tokens", "temperature", "seed"]
 )
+MAX_SEED = 2**31
+"""Every server takes a seed below it."""
 N_SHOWN_CHARS = 300
 
 
@@ -133,7 +137,8 @@ class UrlPolicy:
                 return self._counted(outcome)
             fault = outcome
             is_last = number == self._server.max_tries - 1
-            if not is_last:
+            is_mended = isinstance(exchange, Reply) and exchange.status == 400  # by another limit of the turn
+            if not is_last and not is_mended:
                 with self._lock:
                     jitter = self._jitter.random()
                 asked_s = wait_s(exchange.headers) if isinstance(exchange, Reply) else None
@@ -156,7 +161,7 @@ class UrlPolicy:
         if self._tools is not None:
             body["tools"] = self._tools
         if seed is not None and self._temperature > 0:
-            body["seed"] = seed
+            body["seed"] = seed % MAX_SEED
         return body
 
     def _judge(self, exchange: Exchange, body: dict[str, Any]) -> Written | Failure | str:
