@@ -273,7 +273,7 @@ def measure(home: Path, asset: str, core: int) -> Row:
 
 def first_conversations(home: Path, path: Path, n_rows: int) -> Path:
     """Conversations as the peers read them: NAT's prompt before each rollout."""
-    from negtraj_dagster.lineage import conditioning
+    from negtraj_dagster.respondents import conditioning
     from negtraj_dagster.schema import Question
 
     lineage = Lineage(Store(home), settings_of(home), lambda *_: None)

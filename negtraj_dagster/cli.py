@@ -2,8 +2,8 @@
 
 `run`, `demo` and `ui` run the lineage, `check` reads a file before it lands, `init-task` makes a task of it, `plan` foresees a
 run, `list` names rollouts, `show` prints training rows, `why` prints all that was decided about a rollout, `try` what a filter
-would hit, `diff` what flipped between two runs, `export` hands a checkpoint out, `ask` puts a question to it, `catalog` and
-`query` open the data to SQL, `verify` and `gc` look after it.
+would hit, `diff` what flipped between two runs, `export` hands a checkpoint out, `ask` puts a question to it, `rollback` gives
+a line's title back, `catalog` and `query` open the data to SQL, `verify` and `gc` look after it.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from negtraj_dagster.commands import (
     init_task,
     list_rollouts,
     plan,
+    rollback,
     run,
     show,
     trial,
@@ -35,7 +36,7 @@ from negtraj_dagster.exit_codes import CLOSED_PIPE, FAILED, INTERRUPTED, USAGE
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import machine_fault
 
-COMMANDS = (run, ui, check, init_task, plan, list_rollouts, show, why, trial, diff, export, ask, catalog, upkeep)
+COMMANDS = (run, ui, check, init_task, plan, list_rollouts, show, why, trial, diff, export, ask, rollback, catalog, upkeep)
 """In the order of `negtraj --help`."""
 
 

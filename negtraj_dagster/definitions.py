@@ -17,12 +17,14 @@ from negtraj_dagster.defs.recipes import build_recipe_assets
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.rollouts import raw_rollouts
 from negtraj_dagster.defs.sources import build_base_model_asset, question_sets
+from negtraj_dagster.defs.studies import build_study_asset
 from negtraj_dagster.defs.trajectories import build_corpus_asset, build_scored_asset
 from negtraj_dagster.graph import has_champion
 from negtraj_dagster.paths import check_dagster_home
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.sql import load_registry
+from negtraj_dagster.studies import load_studies
 from negtraj_dagster.tasks import load_tasks
 
 
@@ -49,6 +51,7 @@ def build_definitions() -> dg.Definitions:
             *(asset for recipe in recipes.values() for asset in build_recipe_assets(recipe, registry)),
             *(build_comparison_asset(line, arms) for line, arms in sorted(lines.items())),
             *(build_champion_asset(line, arms) for line, arms in sorted(lines.items()) if has_champion(arms)),
+            *(build_study_asset(study, recipes) for study in load_studies(settings, recipes).values()),
         ],
         asset_checks=build_checks(list(recipes.values())),
         jobs=jobs,

@@ -47,3 +47,7 @@ class TrainingError(NegtrajError):
 
 class ChildRunError(NegtrajError):
     """A trainer or evaluator process ended without publishing its result."""
+
+
+class GateError(NegtrajError):
+    """Checkpoints cannot be judged by their answers: too few questions, other ones than the incumbent's, failed machines."""

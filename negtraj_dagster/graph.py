@@ -49,11 +49,21 @@ ASSET_KINDS = {
             ("training_selection", "trajectory_corpus", "raw_rollouts", "question_sets", "base_model"),
         ),
         AssetKind("checkpoint", "{recipe}/checkpoint", ("tokenized_shards", "base_model")),
-        AssetKind("evaluation_report", "{recipe}/evaluation_report", ("checkpoint", "question_sets", "base_model")),
-        AssetKind("recipe_comparison", "recipe_comparison/{line}", ("evaluation_report", "checkpoint", "training_selection")),
-        AssetKind("champion", "champion/{line}", ("recipe_comparison",)),
+        AssetKind(
+            "evaluation_report",
+            "{recipe}/evaluation_report",
+            ("checkpoint", "tokenized_shards", "question_sets", "base_model"),
+        ),
+        AssetKind(
+            "recipe_comparison",
+            "recipe_comparison/{line}",
+            ("evaluation_report", "checkpoint", "training_selection", "question_sets", "base_model"),
+        ),
+        AssetKind("champion", "champion/{line}", ("checkpoint", "question_sets", "base_model")),
     )
 }
+STUDY = AssetKind("study", "study/{study}", ("trajectory_corpus", "raw_rollouts", "question_sets", "base_model"))
+"""A study: recipes of its own, trained and asked inside of it. Lines and nightly runs leave it out."""
 RECIPE_STAGES = tuple(kind.name for kind in ASSET_KINDS.values() if kind.is_of_recipe)
 """A recipe's own assets, in order."""
 
@@ -81,11 +91,12 @@ def upstream_keys(kind: str, recipes: Sequence[Recipe] = ()) -> list[str]:
         kind: its name.
         recipes: the one that it is of, or all of its line; none where all recipes share it.
     """
-    above = [ASSET_KINDS[name] for name in ASSET_KINDS[kind].upstream]
+    of_kind = STUDY if kind == STUDY.name else ASSET_KINDS[kind]
+    above = [ASSET_KINDS[name] for name in of_kind.upstream]
     keys = [
         [kind_above.key(recipe) for recipe in recipes] if "{" in kind_above.form else [kind_above.form] for kind_above in above
     ]
-    return list(dict.fromkeys(key for of_kind in keys for key in of_kind))
+    return list(dict.fromkeys(key for above_keys in keys for key in above_keys))
 
 
 def keys_above(recipe: Recipe) -> list[str]:

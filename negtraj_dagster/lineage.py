@@ -3,6 +3,7 @@
 The asset bodies in defs/ call these, and so does `negtraj plan`: what is planned is what runs.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -13,39 +14,42 @@ from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
-from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.graph import parse_key
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
-from negtraj_dagster.reports.build import build_report, play
-from negtraj_dagster.reports.champion import crown_champion
-from negtraj_dagster.reports.compare import Arm, compare_arms
+from negtraj_dagster.reports.answers import ask, count_unasked, play
+from negtraj_dagster.reports.build import build_report
+from negtraj_dagster.reports.champion import Contender, Gate, crown_champion, why_barred
+from negtraj_dagster.reports.compare import Arm, BaseArm, compare_arms
+from negtraj_dagster.reports.gate import GateRule
+from negtraj_dagster.reports.metrics import score_rows
+from negtraj_dagster.reports.study import build_study, outcome_of, publish_empty_study
+from negtraj_dagster.respondents import PLACEHOLDER, Respondents, conditioning
 from negtraj_dagster.rollouts.collect import land_teacher_rollouts
 from negtraj_dagster.rollouts.read import read_landed_files
-from negtraj_dagster.schema import Question, digest
+from negtraj_dagster.schema import Question
 from negtraj_dagster.settings import Settings
-from negtraj_dagster.shards.build import Conditioning, Selected, build_shards
+from negtraj_dagster.shards.build import Selected, build_shards
 from negtraj_dagster.shards.rows import RowSettings
 from negtraj_dagster.shards.show import Shards, open_shards
 from negtraj_dagster.shards.tokenize import token_rule
-from negtraj_dagster.store import Published, Store, file_sha256, read_json_lines
+from negtraj_dagster.store import Published, Store, read_json_lines
 from negtraj_dagster.strategies import STRATEGIES
-from negtraj_dagster.strategies.prompt_file import read_prompt_file
-from negtraj_dagster.tasks import Task, find_task, load_tasks
+from negtraj_dagster.studies import Study, load_studies
+from negtraj_dagster.studies import cells as study_cells
+from negtraj_dagster.tasks import Task, load_tasks
 from negtraj_dagster.tasks.question_sets import build_question_sets, read_questions, refuse_broken_task
-from negtraj_dagster.tasks.recorded import UNKNOWN_ANSWER
 from negtraj_dagster.trajectories.corpus import build_corpus
 from negtraj_dagster.trajectories.judging.rules import TaskRule
 from negtraj_dagster.trajectories.score import Scoring, score_rollouts
 from negtraj_dagster.trajectories.select import ClassLimit, SelectionRule, select_rollouts
 from negtraj_dagster.trajectories.set_judging import CorpusInputs
 from negtraj_dagster.views.catalog.catalog import CATALOG, write_catalog
-from negtraj_dagster.views.delivery import Named, asked
+from negtraj_dagster.views.delivery import Named
 from negtraj_dagster.views.quality_page.page import write_quality_page
 from negtraj_dagster.views.write import write_if_changed
 
-PLACEHOLDER = Question(task="", question_id="", split="test", question="{question}", answer="null")
-"""Stands for any question in the prompt of a checkpoint's card."""
+LOG = logging.getLogger(__name__)
 
 
 class Lineage:
@@ -64,6 +68,11 @@ class Lineage:
     def recipes(self) -> dict[str, Recipe]:
         """All recipes of the deployment."""
         return dict(load_recipes(self.settings))
+
+    @cached_property
+    def studies(self) -> dict[str, Study]:
+        """All studies of the deployment."""
+        return load_studies(self.settings, self.recipes)
 
     @cached_property
     def tasks(self) -> dict[str, Task]:
@@ -207,62 +216,44 @@ class Lineage:
             recipe_settings=recipe.model_dump(mode="json"),
         )
 
-    def suite(self, recipe: Recipe) -> list[Question]:
-        """The questions the recipe's checkpoint is evaluated on."""
-        of_split = [
-            question
-            for question in self._questions(recipe)
-            if question.split == recipe.evaluation.split and (question.prompt is None or question.answer != UNKNOWN_ANSWER)
-        ]
-        return of_split[: recipe.evaluation.max_questions]
-
-    def passages(self, recipe: Recipe) -> list[str]:
-        """What the agent's search looks things up in: the facts of every split, since a suite is to have its evidence."""
-        return [fact for question in self._questions(recipe) for fact in question.facts]
-
-    def _agent(self, recipe: Recipe) -> dict[str, Any]:
-        """The limits that episodes are played with."""
-        limits = recipe.evaluation
-        agent: dict[str, Any] = limits.model_dump(include={"max_new_tokens_per_turn", "batch_size", "threads"})
-        return {**agent, "max_turns": limits.max_turns or self.tasks[recipe.task].max_turns}
+    @cached_property
+    def respondents(self) -> Respondents:
+        """Models as they are asked, and what they are asked."""
+        return Respondents(self.store, self.settings, self.tasks, self._template)
 
     def ask(self, named: Named, question: str) -> dict[str, Any]:
         """The episode of a checkpoint that is asked a question: turns, prediction, status."""
-        recipe, checkpoint = named.recipe, named.checkpoint
-        card = checkpoint.details["card"]
-        self.store.verify(checkpoint.folder)
+        self.store.verify(named.checkpoint.folder)
+        respondent = self.respondents.by_card(named.recipe, named.checkpoint)
+        asked_question = replace(PLACEHOLDER, task=named.recipe.task, question_id="asked", question=question)
         with self.store.scratch() as scratch:
-            play(
-                self.store,
-                scratch,
-                checkpoint.folder / "model",
-                self.tasks[recipe.task],
-                [replace(PLACEHOLDER, task=recipe.task, question_id="asked", question=question)],
-                self.passages(recipe),
-                lambda asked_question: asked(card, asked_question.question),
-                {**self._agent(recipe), "template": card["chat_template"]},
-                self.run_child,
-                is_scored=False,
-            )
-            (episode,) = read_json_lines(scratch / "episodes.jsonl")
+            play(self.store, respondent, {"asked": (asked_question, 0)}, scratch, self.run_child)
+            (path,) = scratch.glob("answers-*.jsonl")
+            (episode,) = read_json_lines(path)
         return dict(episode)
 
     def evaluation_report(self, recipe: Recipe) -> Published:
         """`<recipe>/evaluation_report`."""
-        made_with = conditioning(recipe, self.settings)
-        agent = {**self._agent(recipe), "template": self._template(recipe).to_json()}
+        checkpoint = self.store.require(f"{recipe.name}/checkpoint")
+        shards = self.store.require(f"{recipe.name}/tokenized_shards")
+        is_of_shards = not checkpoint.is_empty and checkpoint.details["card"]["lineage"]["shards"] == shards.version
         return build_report(
             self.store,
             recipe.name,
-            checkpoint=self.store.require(f"{recipe.name}/checkpoint"),
+            checkpoint=checkpoint,
+            respondent=None if checkpoint.is_empty else self.respondents.trained(recipe, checkpoint),
+            suite=self.respondents.suite(recipe),
+            prompt_identity=conditioning(recipe, self.settings).identity,
             task=self.tasks[recipe.task],
-            questions=self.suite(recipe),
-            passages=self.passages(recipe),
-            prompt=lambda question: made_with.strategy.inference_turns(made_with.prompter, question),
-            prompt_identity=made_with.identity,
-            agent=agent,
+            trained_on=shards.details.get("contaminated_questions") if is_of_shards else None,
             run_child=self.run_child,
         )
+
+    def count_unasked(self, recipe: Recipe) -> int:
+        """How many episodes `evaluation_report` would play now."""
+        checkpoint, suite = self.store.require(f"{recipe.name}/checkpoint"), self.respondents.suite(recipe)
+        respondent = self.respondents.trained(recipe, checkpoint)
+        return count_unasked(self.store, respondent, suite.questions, trials=suite.trials)
 
     def recipe_comparison(self, line: str) -> Published:
         """`recipe_comparison/<line>`."""
@@ -272,11 +263,66 @@ class Lineage:
             Arm(recipe.name, recipe.role, *(self.store.require(f"{recipe.name}/{stage}") for stage in stages))
             for recipe in recipes
         ]
-        return compare_arms(self.store, line, arms, comparison_notes(recipes))
+        bases = {
+            recipe.base_model: BaseArm(
+                f"base_model/{recipe.base_model}", self.respondents.untrained(recipe), self.respondents.suite(recipe)
+            )
+            for recipe in recipes
+            if recipe.evaluation.client == "model"
+        }
+        return compare_arms(self.store, line, arms, list(bases.values()), comparison_notes(recipes), self.run_child)
 
     def champion(self, line: str) -> Published:
         """`champion/<line>`."""
-        return crown_champion(self.store, line, self.store.require(f"recipe_comparison/{line}"))
+        return crown_champion(self.store, self._gate(line), self.run_child)
+
+    def _gate(self, line: str) -> Gate:
+        """What the line's title is decided by; all are asked by the rules of its candidates."""
+        candidates = [recipe for recipe in self.recipes.values() if (recipe.line, recipe.role) == (line, "candidate")]
+        first = candidates[0]
+        challengers, barred = [], {}
+        for recipe in candidates:
+            checkpoint = self.store.require(f"{recipe.name}/checkpoint")
+            if why := why_barred(self.tasks[recipe.task], checkpoint):
+                barred[recipe.name] = why
+            else:
+                respondent = self.respondents.by_card(recipe, checkpoint)
+                challengers.append(Contender(recipe.name, checkpoint.version, respondent))
+
+        def find(name: str, version: str) -> Contender | None:
+            checkpoint = self.store.find(f"{name}/checkpoint", version)
+            return None if checkpoint is None else Contender(name, version, self.respondents.by_card(first, checkpoint))
+
+        return Gate(
+            line,
+            challengers,
+            barred,
+            find,
+            self.respondents.untrained(first) if first.evaluation.client == "model" else None,
+            self.respondents.held_out(first.task, "gate"),
+            self.tasks[first.task],
+            GateRule(**self.settings.gate_of(line).model_dump()),
+        )
+
+    def study(self, study: Study, tell: Callable[[str], None] = LOG.info) -> Published:
+        """`study/<name>`: every cell is trained and asked, those that are there already are not, then they are counted."""
+        outcomes, versions = [], {}
+        cells = study_cells(study, self.recipes)
+        for number, cell in enumerate(cells, 1):
+            recipe = cell.recipe
+            tell(f"{number} of {len(cells)}: {recipe.name}{f' asked for {cell.asked_for}' if cell.asked_for else ''}")
+            self.training_selection(recipe)
+            self.tokenized_shards(recipe)
+            checkpoint = self.checkpoint(recipe)
+            if checkpoint.is_empty:
+                return publish_empty_study(self.store, study, checkpoint)
+            respondent = self.respondents.trained(recipe, checkpoint, asked_for=cell.asked_for)
+            questions = self.respondents.held_out(recipe.task, study.split)
+            answers = ask(self.store, respondent, questions, self.run_child)
+            rows = score_rows(answers.rows, questions, self.tasks[recipe.task])
+            outcomes.append(outcome_of(cell, rows))
+            versions[f"{recipe.name} {cell.asked_for or ''}".strip()] = [checkpoint.version, respondent.table]
+        return build_study(self.store, study, outcomes, versions, self.recipes)
 
     def selection_rule(self, recipe: Recipe) -> SelectionRule:
         """The recipe's slice for the selection stage."""
@@ -303,6 +349,7 @@ class Lineage:
             limits=limits,
             min_quality=selection.min_quality,
             allow_contaminated=selection.allow_contaminated,
+            shuffle_seed=selection.sample_seed if selection.shuffle_labels else None,
         )
 
     def _questions(self, recipe: Recipe) -> list[Question]:
@@ -314,25 +361,6 @@ def task_rule(task: Task, recipes: Iterable[Recipe]) -> TaskRule:
     longest = [recipe.shards.max_tokens for recipe in recipes if recipe.task == task.name]
     terminal = (task.terminal_action,)
     return TaskRule(task.name, task.style, terminal, task.allowed_actions, task.min_chars, max(longest, default=None))
-
-
-def conditioning(recipe: Recipe, settings: Settings) -> Conditioning:
-    """The recipe's strategy with our wording, or with that of the prompt file it names."""
-    strategy = STRATEGIES[recipe.strategy.name]
-    task = find_task(recipe.task, load_tasks(settings))
-    instruction = task.instruction
-    if task.has_recorded_questions and recipe.strategy.prompt_file is not None:
-        raise SettingsError(
-            f"recipe {recipe.name}: strategy.prompt_file beside the task {task.name}, whose prompts are the recorded ones; "
-            f"leave it out"
-        )
-    file, entry = recipe.strategy.prompt_file, recipe.strategy.prompt_entry or ""
-    if file is None:
-        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), instruction))
-    if settings.nat_dir is None and not file.is_absolute():  # the task has no data either, so nothing will be asked
-        return Conditioning(strategy, strategy.prompter(instruction), digest(strategy.identity(), "no prompt file"))
-    path = (settings.nat_dir or Path()) / file
-    return Conditioning(strategy, read_prompt_file(path, entry), digest(strategy.identity(), file_sha256(path), entry))
 
 
 def _warm_start(recipe: Recipe) -> str | None:

@@ -13,6 +13,7 @@ td:first-child,th:first-child{text-align:left}pre{background:#f6f6f4;padding:.6r
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Of pages that show rollouts: whatever is not a style is forbidden."""
+META_POLICY = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
 
 
 def page(title: str, *body: str, head: str = "") -> str:

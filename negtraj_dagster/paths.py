@@ -1,4 +1,4 @@
-"""Where things are: NEGTRAJ_HOME and the folders that ship beside the package (sql/, recipes/)."""
+"""Where things are: NEGTRAJ_HOME and the folders that ship beside the package (sql/, recipes/, studies/)."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from negtraj_dagster.errors import SettingsError
 
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
-"""The checkout, or the folder a wheel was installed into: sql/ and recipes/ lie here in both."""
+"""The checkout, or the folder a wheel was installed into: sql/, recipes/ and studies/ lie here in both."""
 
 
 def home() -> Path:

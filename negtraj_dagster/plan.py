@@ -77,11 +77,11 @@ def _run_models_only(module: str, config: Path, ranks: int, threads: int) -> Non
 def _plan(lineage: Lineage, asset: str, planned: dict[str, Planned]) -> Planned:
     waits = _not_known(lineage, asset, planned)
     if waits:
-        return Planned(asset, True, (f"waits for {', '.join(waits)}",), _expected_work(lineage, asset), is_run=False)
+        return Planned(asset, True, (f"waits for {', '.join(waits)}",), _most_work(lineage, asset), is_run=False)
     try:
         published = lineage.build(asset)
     except _WouldRunError:
-        return Planned(asset, True, lineage.store.last_why[asset], _expected_work(lineage, asset), is_run=False)
+        return Planned(asset, True, lineage.store.last_why[asset], _known_work(lineage, asset), is_run=False)
     return Planned(asset, not published.reused, published.why, {name: n for name, n in published.work.items() if n})
 
 
@@ -107,13 +107,23 @@ def upstream(lineage: Lineage, asset: str) -> list[str]:
     )
 
 
-def _expected_work(lineage: Lineage, asset: str) -> dict[str, int]:
+def _most_work(lineage: Lineage, asset: str) -> dict[str, int]:
+    """What an asset would compute whose inputs are not known yet."""
     kind, subject = parse_key(asset)
     if kind.name == "checkpoint":
         return {"steps_trained": lineage.recipes[subject].training.steps}
     if kind.name == "evaluation_report":
-        return {"questions_evaluated": len(lineage.suite(lineage.recipes[subject]))}
+        suite = lineage.respondents.suite(lineage.recipes[subject])
+        return {"questions_asked": len(suite.questions) * suite.trials}
     return {}
+
+
+def _known_work(lineage: Lineage, asset: str) -> dict[str, int]:
+    """What an asset would compute whose inputs are there: questions that are answered are not asked again."""
+    kind, subject = parse_key(asset)
+    if kind.name == "evaluation_report":
+        return {"questions_asked": lineage.count_unasked(lineage.recipes[subject])}
+    return _most_work(lineage, asset)
 
 
 def describe(planned: Sequence[Planned]) -> list[dict[str, str]]:

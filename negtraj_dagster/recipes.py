@@ -28,7 +28,10 @@ NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 class SelectionSettings(Strict):
-    """What is trained on. Limits go by order of arrival and rates by a draw per key: new data reshuffles nothing."""
+    """What is trained on. Limits go by order of arrival and rates by a draw per key: new data reshuffles nothing.
+
+    `shuffle_labels` deals the classes of what is selected out anew, by `sample_seed`: a control, whose tags say nothing.
+    """
 
     profile: str = DEFAULT_PROFILE
     max_positives: int | None = Field(None, ge=1)
@@ -40,6 +43,7 @@ class SelectionSettings(Strict):
     max_positives_per_question: int | None = Field(None, ge=1)
     max_negatives_per_question: int | None = Field(None, ge=1)
     sample_seed: int = 0
+    shuffle_labels: bool = False
     min_quality: float = Field(0.0, ge=0.0, le=1.0)
     allow_contaminated: bool = False
 
@@ -176,7 +180,11 @@ class TrainingSettings(Strict):
 
 
 class EvaluationSettings(Strict):
-    """Which questions, and the agent's limits. `max_questions` takes the first ones of the split."""
+    """Which questions, and the agent's limits. `max_questions` takes the first ones of the split.
+
+    Each question is asked `trials` times; more than once only at a `temperature` above 0, since greedy answers are all alike.
+    `dtype` is what the model is computed in, whatever its weights are stored in: in bf16 an answer depends on its batch.
+    """
 
     split: Literal["gate", "test"] = "test"
     max_questions: int | None = Field(None, ge=1)
@@ -184,6 +192,17 @@ class EvaluationSettings(Strict):
     max_new_tokens_per_turn: int = Field(64, ge=1)
     batch_size: int = Field(200, ge=1)
     threads: int = Field(1, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    trials: int = Field(1, ge=1)
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    client: Literal["model"] = "model"
+
+    @field_validator("trials")
+    @classmethod
+    def _greedy_answers_are_alike(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and info.data.get("temperature", 1.0) == 0:
+            raise ValueError("1, for temperature = 0: greedy answers are all alike; set a temperature, such as 0.7")
+        return value
 
 
 class Recipe(Strict):

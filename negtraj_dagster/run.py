@@ -24,22 +24,24 @@ from negtraj_dagster.graph import RECIPE_STAGES, keys_above
 from negtraj_dagster.printable import text_table, visible
 from negtraj_dagster.progress import clock_text
 from negtraj_dagster.recipes import load_recipes
-from negtraj_dagster.reports.summarize import format_arm, format_pair
+from negtraj_dagster.reports.study import arm_rows, family_rows, negatives_rows, pair_rows
+from negtraj_dagster.reports.summarize import format_arms, format_pair, who_won
 from negtraj_dagster.settings import Settings, did_you_mean, load_settings
 from negtraj_dagster.store import Published, Store
+from negtraj_dagster.studies import load_studies, trained_recipes
 
 POLL_S = 0.25
 INDENT = " " * 18
 HEADLINE_WORK = {
     "rows_tokenized": "rows tokenized",
     "steps_trained": "steps trained",
-    "questions_evaluated": "questions evaluated",
+    "questions_asked": "questions asked",
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a run brings up to date: a whole line, or one recipe up to its report; `result` is the asset it is all for."""
+    """What a run brings up to date: a line, a recipe up to its report, or a study; `result` is the asset it is all for."""
 
     name: str
     result: str
@@ -47,10 +49,10 @@ class Target:
 
 
 def find_target(name: str, settings: Settings) -> Target:
-    """A line of this name, else a recipe.
+    """A line of this name, else a recipe, else a study.
 
     Raises:
-        SettingsError: there is neither; names the nearest.
+        SettingsError: there is none; names the nearest.
     """
     recipes = load_recipes(settings)
     lines = {recipe.line for recipe in recipes.values()}
@@ -59,7 +61,11 @@ def find_target(name: str, settings: Settings) -> Target:
     if name in recipes:
         stages = [f"{name}/{stage}" for stage in RECIPE_STAGES]
         return Target(name, stages[-1], (*keys_above(recipes[name]), *stages))
-    raise SettingsError(f"no line or recipe {name!r}{did_you_mean(name, {*lines, *recipes})}")
+    studies = load_studies(settings, recipes)
+    if name in studies:
+        above = [key for recipe in trained_recipes(studies[name], recipes) for key in keys_above(recipe)]
+        return Target(name, f"study/{name}", (*dict.fromkeys(above), f"study/{name}"))
+    raise SettingsError(f"no line, recipe or study {name!r}{did_you_mean(name, {*lines, *recipes, *studies})}")
 
 
 def run_target(name: str, *, has_strict_checks: bool = False) -> int:
@@ -216,7 +222,10 @@ def _print_result(target: Target, work: Counter[str], seconds: float) -> None:
     if published.is_empty:
         print(f"No data: {published.content['reason']}")
         return
-    page = _print_recipe(published) if target.assets else _print_line(published)
+    if target.result.startswith("study/"):
+        page = _print_study(published)
+    else:
+        page = _print_recipe(published) if target.assets else _print_line(published)
     print(f"\nReport: {page}")
     own_bytes, child = (resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     print(
@@ -227,10 +236,18 @@ def _print_result(target: Target, work: Counter[str], seconds: float) -> None:
 
 def _print_line(published: Published) -> Path:
     comparison = published.details["comparison"]
-    print(f"\n{text_table([format_arm(arm) for arm in comparison['arms']])}")
+    print(f"\n{text_table(format_arms(comparison))}")
+    print("\n" + "\n".join(who_won(comparison)))
     print(f"\nPaired, on the same questions:\n{text_table([format_pair(pair) for pair in comparison['pairs']])}")
     print("\n" + "\n".join(f"- {note}" for note in comparison["notes"]))
     return published.folder / "comparison.html"
+
+
+def _print_study(published: Published) -> Path:
+    for rows in (arm_rows, pair_rows, negatives_rows, family_rows):
+        if of_table := rows(published.content):
+            print(f"\n{text_table(of_table)}")
+    return published.folder / "study.html"
 
 
 def _print_recipe(published: Published) -> Path:

@@ -99,6 +99,7 @@ class Question:
         answer: JSON text, so booleans, numbers and strings stay apart; `null` where nobody wrote down what is right.
         prompt: JSON text of the turns before the agent's first, where rollouts bring them; `question` says then what the last
             user turn asks. None = the project writes the prompt.
+        family: the kind of question, by which reports tell accuracies apart; None = no kinds.
     """
 
     task: str
@@ -108,10 +109,11 @@ class Question:
     answer: str
     facts: tuple[str, ...] = ()
     prompt: str | None = None
+    family: str | None = None
 
     @property
     def question_hash(self) -> str:
-        """Identity of what is asked and what is right: a change of either is a new hash."""
+        """Identity of what is asked and what is right: a change of either is a new hash, another family is none."""
         prompt = () if self.prompt is None else ("prompt", self.prompt)
         return digest(self.task, self.question, self.answer, *self.facts, *prompt)
 

@@ -48,13 +48,17 @@ class RolloutSource(Strict):
 
 
 class WordtrapsSettings(Strict):
-    """Size and seed of the embedded task; `enabled = false` leaves the teacher out."""
+    """Size and seed of the embedded task; `enabled = false` leaves the teacher out.
+
+    Settings are tuned on `practice` questions, a champion is chosen on `gate`, and `test` is read by reports alone.
+    """
 
     enabled: bool = True
     seed: int = 0
     n_train_questions: int = 2050
-    n_gate_questions: int = 200
+    n_gate_questions: int = 500
     n_test_questions: int = 200
+    n_practice_questions: int = 200
 
 
 class BaseModelSource(Strict):
@@ -80,7 +84,7 @@ class QuestionColumns(Strict):
     """Which columns (or keys) of a question file hold what; a question of several columns is their texts, one after another.
 
     Without `id` a question is named by a hash of its text. `split` may hold a split's name, `group` what must not be torn
-    apart by a split (a repository, a document).
+    apart by a split (a repository, a document), `family` the kind of question, by which reports tell accuracies apart.
     """
 
     id: str | None = None
@@ -89,6 +93,7 @@ class QuestionColumns(Strict):
     facts: str | None = None
     split: str | None = None
     group: str | None = None
+    family: str | None = None
 
 
 class TaskSettings(Strict):
@@ -132,6 +137,18 @@ class TaskSettings(Strict):
         return shares
 
 
+class GateSettings(Strict):
+    """When a candidate takes a line's title; `reports/gate.py` says what each decides, and why it has its default."""
+
+    margin: float = Field(0.05, ge=0, lt=1)
+    confidence: float = Field(0.995, gt=0.5, lt=1)
+    min_questions: int = Field(100, ge=100)
+    min_accuracy: float = Field(0.05, ge=0, lt=1)
+    format_errors: float = Field(0.05, ge=0, lt=1)
+    tool_errors: float = Field(0.05, ge=0, lt=1)
+    unfinished: float = Field(0.05, ge=0, lt=1)
+
+
 class RedactionSettings(Strict):
     """Whether secrets are taken out of rollouts before they are kept; off only where it says so here."""
 
@@ -153,10 +170,16 @@ class Settings(Strict):
     sql: SqlSettings = SqlSettings()
     labels: LabelSettings = LabelSettings()
     redaction: RedactionSettings = RedactionSettings()
+    gate: GateSettings = GateSettings()
+    gates: dict[str, GateSettings] = {}
     max_quarantined_share: float = 0.05
     landing_dir: Path | None = None
     store_url: str | None = None
     planned_landing: Path | None = Field(None, exclude=True)
+
+    def gate_of(self, line: str) -> GateSettings:
+        """When a candidate takes this line's title: `[gates.<line>]` as a whole, else `[gate]`."""
+        return self.gates.get(line, self.gate)
 
     @property
     def landing(self) -> Path:

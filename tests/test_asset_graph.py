@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from negtraj_dagster.definitions import build_definitions
-from negtraj_dagster.graph import ASSET_KINDS, RECIPE_STAGES, keys_in_order, parse_key
+from negtraj_dagster.graph import ASSET_KINDS, RECIPE_STAGES, STUDY, keys_in_order, parse_key, upstream_keys
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.plan import upstream
 from negtraj_dagster.recipes import load_recipes
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Published, Store
+from negtraj_dagster.studies import load_studies, trained_recipes
 from tests.support import deployment as dep
 
 
@@ -72,7 +73,10 @@ def test_the_edges_of_the_definitions_are_those_of_the_graph(lineage: Lineage, m
         for key in graph.get_all_asset_keys()
     }
     all_recipes = load_recipes(lineage.settings)
-    assert set(edges) == set(keys_in_order(list(all_recipes.values())))
+    of_studies = {asset for asset in edges if asset.startswith("study/")}
+    assert set(edges) - of_studies == set(keys_in_order(list(all_recipes.values())))
+    arms = trained_recipes(load_studies(lineage.settings, all_recipes)["wordtraps_effect"], all_recipes)
+    assert {asset: edges.pop(asset) for asset in of_studies} == {"study/wordtraps_effect": set(upstream_keys(STUDY.name, arms))}
     whole = Lineage(lineage.store, lineage.settings, dep.counting_child)
     assert edges == {asset: set(upstream(whole, asset)) for asset in edges}
 

@@ -102,12 +102,16 @@ CASES: dict[str, tuple[Callable[[Path], None], Expected]] = {
     ),
     "(f) a changed tokenizer": (
         tokenizer,
-        NONE | RETRAINED | {"conditioned": N_ROWS, "tokenized": N_ROWS, "rebuilt": ("base_model/tiny", *ARM[1:], *LINE)},
+        # the base model is another one, and asked, too
+        NONE
+        | RETRAINED
+        | {"conditioned": N_ROWS, "tokenized": N_ROWS, "questions": 2 * N_TEST}
+        | {"rebuilt": ("base_model/tiny", *ARM[1:], *LINE)},
     ),
     "(g) a changed evaluation question": (
         evaluation_question,
-        # decontamination compares every row with the new set; the checkpoint stands and is asked again
-        NONE | {"judged": N_ROWS, "questions": N_TEST} | {"rebuilt": ("question_sets", DATA[2], *ARM[:2], ARM[3], *LINE)},
+        # decontamination compares every row with the new set; the checkpoint and the base model stand and are asked this one
+        NONE | {"judged": N_ROWS, "questions": 2} | {"rebuilt": ("question_sets", DATA[2], *ARM[:2], ARM[3], LINE[0])},
     ),
     "(i) late labels on 1 %": (
         late_labels,
@@ -127,7 +131,7 @@ def counts(ran: Ran) -> Expected:
         "conditioned": ran.count("rows_conditioned"),
         "tokenized": ran.count("rows_tokenized"),
         "steps": ran.count("steps_trained"),
-        "questions": ran.count("questions_evaluated"),
+        "questions": ran.count("questions_asked"),
     }
 
 

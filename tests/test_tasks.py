@@ -136,7 +136,7 @@ def test_an_agent_finds_evidence_for_the_questions_of_every_split(tmp_path: Path
     settings = Settings(home=store.home, nat_dir=nat_folder(tmp_path / "nat"), wordtraps=WordtrapsSettings(enabled=False))
     lineage = Lineage(store, settings, run_child)
     lineage.question_sets()
-    search = SearchTool(lineage.passages(lineage.recipes["strategyqa_nat"]))
+    search = SearchTool(lineage.respondents.passages(lineage.recipes["strategyqa_nat"]))
     assert "Whales are mammals." in search("whales")
     assert "J.D. Salinger" in search("stories of Salinger")
 

@@ -208,8 +208,13 @@ def _think_tags(texts: Sequence[str | None]) -> tuple[str, str]:
     where the template writes none."""
     for thought, plain in ((texts[5], texts[0]), (texts[4], texts[1])):
         before, is_written, behind = (thought or "").partition(THOUGHT)
-        said = (plain or "").strip()
-        if is_written and said and behind.rstrip().endswith(said) and (close := behind.rstrip().removesuffix(said).strip()):
+        answer = (plain or "").strip()
+        if (
+            is_written
+            and answer
+            and behind.rstrip().endswith(answer)
+            and (close := behind.rstrip().removesuffix(answer).strip())
+        ):
             return before.strip(), close
     return OPEN, CLOSE
 

@@ -33,18 +33,18 @@ def read_error(text: str, key: str | None) -> str:
             code = f" ({parts['code']})" if isinstance(parts, dict) and isinstance(parts.get("code"), str) else ""
             kind = f" ({parts['type']})" if isinstance(parts, dict) and isinstance(parts.get("type"), str) else ""
             body = f"{parts['message']}{code or kind}" if isinstance(parts, dict) and "message" in parts else parts
-    said = " ".join(str(body).split()) or "without a message"
-    return said.replace(key, "***") if key else said
+    message = " ".join(str(body).split()) or "without a message"
+    return message.replace(key, "***") if key else message
 
 
-def is_context_fault(said: str) -> bool:
+def is_context_fault(message: str) -> bool:
     """Whether the conversation, or the turn behind it, is too long for the model."""
-    return CONTEXT_FAULT.search(said) is not None
+    return CONTEXT_FAULT.search(message) is not None
 
 
-def room_behind_prompt(said: str) -> int | None:
+def room_behind_prompt(message: str) -> int | None:
     """How many tokens fit behind the prompt, where the message has both numbers."""
-    limit, prompt = LIMIT.search(said), PROMPT.search(said)
+    limit, prompt = LIMIT.search(message), PROMPT.search(message)
     return int(limit[1]) - int(prompt[1]) if limit and prompt else None
 
 
@@ -60,8 +60,8 @@ def wait_s(headers: Mapping[str, str]) -> float | None:
     return max(span.total_seconds(), 0.0)
 
 
-def describe_refusal(url: str, model: str, status: int, said: str, api_key_env: str | None) -> str:
+def describe_refusal(url: str, model: str, status: int, message: str, api_key_env: str | None) -> str:
     """The message of a request that stays wrong."""
     remedy = REMEDIES.get(status, "look at base_url and at the server's log")
     sent = f"the key of {api_key_env}" if api_key_env else "no key"
-    return f"{url}: status {status} for model {model!r} ({sent}): {said}; {remedy}"
+    return f"{url}: status {status} for model {model!r} ({sent}): {message}; {remedy}"

@@ -94,8 +94,8 @@ class UrlPolicy:
         Raises:
             SettingsError: the address cannot be used, the key is missing, or `extra_body` sets what is set here.
         """
-        if taken := sorted(RESERVED & server.extra_body.keys()):
-            raise SettingsError(f"extra_body sets {taken}, which the evaluation sets itself; leave them out")
+        if reserved_keys := sorted(RESERVED & server.extra_body.keys()):
+            raise SettingsError(f"extra_body sets {reserved_keys}, which the evaluation sets itself; leave them out")
         self._address = Address.parse(server.base_url)
         self._key = _read_key(server.api_key_env, environment)
         self._server = server
@@ -174,20 +174,20 @@ class UrlPolicy:
             return exchange
         if exchange.status == 200:
             return self._written(exchange.text)
-        said = read_error(exchange.text, self._key)[:N_SHOWN_CHARS]
+        message = read_error(exchange.text, self._key)[:N_SHOWN_CHARS]
         if exchange.status in TRY_AGAIN or exchange.status >= 500:
-            if is_context_fault(said):  # some servers say so with a 500
-                return Failure("overlong", said)
-            return f"status {exchange.status}, {said}"
-        if is_context_fault(said):
-            room = room_behind_prompt(said)
+            if is_context_fault(message):  # some servers say so with a 500
+                return Failure("overlong", message)
+            return f"status {exchange.status}, {message}"
+        if is_context_fault(message):
+            room = room_behind_prompt(message)
             if room is None or not 0 < room < body["max_tokens"]:
-                return Failure("overlong", said)
+                return Failure("overlong", message)
             body["max_tokens"] = room  # the limit of a turn reaches behind the context: what fits is written
-            return f"status {exchange.status}, {said}"
+            return f"status {exchange.status}, {message}"
         self._stop.set()  # nobody waits for the others' retries
         server = self._server
-        raise ModelError(describe_refusal(self._address.url, server.model, exchange.status, said, server.api_key_env))
+        raise ModelError(describe_refusal(self._address.url, server.model, exchange.status, message, server.api_key_env))
 
     def _written(self, text: str) -> Written | Failure | str:
         try:

@@ -88,7 +88,7 @@ def build_selection_checks(recipe: Recipe) -> list[dg.AssetChecksDefinition]:
         lineage = workspace.lineage()
         if why := why_unjudged(lineage.tasks[recipe.task]):
             return judged(passed=True, remedy="", numbers={"not_evaluated": why})
-        split, n_questions = recipe.evaluation.split, len(lineage.suite(recipe))
+        split, n_questions = recipe.evaluation.split, len(lineage.respondents.suite(recipe).questions)
         remedy = (
             f"the task {recipe.task} has no question in the split {split!r}, so the checkpoint could not be evaluated: add "
             f"questions to it, or name another split (evaluation.split)"

@@ -1,16 +1,19 @@
 """The assets `recipe_comparison/<line>` and `champion/<line>`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
-from negtraj_dagster.defs.resources import Workspace
+from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.versions import code_version, result, table, upstream_asset_keys
 from negtraj_dagster.lineage import comparison_notes
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.champion import CHAMPION_VERSION
 from negtraj_dagster.reports.compare import COMPARE_VERSION
-from negtraj_dagster.reports.summarize import format_arm, format_pair
+from negtraj_dagster.reports.summarize import format_arms, format_pair, who_won
+
+GATE_COLUMNS = ("challenger", "accuracy", "decision", "blocked_by", "power", "why")
 
 
 def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefinition:
@@ -26,8 +29,10 @@ def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDef
         code_version=code_version("comparison", COMPARE_VERSION, [recipe.name for recipe in recipes], notes),
         description=f"The arms of the line `{line}` on the same questions: accuracy with intervals, paired tests, a page.",
     )
-    def recipe_comparison(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        published = workspace.lineage().recipe_comparison(line)
+    def recipe_comparison(
+        context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        published = workspace.lineage(trainer.bound_to(context)).recipe_comparison(line)
         if published.is_empty:
             return result(published)
         comparison = published.details["comparison"]
@@ -35,7 +40,8 @@ def build_comparison_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDef
             published,
             {
                 **{f"accuracy_{arm['recipe']}": arm["accuracy"] for arm in comparison["arms"]},
-                "arms": table([format_arm(arm) for arm in comparison["arms"]]),
+                "result": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in who_won(comparison))),
+                "arms": table(format_arms(comparison)),
                 "paired_tests": table([format_pair(pair) for pair in comparison["pairs"]]),
                 "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in comparison["notes"])),
                 "page": dg.MetadataValue.path(str(published.folder / "comparison.html")),
@@ -55,11 +61,24 @@ def build_champion_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefin
         kinds={"python"},
         tags={"line": line, "stage": "reports"},
         code_version=code_version("champion", CHAMPION_VERSION),
-        description=f"Who leads the line `{line}`, until a candidate is better by the paired exact test. Controls, studies and "
-        "contaminated arms cannot win.",
+        description=f"Who leads the line `{line}`: a candidate takes the title where the gate's questions prove it no worse "
+        "than who holds it and than the anchor, the line's first champion. Controls, studies and contaminated arms cannot win.",
     )
-    def champion(workspace: Workspace) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        published = workspace.lineage().champion(line)
-        return result(published, published.content)
+    def champion(context: dg.AssetExecutionContext, workspace: Workspace, trainer: TrainerClient) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        published = workspace.lineage(trainer.bound_to(context)).champion(line)
+        content = published.content
+        gate = [{name: row[name] for name in GATE_COLUMNS} for row in content.get("gate", ())]
+        shown: dict[str, Any] = {
+            name: content[name] for name in ("recipe", "checkpoint", "accuracy", "verdict", "why") if name in content
+        }
+        notes = [f"- {note}" for note in content.get("notes", ())]
+        return result(
+            published,
+            {
+                **shown,
+                **({"gate": table(gate)} if gate else {}),
+                **({"notes": dg.MetadataValue.md("\n".join(notes))} if notes else {}),
+            },
+        )
 
     return champion

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import dagster as dg
 
 from negtraj_dagster.printable import visible
 from negtraj_dagster.reports.plots import line_plot
+from negtraj_dagster.reports.summarize import turn_text
 from negtraj_dagster.shards.preview import marked_text
 from negtraj_dagster.store import read_json_lines
 
-N_EPISODES = 6
+N_EPISODES = 3
+"""Of each class."""
 
 
 def loss_curve_markdown(curves: Mapping[str, Sequence[Sequence[float]]]) -> str:
@@ -40,10 +43,14 @@ def _fenced(text: str) -> str:
 
 
 def episodes_markdown(path: Path) -> str:
-    """The first evaluated episodes, right and wrong, turn by turn."""
+    """The first episodes of each class, those that went wrong first, turn by turn."""
     blocks = []
-    for episode in read_json_lines(path)[:N_EPISODES]:
-        verdict = "right" if episode["strict"] else "wrong"
-        turns = "\n".join(f"{turn['role']}: {turn['content']}" for turn in episode["turns"])
-        blocks.append(f"**{verdict}** · question `{episode['question_id']}`\n\n{_fenced(turns[:2000])}")
+    n_of_class: Counter[str] = Counter()
+    rows = sorted(read_json_lines(path), key=lambda row: row["strict"])
+    for episode in rows:
+        n_of_class[episode["error_class"]] += 1
+        if n_of_class[episode["error_class"]] > N_EPISODES:
+            continue
+        turns = "\n".join(f"{turn['role']}: {turn_text(turn)}" for turn in episode["turns"])
+        blocks.append(f"**{episode['error_class']}** · question `{episode['question_id']}`\n\n{_fenced(turns[:2000])}")
     return "\n\n".join(blocks)

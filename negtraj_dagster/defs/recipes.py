@@ -14,7 +14,9 @@ from negtraj_dagster.defs import plots
 from negtraj_dagster.defs.resources import TrainerClient, Workspace
 from negtraj_dagster.defs.versions import code_version, result, table, upstream_asset_keys
 from negtraj_dagster.recipes import Recipe
-from negtraj_dagster.reports.build import EVALUATE_VERSION
+from negtraj_dagster.reports.answers import ANSWER_VERSION
+from negtraj_dagster.reports.build import REPORT_VERSION
+from negtraj_dagster.reports.summarize import format_family
 from negtraj_dagster.shards.build import SHARDS_VERSION
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.trajectories.select import SELECTION_VERSION
@@ -130,7 +132,7 @@ def _checkpoint_asset(recipe: Recipe) -> dg.AssetsDefinition:
 
 
 def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
-    version = code_version("report", EVALUATE_VERSION, recipe.slice_digest("evaluation", "strategy"))
+    version = code_version("report", REPORT_VERSION, ANSWER_VERSION, recipe.slice_digest("evaluation", "strategy"))
 
     @_asset(
         recipe,
@@ -147,9 +149,22 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
             return result(published)
         page = dg.MetadataValue.path(str(published.folder / "report.html"))
         samples = dg.MetadataValue.md(plots.episodes_markdown(published.folder / "episodes.jsonl"))
-        contaminated = published.content["contaminated"]
+        content = published.content
+        numbers = {name: value for name, value in content["metrics"].items() if name != "error_classes"}
+        classes = [{"error class": name, "episodes": n} for name, n in content["metrics"]["error_classes"].items()]
+        families = [format_family(family) for family in content.get("families", ())]
         return result(
-            published, {**published.content["metrics"], "contaminated": contaminated, "page": page, "episodes": samples}
+            published,
+            {
+                **numbers,
+                **{f"trials/{name}": value for name, value in content.get("trials", {}).items()},
+                **({"accuracy_clean": content["clean"]["accuracy_strict"]} if "clean" in content else {}),
+                "contaminated": content["contaminated"],
+                "error_classes": table(classes),
+                **({"families": table(families)} if families else {}),
+                "page": page,
+                "episodes": samples,
+            },
         )
 
     return evaluation_report

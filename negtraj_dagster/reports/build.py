@@ -1,22 +1,50 @@
-"""A recipe's evaluation report as an object: made by an evaluator child once per (checkpoint, questions, agent limits)."""
+"""A recipe's evaluation report as an object: the answers of its checkpoint to held-out questions, scored, counted and shown."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from negtraj_dagster.agent.decoding import DECODING
-from negtraj_dagster.agent.tools import TOOL_VERSIONS
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
+from negtraj_dagster.reports.answers import Answers, Respondent, answer_keys, ask
+from negtraj_dagster.reports.metrics import by_family, score_rows, summarize_rows
 from negtraj_dagster.reports.summarize import report_page
-from negtraj_dagster.schema import Question, Turn, canonical_json, digest_json
-from negtraj_dagster.store import Built, Published, Store, file_sha256, read_json_lines
-from negtraj_dagster.tasks import Task, task_to_job
+from negtraj_dagster.reports.trials import summarize_trials
+from negtraj_dagster.schema import Question, canonical_json, digest, digest_json
+from negtraj_dagster.store import Built, Published, Store, file_sha256
+from negtraj_dagster.tasks import Task
 
-EVALUATE_VERSION = 3
-"""Rises when the evaluator plays other episodes from the same inputs."""
-EVALUATOR = "negtraj_dagster.reports.evaluate"
+REPORT_VERSION = 4
+"""Rises when a report counts or shows otherwise."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The questions of an evaluation, in order, and how often each is asked."""
+
+    questions: Sequence[Question]
+    trials: int = 1
+
+    @property
+    def digest(self) -> str:
+        """Names what is asked and what is right."""
+        return digest_json([[question.question_id, question.question_hash] for question in self.questions])
+
+    @property
+    def families(self) -> str | None:
+        """Names which families the questions are of; None where there are none."""
+        families = {question.question_id: question.family for question in self.questions if question.family is not None}
+        return digest_json(families) if families else None
+
+
+class _UnansweredError(Exception):
+    """The infrastructure ended some episodes: what the report holds is to be asked again."""
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__(f"{len(answers.unanswered)} episodes")
+        self.answers = answers
 
 
 def build_report(
@@ -24,65 +52,72 @@ def build_report(
     recipe: str,
     *,
     checkpoint: Published,
-    task: Task,
-    questions: Sequence[Question],
-    passages: Sequence[str],
-    prompt: Callable[[Question], list[Turn]],
+    respondent: Respondent | None,
+    suite: Suite,
     prompt_identity: str,
-    agent: Mapping[str, Any],
+    task: Task,
     run_child: RunChild,
+    trained_on: Sequence[str] | None = None,
 ) -> Published:
     """Play the recipe's checkpoint on held-out questions, unless this very evaluation exists.
+
+    A report with episodes that the infrastructure ended is published, and its questions are asked again by the next run.
 
     Args:
         store: where the checkpoint lies and the report goes.
         recipe: its name.
         checkpoint: what is evaluated.
-        task: whose tools and scoring rule apply.
-        questions: the suite, in order.
-        passages: what the agent's search tool looks things up in.
-        prompt: the inference side of the strategy the checkpoint was trained with.
-        prompt_identity: names `prompt`; must be the one the checkpoint was trained with.
-        agent: template, max_turns, max_new_tokens_per_turn, batch_size, threads.
+        respondent: the checkpoint as it is asked; None of an empty one.
+        suite: what is asked.
+        prompt_identity: names the prompt; must be the one the checkpoint was trained with.
+        task: whose scoring rule applies.
         run_child: starts the evaluator.
+        trained_on: of a contaminated checkpoint the ids of the suite's questions that training rollouts asked, where known.
 
     Raises:
         StoreError: the checkpoint was trained with other prompts or another template than it would be asked with.
     """
     asset = f"{recipe}/evaluation_report"
     if why := why_unjudged(task):
-        made_of_nothing = {"code": EVALUATE_VERSION, "checkpoint": checkpoint.version, "unjudged": why}
+        made_of_nothing = {"code": REPORT_VERSION, "checkpoint": checkpoint.version, "unjudged": why}
         return store.build(asset, made_of_nothing, lambda _: Built(content={"status": "no_data", "reason": why}))
-    card = checkpoint.details.get("card", {})
-    if not checkpoint.is_empty and (card["conditioning"], card["chat_template"]) != (prompt_identity, agent["template"]):
+    if respondent is None:
+        made_of_nothing = {"code": REPORT_VERSION, "checkpoint": checkpoint.version}
+        return store.build(asset, made_of_nothing, lambda _: Built(content=checkpoint.content))
+    card = checkpoint.details["card"]
+    if (card["conditioning"], card["chat_template"]) != (prompt_identity, respondent.agent["template"]):
         raise StoreError(f"{recipe}/checkpoint was trained with another strategy or template; materialize it again first")
     contaminated = card.get("n_contaminated", 0) > 0
-    suite = digest_json([[question.question_id, question.question_hash] for question in questions])
-    untold = ("threads",) if sums_depend_on_batch(checkpoint) else ("threads", "batch_size")
-    limits = {name: value for name, value in agent.items() if name not in untold}
-    corpus = digest_json(list(passages))
-    rules_of_play = {"task": task.name, "rules": task_identity(task), "decoding": dict(DECODING)}
-    bounds = {name: value for name, value in agent.items() if name not in ("template", "threads", "batch_size")}
-    rules = digest_json([EVALUATE_VERSION, rules_of_play, corpus, bounds])
     made_of = {
-        "code": EVALUATE_VERSION,
+        "code": REPORT_VERSION,
         "checkpoint": checkpoint.version,
-        **rules_of_play,
-        "questions": suite,
-        "passages": corpus,
+        **respondent.identity,
+        "scorer": task.version,
+        "questions": suite.digest,
+        "prompts": digest(*answer_keys(respondent, suite.questions, suite.trials)),
+        "trials": suite.trials,
         "conditioning": prompt_identity,
-        "agent": limits,
         "contaminated": contaminated,
+        **({"families": suite.families} if suite.families else {}),
+        **({"trained_on": digest_json(list(trained_on))} if trained_on else {}),
     }
 
     def write(folder: Path) -> Built:
-        if checkpoint.is_empty:
-            return Built(content=checkpoint.content)
         store.verify(checkpoint.folder)
-        play(store, folder, checkpoint.folder / "model", task, questions, passages, prompt, agent, run_child)
-        return _describe(folder, recipe, checkpoint, suite, rules, contaminated)
+        answers = ask(store, respondent, suite.questions, run_child, trials=suite.trials)
+        if answers.unanswered:
+            raise _UnansweredError(answers)
+        return describe(folder, answers)
 
-    return store.build(asset, made_of, write)
+    def describe(folder: Path, answers: Answers) -> Built:
+        rows = score_rows(answers.rows, suite.questions, task)
+        return _describe(folder, recipe, checkpoint, respondent, suite, answers, rows, trained_on or ())
+
+    try:
+        return store.build(asset, made_of, write)
+    except _UnansweredError as error:
+        answers = error.answers
+        return store.build(asset, {**made_of, "unanswered": answers.unanswered}, lambda folder: describe(folder, answers))
 
 
 def why_unjudged(task: Task) -> str | None:
@@ -95,80 +130,40 @@ def why_unjudged(task: Task) -> str | None:
     return None
 
 
-def sums_depend_on_batch(checkpoint: Published) -> bool:
-    """Whether a turn may come out otherwise in a batch of another size: sums of short numbers depend on their order."""
-    return not checkpoint.is_empty and checkpoint.details["result"].get("dtype", "fp32") != "fp32"
-
-
-def task_identity(task: Task) -> dict[str, Any]:
-    """What of a task decides episodes and scores beside its questions: scorers, tools, the action that ends, the style."""
-    return {
-        "version": task.version,
-        "tools": {name: TOOL_VERSIONS[name] for name in task.tools},
-        "terminal_action": task.terminal_action,
-        "style": task.style,
-    }
-
-
-def play(
-    store: Store,
+def _describe(
     folder: Path,
-    model_dir: Path,
-    task: Task,
-    questions: Sequence[Question],
-    passages: Sequence[str],
-    prompt: Callable[[Question], list[Turn]],
-    agent: Mapping[str, Any],
-    run_child: RunChild,
-    *,
-    is_scored: bool = True,
-) -> None:
-    """Have a child play a model on questions; `folder` gets episodes.jsonl and, where they are scored, metrics.json."""
-    with store.scratch() as scratch:
-        rows = [
-            {
-                "question_id": question.question_id,
-                "split": question.split,
-                "question": question.question,
-                "answer": question.answer,
-                "facts": list(question.facts),
-            }
-            for question in questions
-        ]
-        prompts = [{"question_id": question.question_id, "turns": prompt(question)} for question in questions]
-        for name, lines in (("questions", rows), ("prompts", prompts)):
-            (scratch / f"{name}.jsonl").write_text("".join(f"{canonical_json(line)}\n" for line in lines))
-        (scratch / "passages.json").write_text(json.dumps(list(passages)))
-        config = {
-            "passages_path": str(scratch / "passages.json"),
-            "out_dir": str(folder),
-            "model_dir": str(model_dir),
-            "task": task_to_job(task),
-            "questions_path": str(scratch / "questions.jsonl"),
-            "prompts_path": str(scratch / "prompts.jsonl"),
-            "template": agent["template"],
-            "agent": {name: value for name, value in agent.items() if name != "template"},
-            "is_scored": is_scored,
-        }
-        config_path = scratch / "evaluate.json"
-        config_path.write_text(json.dumps(config))
-        run_child(EVALUATOR, config_path, 1, int(agent["threads"]))
-
-
-def _describe(folder: Path, recipe: str, checkpoint: Published, suite: str, rules: str, contaminated: bool) -> Built:
-    metrics = json.loads((folder / "metrics.json").read_text())
-    result = json.loads((folder / "result.json").read_text())
-    episodes = read_json_lines(folder / "episodes.jsonl")
-    page = report_page(recipe, metrics, episodes, contaminated=contaminated)
+    recipe: str,
+    checkpoint: Published,
+    respondent: Respondent,
+    suite: Suite,
+    answers: Answers,
+    rows: Sequence[Mapping[str, Any]],
+    trained_on: Sequence[str],
+) -> Built:
+    card = checkpoint.details["card"]
+    metrics = summarize_rows(rows)
+    extra: dict[str, Any] = {"families": by_family(rows)}
+    if suite.trials > 1:
+        extra["trials"] = summarize_trials(rows)
+    if trained_on:
+        extra["clean"] = summarize_rows([row for row in rows if row["question_id"] not in set(trained_on)])
+    contaminated = card.get("n_contaminated", 0) > 0
+    (folder / "episodes.jsonl").write_text("".join(f"{canonical_json(row)}\n" for row in rows), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps({**metrics, **extra}, indent=2) + "\n", encoding="utf-8")
+    page = report_page(recipe, metrics, rows, contaminated=contaminated, **extra)
     (folder / "report.html").write_text(page, encoding="utf-8")
     content = {
         "metrics": metrics,
+        **{name: value for name, value in extra.items() if value},
         "episodes": file_sha256(folder / "episodes.jsonl"),
-        "suite": suite,
-        "rules": rules,
+        "suite": suite.digest,
+        "rules": digest_json([respondent.rules, suite.trials]),
         "checkpoint": checkpoint.version,
         "contaminated": contaminated,
     }
     return Built(
-        content=content, details={"result": result}, work={"questions_evaluated": metrics["n"]}, volatile=("result.json",)
+        content=content,
+        details={"result": dict(answers.result), "rules": respondent.rules},
+        work={"questions_asked": answers.n_asked, "answers_scored": len(rows)},
+        caches=answers.segments,
     )

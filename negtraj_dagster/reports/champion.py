@@ -1,52 +1,45 @@
-"""Names a line's champion: who holds the title keeps it until a candidate is better by the paired exact test.
+"""Names a line's champion: a challenger takes the title only where the gate proves it no worse than who holds it.
 
-`registry/<line>/champion.json` is the champion as others read it, with what the next comparison needs of it: which questions it
-answered rightly, by which rules. Each change is appended to `registry/<line>/promotions.jsonl`.
+All are asked the questions of the split `gate`, which nothing else reads: the challenger, who holds the title, and a fixed
+anchor (the line's first champion), so that a chain of small losses is stopped. Test questions are read by reports alone.
+
+In `registry/<line>/`: `champion.json`, the title as others read it; `previous.json` and `challenger.json`, who held it before
+and who was judged last; `anchor.json`; `promotions.jsonl`, a line for each change of the title.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from negtraj_dagster.errors import StoreError
-from negtraj_dagster.reports.stats import mcnemar_exact
-from negtraj_dagster.schema import canonical_json
-from negtraj_dagster.store import Built, Published, Store, read_json_lines
+from negtraj_dagster.launch import RunChild
+from negtraj_dagster.reports.answers import Respondent, ask
+from negtraj_dagster.reports.build import why_unjudged
+from negtraj_dagster.reports.gate import Contestant, GateRule, Verdict, judge_line
+from negtraj_dagster.reports.metrics import score_rows
+from negtraj_dagster.reports.registry import Registry, TitleMovedError, only_title
+from negtraj_dagster.schema import Question, canonical_json, digest_json
+from negtraj_dagster.store import Built, Published, Store
+from negtraj_dagster.tasks import Task
 
-CHAMPION_VERSION = 3
-SIGNIFICANCE = 0.05
-"""A candidate takes the title below this two-sided p: the chance that as good a one would look better by so much.
-
-Several candidates share it (Bonferroni): the more of them try, the more often one looks better by chance.
-"""
-
+CHAMPION_VERSION = 4
 N_TRIES = 20
-
-Record = Mapping[str, Any]
-
-
-class _TitleMovedError(Exception):
-    """Another machine has decided meanwhile."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A checkpoint that may hold the title.
+class Contender:
+    """A checkpoint that wants the title, or holds it.
 
     Attributes:
-        right: ids of the questions it answered rightly, by the strict rule; None where a version before this one kept none.
-        suite: names the questions, and `rules` how they were asked and scored: others cannot be compared.
+        respondent: how it is asked, all of a line by the same rules.
     """
 
     recipe: str
     checkpoint: str
-    accuracy: float
-    suite: str | None
-    rules: str | None
-    right: frozenset[str] | None
+    respondent: Respondent
 
     @property
     def identity(self) -> list[str]:
@@ -54,185 +47,234 @@ class Candidate:
         return [self.recipe, self.checkpoint]
 
 
-def crown_champion(store: Store, line: str, comparison: Published) -> Published:
-    """The line's champion after a comparison. Controls, studies, contaminated arms and arms without a right answer cannot win.
+@dataclass(frozen=True)
+class Gate:
+    """What a line's title is decided by.
+
+    Attributes:
+        challengers: the line's candidates that may win: present, not empty, not contaminated.
+        barred: why each of the line's other candidates may not, by recipe.
+        find: the contender of a recipe's checkpoint by its version; None where its object is gone.
+        base: the base model, untrained: the first champion has to be better.
+        questions: of the split `gate`.
+    """
+
+    line: str
+    challengers: Sequence[Contender]
+    barred: Mapping[str, str]
+    find: Callable[[str, str], Contender | None]
+    base: Respondent | None
+    questions: Sequence[Question]
+    task: Task
+    rule: GateRule
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides but the title's holder, the anchor and what was rolled back."""
+        return {
+            "code": CHAMPION_VERSION,
+            "challengers": {contender.recipe: contender.respondent.table for contender in self.challengers},
+            "barred": dict(self.barred),
+            "base": self.base and self.base.table,
+            "questions": digest_json([[question.question_id, question.question_hash] for question in self.questions]),
+            "scorer": self.task.version,
+            "rule": asdict(self.rule),
+        }
+
+
+def crown_champion(store: Store, gate: Gate, run_child: RunChild) -> Published:
+    """The line's champion after the gate; who is asked, and by whom the title is held, is in the object's content.
 
     Args:
-        store: where the comparison lies, and the registry.
-        line: its name.
-        comparison: the line's `recipe_comparison`.
+        store: where checkpoints lie, and the registry.
+        gate: what decides.
+        run_child: starts the evaluator.
+
+    Raises:
+        StoreError: the infrastructure ended episodes of the gate, or other machines kept changing the title.
     """
-    with store.lock(f"registry-{line}"):
+    with store.lock(f"registry-{gate.line}"):
         for _ in range(N_TRIES):
-            with suppress(_TitleMovedError):
-                return _crown(store, line, comparison)
-    raise StoreError(f"registry/{line}/champion.json: other machines changed it {N_TRIES} times meanwhile; run again")
+            with suppress(TitleMovedError):
+                return _crown(store, gate, run_child)
+    raise StoreError(f"registry/{gate.line}/champion.json: other machines changed it {N_TRIES} times meanwhile; run again")
 
 
-def _crown(store: Store, line: str, comparison: Published) -> Published:
-    alias = f"registry/{line}/champion.json"
-    text = store.read_text(alias)
+def _crown(store: Store, gate: Gate, run_child: RunChild) -> Published:
+    registry = Registry(store, gate.line)
+    text = registry.read("champion")
     present = json.loads(text) if text else None
-    decided = present is not None and present.get("comparison") == comparison.version
-    incumbent = None if present is None or comparison.is_empty else _incumbent(store, present, comparison)
-    held_by = present["incumbent"] if present and decided else incumbent.identity if incumbent else None
-    made_of = {"code": CHAMPION_VERSION, "recipe_comparison": comparison.version, "incumbent": held_by}
+    decision = digest_json(gate.identity)
+    is_decided = present is not None and present.get("decision") == decision
+    incumbent = None
+    if present is not None:
+        incumbent = present["incumbent"] if is_decided else [present["recipe"], present["checkpoint"]]
+    anchor = present["anchor"] if present is not None and is_decided else _identity(registry.read("anchor"))
+    refused = sorted(present.get("refused", [])) if present else []
+    made_of = {**gate.identity, "incumbent": incumbent, "anchor": anchor, "refused": refused}
 
     def write(folder: Path) -> Built:
-        if comparison.is_empty:
-            return Built(content=comparison.content)
-        candidates = read_candidates(store, comparison)
-        if present and decided:  # the object is gone, the decision is not
-            content = {name: present[name] for name in ("recipe", "checkpoint", "accuracy", "why")}
+        if present and is_decided:  # the object is gone, the decision is not
+            content, n_asked = only_title(present), 0
         else:
-            content = choose_champion(candidates, incumbent)
-        (folder / "champion.json").write_text(canonical_json(content))
-        return Built(content=content, details={"n_candidates": len(candidates)}, work={"champions_chosen": 1})
+            content, n_asked = _decide(store, gate, present, anchor, set(refused), run_child)
+        (folder / "champion.json").write_text(canonical_json(content), encoding="utf-8")
+        return Built(content=content, work={"champions_chosen": 1, "questions_asked": n_asked})
 
-    published = store.build(f"champion/{line}", made_of, write)
+    published = store.build(f"champion/{gate.line}", made_of, write)
     if not published.is_empty:
-        champions = [*read_candidates(store, comparison), *([incumbent] if incumbent else [])]
-        decision = {"comparison": comparison.version, "incumbent": held_by}
-        _promote(store, line, published.content, champions, decision, text)
+        record = {"decision": decision, "incumbent": incumbent, "anchor": anchor, "refused": refused}
+        registry.promote(published.content, record, text)
     return published
 
 
-def choose_champion(candidates: Sequence[Candidate], incumbent: Candidate | None) -> dict[str, Any]:
-    """Who holds the title, and why; `no_data` where nobody can.
-
-    Args:
-        candidates: those of the comparison that may win.
-        incumbent: who holds it now.
-    """
-    ranked = sorted(candidates, key=lambda candidate: (-candidate.accuracy, candidate.recipe))
-    able = [candidate for candidate in ranked if candidate.accuracy > 0]
-    if incumbent is None:
-        if not ranked:
-            return {"status": "no_data", "reason": "no uncontaminated candidate in this line"}
-        if not able:
-            names = ", ".join(candidate.recipe for candidate in ranked)
-            return {
-                "status": "no_data",
-                "reason": f"no candidate answers any question rightly ({names}), so none is a champion",
-            }
-        is_tie = sum(candidate.accuracy == able[0].accuracy for candidate in able) > 1
-        return _title(able[0], f"highest strict accuracy of {len(ranked)} candidates{', the first by name' if is_tie else ''}")
-    challengers = [candidate for candidate in able if candidate.identity != incumbent.identity]
-    if not challengers:
-        return _title(incumbent, "it holds the title, and no other candidate answers a question rightly")
-    # the more challengers, the likelier that one wins by chance: each has to be surer (Bonferroni)
-    duels = [_duel(challenger, incumbent, SIGNIFICANCE / len(challengers)) for challenger in challengers]
-    won = [duel for duel in duels if [duel["recipe"], duel["checkpoint"]] != incumbent.identity]
-    return (won or duels)[0]
+def _identity(alias: str | None) -> list[str] | None:
+    title = json.loads(alias or "null")
+    return [title["recipe"], title["checkpoint"]] if title else None
 
 
-def _duel(challenger: Candidate, incumbent: Candidate, significance: float) -> dict[str, Any]:
-    name = f"{challenger.recipe} ({challenger.checkpoint[:12]})"
-    asked_alike = (challenger.suite, challenger.rules) == (incumbent.suite, incumbent.rules)
-    if challenger.right is None or incumbent.right is None or not asked_alike:
-        return _title(
-            incumbent,
-            f"it holds the title, and {name} cannot be compared with it: its answers to these questions by these rules are not "
-            "known; delete champion.json in the line's registry folder to have the best candidate chosen anew",
+def _decide(
+    store: Store,
+    gate: Gate,
+    title: Mapping[str, Any] | None,
+    anchor: Sequence[str] | None,
+    refused: set[str],
+    run_child: RunChild,
+) -> tuple[dict[str, Any], int]:
+    """The content of the champion's object, and how many questions were asked for it."""
+    incumbent = [title["recipe"], title["checkpoint"]] if title else None
+    holder = gate.find(*incumbent) if incumbent else None
+    notes = [f"{recipe} may not win: {why}" for recipe, why in gate.barred.items()]
+    if incumbent and holder is None:
+        notes.append(f"{_name(incumbent)}, which held the title, is gone from the store: it is held by nobody")
+    kept = title if holder else None
+    new = [contender for contender in gate.challengers if incumbent is None or contender.identity != incumbent]
+    notes += [f"{_name(c.identity)} may not win: it was rolled back" for c in new if c.checkpoint in refused]
+    new = [contender for contender in new if contender.checkpoint not in refused]
+    if not new:
+        return _without_challenger(kept, notes), 0
+    if len(gate.questions) < gate.rule.min_questions:
+        notes.append(
+            f"the split gate of {gate.task.name} has {len(gate.questions)} questions, at least {gate.rule.min_questions} are "
+            "needed to tell a difference: give it more (held_out.gate of the task, n_gate_questions of wordtraps)"
         )
-    n_challenger, n_incumbent = len(challenger.right - incumbent.right), len(incumbent.right - challenger.right)
-    p_value = mcnemar_exact(n_challenger, n_incumbent)
-    numbers = (
-        f"{challenger.accuracy:.1%} against {incumbent.accuracy:.1%}, {n_challenger} questions that only {challenger.recipe} "
-        f"answers rightly and {n_incumbent} that only the holder does, exact p {p_value:.2g}"
+        return _without_challenger(kept, notes), 0
+    fixed = gate.find(*anchor) if anchor else None
+    if anchor and fixed is None:
+        raise StoreError(
+            f"registry/{gate.line}/anchor.json names {_name(anchor)}, whose object is gone: without it nothing stops a "
+            'chain of small losses. Name another checkpoint in that file ({"recipe": …, "checkpoint": …}), or delete the file '
+            "to take who holds the title"
+        )
+    players = _Players(store, gate, run_child)
+    verdicts = judge_line(
+        [players.contestant(contender) for contender in new],
+        incumbent=players.contestant(holder) if holder else None,
+        anchor=players.contestant(anchored) if (anchored := fixed or holder) else None,
+        base=players.untrained(),
+        rule=gate.rule,
     )
-    if n_challenger > n_incumbent and p_value < significance:
-        return _title(
-            challenger, f"better than {incumbent.recipe} ({incumbent.checkpoint[:12]}), which held the title: {numbers}"
+    return _content(verdicts, new, kept, notes), players.n_asked
+
+
+def _without_challenger(title: Mapping[str, Any] | None, notes: Sequence[str]) -> dict[str, Any]:
+    why = "; ".join(notes) or "there is no other candidate"
+    if title is None:
+        return {"status": "no_data", "reason": why}
+    return {**only_title(title), "verdict": "unchallenged", "why": why}
+
+
+def _name(identity: Sequence[str]) -> str:
+    return f"{identity[0]} ({identity[1][:12]})"
+
+
+def why_barred(task: Task, checkpoint: Published) -> str | None:
+    """Why a candidate's checkpoint may not win; None where it may."""
+    if why := why_unjudged(task):
+        return why
+    if checkpoint.is_empty:
+        return str(checkpoint.content["reason"])
+    if checkpoint.details["card"].get("n_contaminated", 0):
+        return "some of its training rollouts asked evaluation questions"
+    return None
+
+
+class _Players:
+    """The contenders of one decision, each asked once."""
+
+    def __init__(self, store: Store, gate: Gate, run_child: RunChild) -> None:
+        self._store, self._gate, self._run_child = store, gate, run_child
+        self._asked: dict[str, list[dict[str, Any]]] = {}
+        self.n_asked = 0
+
+    def contestant(self, contender: Contender) -> Contestant:
+        """A contender with its answers."""
+        return self._contestant(contender.recipe, contender.checkpoint, contender.respondent)
+
+    def untrained(self) -> Contestant | None:
+        """The base model with its answers."""
+        base = self._gate.base
+        return None if base is None else self._contestant("base_model", base.version, base)
+
+    def _contestant(self, recipe: str, version: str, respondent: Respondent) -> Contestant:
+        if respondent.table not in self._asked:
+            answers = ask(self._store, respondent, self._gate.questions, self._run_child)
+            self.n_asked += answers.n_asked
+            if answers.unanswered:
+                raise StoreError(
+                    f"the gate of {self._gate.line}: {len(answers.unanswered)} of {len(answers.rows)} episodes of {recipe} "
+                    "were ended by the machine or the server, so nothing is decided and the title stays; run again: the others "
+                    "are kept"
+                )
+            self._asked[respondent.table] = score_rows(answers.rows, self._gate.questions, self._gate.task)
+        rows = self._asked[respondent.table]
+
+        def ids(is_one: Callable[[Mapping[str, Any]], object]) -> frozenset[str]:
+            return frozenset(row["question_id"] for row in rows if is_one(row))
+
+        return Contestant(
+            recipe,
+            version,
+            suite=digest_json([[question.question_id, question.question_hash] for question in self._gate.questions]),
+            rules=digest_json(respondent.rules),
+            asked=ids(lambda row: True),
+            right=ids(lambda row: row["strict"]),
+            format_errors=ids(lambda row: row["n_format_errors"]),
+            tool_errors=ids(lambda row: row["n_tool_errors"] or row["n_unknown_tools"]),
+            unfinished=ids(lambda row: row["status"] != "finished"),
         )
-    return _title(incumbent, f"it holds the title, and {name} is not better at p < {significance:.2g}: {numbers}")
 
 
-def _title(candidate: Candidate, why: str) -> dict[str, Any]:
-    return {
-        "recipe": candidate.recipe,
-        "checkpoint": candidate.checkpoint,
-        "accuracy": candidate.accuracy,
-        "why": why,
+def _content(
+    verdicts: Sequence[Verdict], new: Sequence[Contender], title: Mapping[str, Any] | None, notes: Sequence[str]
+) -> dict[str, Any]:
+    best = verdicts[0]
+    challenger = next(contender for contender in new if contender.identity == list(best.challenger.identity))
+    judged = {
+        "challenger": challenger.identity,
+        "gate": [_verdict_row(verdict) for verdict in verdicts],
+        "notes": list(notes),
     }
+    why = " ".join([best.why, *notes])
+    if best.decision == "promoted":
+        accuracy = best.challenger.accuracy
+        return {**judged, "recipe": challenger.recipe, "checkpoint": challenger.checkpoint, "accuracy": accuracy} | {
+            "verdict": best.decision,
+            "why": why,
+        }
+    if title is None:
+        return {"status": "no_data", "reason": f"no champion: {why}", **judged}
+    return {**only_title(title), **judged, "verdict": best.decision, "why": why}
 
 
-def read_candidates(store: Store, comparison: Published) -> list[Candidate]:
-    """The arms of a comparison that may win."""
-    arms = [arm for arm in comparison.content["arms"] if arm["role"] == "candidate" and not arm["contaminated"]]
-    rows = read_json_lines(store.file(comparison.folder, "right.jsonl")) if arms else []
-    right = {row["recipe"]: frozenset(row["right"]) for row in rows}
-    return [
-        Candidate(arm["recipe"], arm["checkpoint"], arm["accuracy"], arm["suite"], arm["rules"], right[arm["recipe"]])
-        for arm in arms
-    ]
-
-
-def _incumbent(store: Store, present: Record, comparison: Published) -> Candidate | None:
-    """Who holds the title, judged by this comparison where it takes part; None where it may not hold it any longer."""
-    identity = [present["recipe"], present["checkpoint"]]
-    if store.find(f"{present['recipe']}/checkpoint", present["checkpoint"]) is None:
-        return None
-    if any([arm["recipe"], arm["checkpoint"]] == identity for arm in comparison.content["arms"]):
-        return next((candidate for candidate in read_candidates(store, comparison) if candidate.identity == identity), None)
-    right = present.get("right")
-    return Candidate(
-        present["recipe"],
-        present["checkpoint"],
-        present["accuracy"],
-        present.get("suite"),
-        present.get("rules"),
-        None if right is None else frozenset(right),
-    )
-
-
-def _promote(
-    store: Store, line: str, chosen: Record, champions: Sequence[Candidate], decision: Record, present: str | None
-) -> None:
-    """Replace the alias in one step, then log who holds the title. What a run left out, the next adds."""
-    alias, log = f"registry/{line}/champion.json", f"registry/{line}/promotions.jsonl"
-    holder = next(
-        (candidate for candidate in champions if candidate.identity == [chosen["recipe"], chosen["checkpoint"]]), None
-    )
-    # another machine may have promoted while this one compared: its champion was not among the candidates
-    if store.read_text(alias) != present:
-        raise _TitleMovedError
-    earlier = json.loads(present) if present else None
-    # a champion that this comparison did not ask keeps what it answered where it was last asked
-    comparable = {name: earlier[name] for name in ("suite", "rules", "right") if earlier and name in earlier}
-    if holder and holder.right is not None:
-        comparable = {"suite": holder.suite, "rules": holder.rules, "right": sorted(holder.right)}
-    previous = earlier and (earlier.get("previous") if _is_same(earlier, chosen) else _only_title(earlier))
-    text = canonical_json({**chosen, **decision, **comparable, "previous": previous})
-
-    def take_title(now: str | None) -> str:
-        if now not in (present, text):
-            raise _TitleMovedError
-        return text
-
-    if present != text:
-        store.update_text(alias, take_title)
-    # after the alias: a log that is a line short is completed by the next run, a line too many would stay
-    store.update_text(log, lambda history: _log_title(history or "", json.loads(store.read_text(alias) or text)))
-
-
-def _log_title(history: str, alias: Record) -> str:
-    """The log of promotions with the title held now, and the one before it where another machine has yet to log that."""
-    last = json.loads(history.splitlines()[-1])["champion"] if history.strip() else None
-    if last and _is_same(last, alias):
-        return history
-    titles = [_only_title(alias)]
-    if (previous := alias.get("previous")) and not (last and _is_same(last, previous)):
-        titles.insert(0, previous)
-    for title in titles:
-        history += f"{canonical_json({'champion': title, 'previous': last})}\n"
-        last = title
-    return history
-
-
-def _only_title(record: Record) -> Record:
-    return {name: record[name] for name in ("recipe", "checkpoint", "accuracy", "why") if name in record}
-
-
-def _is_same(a: Record, b: Record) -> bool:
-    return (a["recipe"], a["checkpoint"]) == (b["recipe"], b["checkpoint"])
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    """A challenger's verdict as it is kept: who it was, what was said, and each comparison."""
+    return {
+        "challenger": list(verdict.challenger.identity),
+        "accuracy": verdict.challenger.accuracy,
+        "decision": verdict.decision,
+        "blocked_by": list(verdict.blocked_by),
+        "power": verdict.power,
+        "why": verdict.why,
+        "comparisons": [{**asdict(comparison), "guards": dict(comparison.guards)} for comparison in verdict.comparisons],
+    }

@@ -23,6 +23,26 @@ def line_plot(series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: s
     return _svg(parts)
 
 
+def interval_plot(series: Mapping[str, Sequence[tuple[float, float, float]]], *, x_label: str, y_label: str) -> str:
+    """Lines of shares with a whisker of one standard error each way: (x, share, standard error)."""
+    points = [point for line in series.values() for point in line]
+    x_max = _round_up(max((point[0] for point in points), default=1) or 1)
+    y_max = min(1.0, _round_up(max((y + error for _, y, error in points), default=1) or 1))
+    parts = [_axes(y_max, y_label), _text(WIDTH / 2, HEIGHT - 8, x_label, "middle")]
+    parts += [_text(_x(share, 1), HEIGHT - 24, f"{x_max * share:g}", "middle") for share in (0, 0.25, 0.5, 0.75, 1)]
+    for number, (colour, (name, line)) in enumerate(zip(COLOURS, series.items(), strict=False)):
+        path = " ".join(f"{_x(x, x_max):.1f},{_y(y, y_max):.1f}" for x, y, _ in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        for x, y, error in line:
+            left, top, bottom = _x(x, x_max), _y(y + error, y_max), _y(max(y - error, 0), y_max)
+            parts.append(f'<circle cx="{left:.1f}" cy="{_y(y, y_max):.1f}" r="3" fill="{colour}"/>')
+            parts.append(
+                f'<line x1="{left:.1f}" x2="{left:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{colour}" stroke-width="1"/>'
+            )
+        parts.append(_text(WIDTH - RIGHT, TOP + 14 * (1 + number), name, "end", colour))
+    return _svg(parts)
+
+
 def bar_plot(bars: Sequence[tuple[str, float, float, float]], *, y_label: str) -> str:
     """Bars with intervals: (name, value, low, high)."""
     y_max = min(1.0, _round_up(max((high for *_, high in bars), default=1) or 1))

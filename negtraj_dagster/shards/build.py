@@ -111,6 +111,7 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
             "template": rule.template.name,
             "chat_template": rule.template.to_json(),
             "tokenizer_sha256": rule.tokenizer_sha256,
+            **{name: selected.selection.details[name] for name in PASSED_ON if name in selected.selection.details},
             **details,
         },
         work=work.counts(),
@@ -122,6 +123,8 @@ def _build(store: Store, folder: Path, recipe: str, selected: Selected, conditio
 
 CONDITIONED_SCHEMA = pl.Schema({"condition_key": pl.String, "row": pl.Int32, "token_key": pl.String})
 """What a rollout under a strategy, as a class, with its question becomes: the keys of its token rows, numbered from 0."""
+PASSED_ON = ("contaminated_questions",)
+"""What a selection's details say that reports want to know of the shards."""
 BATCH_ROWS = 4096
 """Rows conditioned and tokenized at a time: bounds memory, and what a killed run has to do again."""
 

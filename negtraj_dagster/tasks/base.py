@@ -16,10 +16,15 @@ MAX_EXACT = 2**53
 
 @dataclass(frozen=True)
 class Score:
-    """Whether a prediction is right: `strict` by the paper's rule, `lenient` after forgiving normalisation."""
+    """Whether a prediction is right: `strict` by the paper's rule, `lenient` after forgiving normalisation.
+
+    Attributes:
+        f1: overlap of its words with those of the right answer, 0..1; None where the task's rule has none.
+    """
 
     strict: bool
     lenient: bool
+    f1: float | None = None
 
 
 class Task(ABC):

@@ -56,7 +56,8 @@ class DeclaredTask(Task):
 
     def score(self, prediction: str | None, answer: str) -> Score:
         """By the declared rule."""
-        return Score(False, False) if prediction is None else SCORERS[self.declared.score].score(prediction, answer)
+        scorer = SCORERS[self.declared.score]
+        return scorer.unanswered if prediction is None else scorer.score(prediction, answer)
 
     def is_valid_answer(self, prediction: str) -> bool:
         """Whether an answer is of the kind that the declared rule compares."""
@@ -108,7 +109,9 @@ class DeclaredTask(Task):
         split = self._split(row, place, identifier, file_split)
         if self.declared.prefix_ids:
             identifier = f"{split}/{identifier}"
-        return Question(self.name, identifier, split, text, self._answer(row, place), tuple(self._facts(row, place)))
+        family = _text_of(row, columns.family, place) if columns.family else None
+        facts = tuple(self._facts(row, place))
+        return Question(self.name, identifier, split, text, self._answer(row, place), facts, family=family)
 
     def _identifier(self, row: Mapping[str, Any], place: str) -> str | None:
         name = self.declared.columns.id or next((name for name in ID_COLUMNS if name in row), None)

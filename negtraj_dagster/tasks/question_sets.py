@@ -17,7 +17,7 @@ from negtraj_dagster.tasks.recorded import RecordedQuestions
 
 LOG = logging.getLogger(__name__)
 
-QUESTION_SETS_VERSION = 2
+QUESTION_SETS_VERSION = 3
 UNREAD = "error"
 """In place of a fingerprint: why a task's questions, or what they depend on, could not be read."""
 QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -30,7 +30,8 @@ QUESTION_TYPES: dict[str, pl.DataType | type[pl.DataType]] = {
     "question_hash": pl.String,
 }
 QUESTION_SCHEMA = pl.Schema(QUESTION_TYPES)
-"""A table in which a question has a prompt has a column `prompt` besides."""
+OPTIONAL_COLUMNS = ("prompt", "family")
+"""A table has each of these besides where any question has it."""
 
 
 def build_question_sets(store: Store, settings: Settings, raw: Published | None = None) -> Published:
@@ -134,9 +135,10 @@ def _build(
         }
     rows = [(q.task, q.question_id, q.split, q.question, q.answer, list(q.facts), q.question_hash) for q in questions]
     table = pl.DataFrame(rows, schema=QUESTION_SCHEMA, orient="row")
-    prompts = pl.Series("prompt", [q.prompt for q in questions], dtype=pl.String)
-    if prompts.null_count() < len(prompts):
-        table = table.with_columns(prompts)
+    for name in OPTIONAL_COLUMNS:
+        values = pl.Series(name, [getattr(q, name) for q in questions], dtype=pl.String)
+        if values.null_count() < len(values):
+            table = table.with_columns(values)
     table.write_parquet(folder / "questions.parquet")
     return Built(
         content={"tasks": tasks, **({"broken": broken} if broken else {})},
@@ -203,6 +205,11 @@ def read_questions(store: Store, published: Published, task: str) -> list[Questi
     table = pl.read_parquet(store.file(published.folder, "questions.parquet"), glob=False).filter(pl.col("task") == task)
     columns = ("task", "question_id", "split", "question", "answer")
     return [
-        Question(**{name: row[name] for name in columns}, facts=tuple(row["facts"]), prompt=row.get("prompt"))
+        Question(
+            **{name: row[name] for name in columns},
+            facts=tuple(row["facts"]),
+            prompt=row.get("prompt"),
+            family=row.get("family"),
+        )
         for row in table.iter_rows(named=True)
     ]

@@ -6,6 +6,7 @@ Strict is what published evaluations count; lenient forgives wording and never t
 import json
 import re
 import string
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ CHOICE = re.compile(r"\(?([A-Za-z])\)?[.):]?(?=\s|$)")
 """`B`, `(b)`, `B.`, `B) two metres`."""
 CHOICE_IN_WORDS = re.compile(r"(?:\b(?:answer|choice|option)(?:\s+is|:)?\s*)\(?([A-Za-z])\)?(?![\w'’])", re.IGNORECASE)
 WORDS_WITHOUT_OVERLAP = ("yes", "no", "noanswer")
+WRONG = Score(strict=False, lenient=False)
 
 
 @dataclass(frozen=True)
@@ -38,24 +40,30 @@ class Scorer:
         score: (prediction, right answer as JSON text) -> both readings.
         is_valid: whether an answer is of the kind that is asked for, right or wrong.
         read: the right answer of a question file's row as JSON text; ValueError says what was expected.
+        unanswered: the score of an episode that ends without an answer.
     """
 
     version: int
     score: Callable[[str, str], Score]
     is_valid: Callable[[str], bool]
     read: Callable[[object], str]
+    unanswered: Score = WRONG
 
 
 def f1_score(prediction: str, right: str) -> float:
     """Overlap of the words of two answers from 0 to 1, as SQuAD's and HotpotQA's evaluations count it.
 
-    Both in lower case without punctuation and articles; yes, no and noanswer equal themselves only.
+    Both in lower case without punctuation and articles; yes, no and noanswer equal themselves only. Computed from precision and
+    recall in the published order (hotpotqa/hotpot `hotpot_evaluate_v1.py`), so that it is equal to the last bit.
     """
     words, right_words = normalise_answer(prediction).split(), normalise_answer(right).split()
     if words != right_words and (" ".join(words) in WORDS_WITHOUT_OVERLAP or " ".join(right_words) in WORDS_WITHOUT_OVERLAP):
         return 0.0
     n_same = sum((Counter(words) & Counter(right_words)).values())
-    return 2 * n_same / (len(words) + len(right_words)) if n_same else 0.0
+    if n_same == 0:
+        return 0.0
+    precision, recall = n_same / len(words), n_same / len(right_words)
+    return 2 * precision * recall / (precision + recall)
 
 
 def normalise_answer(text: str) -> str:
@@ -85,14 +93,14 @@ def is_yes_or_no(prediction: str) -> bool:
 
 
 def _score_number(prediction: str, answer: str) -> Score:
-    """Strict: the number alone, as a number. Lenient: the answer says one number, whatever is around it, and an equal one."""
-    right = float(json.loads(answer))
-    bare = prediction.strip().lstrip("$").replace(",", "")
-    try:
-        strict = float(bare) == right
-    except ValueError:
-        strict = False
-    return Score(strict=strict, lenient=strict or read_only_number(prediction) == right)
+    """Strict: the right number's digits and nothing else. Lenient: the answer says one number (`numbers.py`), and an equal one.
+
+    Strict is the string equality of arXiv 2402.11651's code (Reason-Wang/NAT at 5f25412), which takes commas out of the right
+    answer and nothing out of the prediction: `4.0`, `$4` and `1,000` are wrong. The right answer is written without a point
+    where it is whole, as GSM8K, ASDiv and MultiArith write all of theirs; SVAMP writes `152.0`, which is 152 here.
+    """
+    strict = prediction == answer
+    return Score(strict=strict, lenient=strict or read_only_number(prediction) == float(json.loads(answer)))
 
 
 def _score_exact(prediction: str, answer: str) -> Score:
@@ -105,10 +113,11 @@ def _score_exact(prediction: str, answer: str) -> Score:
 
 
 def _score_f1(prediction: str, answer: str) -> Score:
-    """Strict: equal once normalised (exact match). Lenient: all words overlap (F1 = 1), in any order."""
+    """Strict: equal once normalised (exact match). Lenient: all words overlap (F1 = 1), in any order. With the best F1."""
     accepted = _accepted(answer)
     strict = normalise_answer(prediction) in [normalise_answer(text) for text in accepted]
-    return Score(strict=strict, lenient=strict or max(f1_score(prediction, text) for text in accepted) == 1.0)
+    f1 = max(f1_score(prediction, text) for text in accepted)
+    return Score(strict=strict, lenient=strict or f1 == 1.0, f1=f1)
 
 
 def _score_choice(prediction: str, answer: str) -> Score:
@@ -122,7 +131,7 @@ def _score_choice(prediction: str, answer: str) -> Score:
 
 def _score_recorded(_prediction: str, _answer: str) -> Score:
     """Nothing can be told by an answer's text: the recorded reward alone counts."""
-    return Score(strict=False, lenient=False)
+    return WRONG
 
 
 def _accepted(answer: str) -> list[str]:
@@ -148,7 +157,7 @@ def _read_yes_no(value: object) -> str:
 def _read_number(value: object) -> str:
     if isinstance(value, str):
         value = read_only_number(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ValueError("a number")
     return json.dumps(int(value) if float(value).is_integer() else value)
 
@@ -187,8 +196,8 @@ def _is_choice(prediction: str) -> bool:
 SCORERS: dict[str, Scorer] = {
     "exact": Scorer(1, _score_exact, _says_something, _read_text),
     "yes_no": Scorer(3, score_yes_no, is_yes_or_no, _read_yes_no),
-    "number": Scorer(1, _score_number, _is_number, _read_number),
+    "number": Scorer(2, _score_number, _is_number, _read_number),
     "choice": Scorer(1, _score_choice, _is_choice, _read_choice),
-    "f1": Scorer(1, _score_f1, _says_something, _read_text),
+    "f1": Scorer(2, _score_f1, _says_something, _read_text, Score(strict=False, lenient=False, f1=0.0)),
     "recorded": Scorer(1, _score_recorded, _says_something, _read_anything),
 }

@@ -19,7 +19,10 @@ from negtraj_dagster.tasks.numbers import begins_with_number, read_only_number
 NAMES = ("Ada", "Ben", "Cleo", "Dev", "Ella", "Femi", "Gus", "Hana")
 THINGS = ("plums", "stamps", "beads", "nuts", "maps", "tiles")
 GENERATOR_VERSION = 1
-SPLIT_SEEDS: dict[Split, int] = {"test": 11, "gate": 12, "train": 13}
+SPLIT_SEEDS: dict[Split, int] = {"test": 11, "gate": 12, "train": 13, "practice": 14}
+N_FIRST_GATE = 200
+"""Gate questions that are drawn before the train questions; further ones are drawn after them, so that a larger gate changes
+no train question, and a home's rollouts keep theirs."""
 
 
 @dataclass(frozen=True)
@@ -169,17 +172,20 @@ def draw_problems(seed: int, n: int, *, exclude: frozenset[str] = frozenset()) -
 def split_problems(settings: Settings) -> dict[Split, list[Problem]]:
     """The problems of every split; a text is in one split only."""
     sizes = settings.wordtraps
-    splits: dict[Split, list[Problem]] = {}
+    n_first_gate = min(sizes.n_gate_questions, N_FIRST_GATE)
+    draws: tuple[tuple[Split, int, int], ...] = (
+        ("test", sizes.n_test_questions, 0),
+        ("gate", n_first_gate, 0),
+        ("train", sizes.n_train_questions, sizes.seed),
+        ("gate", sizes.n_gate_questions - n_first_gate, 1),
+        ("practice", sizes.n_practice_questions, 0),
+    )
+    splits: dict[Split, list[Problem]] = {"test": [], "gate": [], "train": [], "practice": []}
     earlier_texts: frozenset[str] = frozenset()
-    n_of: dict[Split, int] = {
-        "test": sizes.n_test_questions,
-        "gate": sizes.n_gate_questions,
-        "train": sizes.n_train_questions,
-    }
-    for split, n in n_of.items():
-        seed = SPLIT_SEEDS[split] * 1_000_003 + (sizes.seed if split == "train" else 0)
-        splits[split] = draw_problems(seed, n, exclude=earlier_texts)
-        earlier_texts |= {problem.text for problem in splits[split]}
+    for split, n, offset in draws:
+        problems = draw_problems(SPLIT_SEEDS[split] * 1_000_003 + offset, n, exclude=earlier_texts)
+        splits[split] += problems
+        earlier_texts |= {problem.text for problem in problems}
     return splits
 
 
@@ -187,7 +193,7 @@ class Wordtraps(Task):
     """Two-step word problems with a calculator."""
 
     name = "wordtraps"
-    version = 2
+    version = 3
     tools = ("calculator", "think")
     max_turns = 5
 
@@ -200,7 +206,7 @@ class Wordtraps(Task):
     def questions(self, settings: Settings) -> list[Question]:
         """All splits, generated."""
         return [
-            Question(self.name, problem.question_id, split, problem.text, json.dumps(problem.answer))
+            Question(self.name, problem.question_id, split, problem.text, json.dumps(problem.answer), family=problem.family)
             for split, problems in split_problems(settings).items()
             for problem in problems
         ]

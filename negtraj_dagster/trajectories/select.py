@@ -10,7 +10,7 @@ import polars as pl
 from negtraj_dagster import sql
 from negtraj_dagster.comparable import COMPARABLE_VERSION, join_words
 from negtraj_dagster.errors import ContaminationError, SettingsError
-from negtraj_dagster.schema import digest_json
+from negtraj_dagster.schema import digest, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tables import frame_digest
 from negtraj_dagster.trajectories.judging.contract import CHOICE_COLUMNS
@@ -32,7 +32,10 @@ class ClassLimit:
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """A recipe's slice for this stage; `choice` is sql/selection/choice.sql with the recipe's seed."""
+    """A recipe's slice for this stage; `choice` is sql/selection/choice.sql with the recipe's seed.
+
+    `shuffle_seed` deals the classes of the selected rows out anew; None leaves them with their rows.
+    """
 
     recipe: str
     profile: sql.Profile
@@ -41,12 +44,15 @@ class SelectionRule:
     limits: Mapping[str, ClassLimit]
     min_quality: float
     allow_contaminated: bool
+    shuffle_seed: int | None = None
 
     def slice_digest(self) -> str:
         """Identity of the rule, the recipe's name left out: recipes that select alike have equal content."""
         limits = sorted([label, *vars(limit).values()] for label, limit in self.limits.items())
         nearest = sorted(file.name for file in self.profile.filters if file.names_nearest_twin)
         body = [self.classes, limits, self.choice.version, self.min_quality, self.allow_contaminated]
+        if self.shuffle_seed is not None:
+            body.append(["shuffled", self.shuffle_seed])
         return digest_json([*body, self.profile.name, self.profile.identity(), nearest])
 
 
@@ -76,7 +82,9 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
     profile_qualities = qualities.filter(pl.col("profile") == rule.profile.name).select("rollout_key", "quality")
     rows = rows.join(profile_qualities, on="rollout_key", how="left", maintain_order="left")
     choice = _choose(_why_dropped(rows, verdicts, rule), rule)
-    n_contaminated = _check_contamination(choice, questions_table, rule, task)
+    if rule.shuffle_seed is not None:
+        choice = _shuffle_classes(choice, rule.shuffle_seed)
+    contaminated = _check_contamination(choice, questions_table, rule, task)
     choice.rechunk().write_parquet(folder / "selection.parquet")
     selected = choice.filter("selected")
     if selected.is_empty():
@@ -90,12 +98,13 @@ def _select(store: Store, folder: Path, corpus: Published, questions: Published,
         content={
             "selection": frame_digest(selected),
             "n_selected": selected.height,
-            "n_contaminated": n_contaminated,
+            "n_contaminated": contaminated.n_rows,
         },
         details={
             "n_by_class": {name: counts.get(name, 0) for name in rule.classes},
             "rows_per_epoch": int(selected["repeat"].sum()),
             "why_not": _count_reasons(choice),
+            **({"contaminated_questions": contaminated.question_ids} if contaminated.n_rows else {}),
         },
         work={"rows_considered": rows.height},
     )
@@ -168,6 +177,17 @@ def _choose(judged: pl.DataFrame, rule: SelectionRule) -> pl.DataFrame:
     )
 
 
+def _shuffle_classes(choice: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """The selected rows with each other's classes, as many of each as before; a class brings its number of repeats along."""
+    places = choice["selected"].arg_true()
+    drawn = [digest("shuffle", str(seed), key) for key in choice["rollout_key"].gather(places)]
+    order = sorted(range(len(places)), key=lambda place: drawn[place])
+    columns = {
+        name: choice[name].clone().scatter(places, choice[name].gather(places).gather(order)) for name in ("class", "repeat")
+    }
+    return choice.with_columns(**columns)
+
+
 HELD_OUT = "held out: by held_out of a task of recorded prompts, else by the question files"
 CONTAMINATION = ("evaluation_question", "decontaminate", "quotes_evaluation")
 """Filters whose verdict says that training on the row shows the model an evaluation question."""
@@ -184,8 +204,16 @@ def count_contaminated(store: Store, selection: Published, corpus: Published, re
     return {name: hits.filter(pl.col("filter") == name)["rollout_key"].n_unique() for name in CONTAMINATION}
 
 
-def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> int:
-    """Count selected rows that ask an evaluation question word for word; refuse them unless the recipe allows it."""
+@dataclass(frozen=True)
+class _Contaminated:
+    """How many selected rows ask a test question word for word, and which test questions those are."""
+
+    n_rows: int
+    question_ids: list[str]
+
+
+def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: SelectionRule, task: str) -> _Contaminated:
+    """Selected rows that ask an evaluation question word for word; refuse them unless the recipe allows it."""
     task_questions = questions.filter(pl.col("task") == task)
     selected = chosen.filter("selected")
     held_out = pl.col("split").is_in(["gate", "test"])
@@ -203,4 +231,5 @@ def _check_contamination(chosen: pl.DataFrame, questions: pl.DataFrame, rule: Se
                 f"e.g. rollout {rows['rollout_key'][0][:12]} asks {rows['words'][0]!r}. Use a profile with the filter "
                 f"decontaminate{', or set allow_contaminated = true' if split == 'test' else ''}"
             )
-    return in_test.height
+    asked = pl.col("words").is_in(in_test["words"].implode())
+    return _Contaminated(in_test.height, sorted(task_questions.filter(asked & (pl.col("split") == "test"))["question_id"]))

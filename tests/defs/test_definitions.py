@@ -53,7 +53,7 @@ def test_the_lineage_has_the_promised_assets() -> None:
     keys = {key.to_user_string() for key in build_definitions().resolve_asset_graph().get_all_asset_keys()}
     trunk = {"question_sets", "raw_rollouts", "scored_trajectories", "base_model/wordtraps", "base_model/bytes"}
     trunk |= {"trajectory_corpus/wordtraps", "trajectory_corpus/strategyqa", "champion/wordtraps"}
-    trunk |= {"recipe_comparison/wordtraps", "recipe_comparison/strategyqa"}
+    trunk |= {"recipe_comparison/wordtraps", "recipe_comparison/strategyqa", "study/wordtraps_effect"}
     recipes = ("wordtraps_vanilla", "wordtraps_nut", "wordtraps_nat", "strategyqa_nat")
     stages = ("training_selection", "tokenized_shards", "checkpoint", "evaluation_report")
     assert keys == trunk | {f"{recipe}/{stage}" for recipe in recipes for stage in stages}
@@ -101,4 +101,4 @@ def test_an_edited_slice_changes_the_code_version_of_its_own_asset_alone(
     (tmp_path / "wordtraps_nat.toml").write_text(recipe + edited)
     monkeypatch.setenv("NEGTRAJ_RECIPES", str(tmp_path))
     after = versions()
-    assert {key for key in after if after[key] != before[key]} == {f"wordtraps_nat/{stale}"}
+    assert {key for key in after if after[key] != before[key]} == {f"wordtraps_nat/{stale}", "study/wordtraps_effect"}

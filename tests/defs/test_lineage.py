@@ -39,7 +39,7 @@ def store() -> Store:
 
 def test_the_first_run_makes_everything_and_the_second_nothing(clean: Deployment) -> None:
     assert clean.work["steps_trained"] == 12
-    assert clean.work["questions_evaluated"] == 12
+    assert clean.work["questions_asked"] == 12
     assert clean.work["rows_tokenized"] > 60
     second_work, second = materialize()
     assert second_work.total() == 0

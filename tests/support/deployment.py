@@ -260,27 +260,18 @@ def _pretend_training(job: Mapping[str, Any], out: Path) -> None:
 
 def _pretend_evaluation(job: Mapping[str, Any], out: Path) -> None:
     from negtraj_dagster.agent.loop import Episode
-    from negtraj_dagster.reports.evaluate import read_questions, write_report
-    from negtraj_dagster.tasks import task_from_job
+    from negtraj_dagster.reports.evaluate import read_jobs, write_answers
 
-    task = task_from_job(job["task"])
-    questions = read_questions(Path(job["questions_path"]), task=task.name)
-    model = (Path(job["model_dir"]) / "model.safetensors").read_bytes()[-64:].decode()  # the digest that stands for weights
+    jobs = {each["answer_key"]: each for each in read_jobs(Path(job["questions_path"]))}
+    model = (Path(job["model_dir"]) / "model.safetensors").read_bytes()[-64:].hex()  # the digest that stands for weights
     episodes = []
-    for each in questions:
-        said = "yes" if int(hashlib.sha256(f"{model} {each.question}".encode()).hexdigest(), 16) % 2 else "no"
-        turns = [{"role": "user", "content": each.question}, {"role": "assistant", "content": f"Action: finish[{said}]"}]
-        episodes.append(_episode(Episode, each.question_id, turns, said))
-    write_report(out, episodes, questions, score=task.score, counts={})
+    for key, each in jobs.items():
+        asked = each["turns"][0]["content"]
+        answer = "yes" if int(hashlib.sha256(f"{model} {asked}".encode()).hexdigest(), 16) % 2 else "no"
+        turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": f"Action: finish[{answer}]"}]
+        episodes.append(Episode(key, turns, 1, answer, "finished", 1))
+    write_answers(out / "answers-00000.jsonl", episodes, jobs)
     (out / "result.json").write_text("{}")
-
-
-def _episode(kind: Any, question_id: str, turns: list[dict[str, str]], said: str) -> Any:
-    known: dict[str, Any] = {"question_id": question_id, "turns": turns, "prediction": said, "status": "finished"}
-    known |= {"n_assistant_turns": 1, "n_prompt_turns": 1, "recorded": turns[1:]}
-    fields = kind.__dataclass_fields__
-    defaults = {name: 0 for name in fields if name.startswith("n_")}
-    return kind(**{name: value for name, value in {**defaults, **known}.items() if name in fields})
 
 
 RUNNER = """

@@ -1,0 +1,154 @@
+"""A line's title as others read it: who holds it, who held it before, who was judged last, and every change that was made."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.store import Built, Published, Store
+
+REGISTRY_VERSION = 1
+TITLE = ("recipe", "checkpoint", "accuracy", "verdict", "why")
+"""What of the alias says who holds the title and why."""
+
+Record = Mapping[str, Any]
+
+
+class TitleMovedError(Exception):
+    """Another machine has changed the title meanwhile."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The texts of `registry/<line>/`, each replaced in one step, shared by all machines of a store.
+
+    `champion.json` is what counts; the others follow from it, and what a run that was killed left out the next one adds.
+    """
+
+    store: Store
+    line: str
+
+    def read(self, name: str) -> str | None:
+        """The text of an alias (`champion`, `previous`, `challenger`, `anchor`), None where there is none."""
+        return self.store.read_text(f"registry/{self.line}/{name}.json")
+
+    def promote(self, content: Record, decision: Record, present: str | None) -> None:
+        """Make a decision the title's; its holder may be who held it before.
+
+        Args:
+            content: of the champion's object: who holds the title now, and who was judged.
+            decision: what made it, kept beside the title.
+            present: the alias's text when the decision was begun.
+
+        Raises:
+            TitleMovedError: it is another one now.
+        """
+        if self.read("champion") != present:
+            raise TitleMovedError
+        earlier = json.loads(present) if present else None
+        previous = earlier and (earlier.get("previous") if is_same(earlier, content) else only_title(earlier))
+        title = {**only_title(content), **decision, "challenger": content.get("challenger"), "previous": previous}
+        self._take_title(title, present)
+        self.follow()
+
+    def roll_back(self, why: str) -> Published:
+        """Give the title back to who held it before; what is rolled back never holds it again.
+
+        Raises:
+            StoreError: nobody held it before, or that checkpoint is gone.
+        """
+        with self.store.lock(f"registry-{self.line}"):
+            present = self.read("champion")
+            if present is None:
+                raise StoreError(f"{self.line}: no champion was named yet, so there is nothing to roll back")
+            alias = json.loads(present)
+            earlier = self._before(alias)
+            if earlier is None:
+                raise StoreError(
+                    f"{self.line}: {_name(alias)} is the first champion, there is none before it; to have none at all delete "
+                    f"{self.store.place(f'registry/{self.line}/champion.json')}"
+                )
+            if self.store.find(f"{earlier['recipe']}/checkpoint", earlier["checkpoint"]) is None:
+                raise StoreError(f"{self.line}: {_name(earlier)}, which held the title before, is gone from {self.store.home}")
+            title = {
+                **earlier,
+                "verdict": "rolled_back",
+                "why": f"{_name(alias)} was rolled back: {why}",
+                "decision": None,
+                "incumbent": [alias["recipe"], alias["checkpoint"]],
+                "anchor": alias.get("anchor"),
+                "refused": sorted({*alias.get("refused", []), alias["checkpoint"]}),
+                "challenger": alias.get("challenger"),
+                "previous": None,
+            }
+            self._take_title(title, present)
+            self.follow()
+            made_of = {"code": REGISTRY_VERSION, "rolled_back": alias["checkpoint"], "to": earlier["checkpoint"], "why": why}
+            return self.store.build(f"champion/{self.line}", made_of, lambda _: Built(content=only_title(title)))
+
+    def follow(self) -> None:
+        """Bring the other texts after the alias: also those that a killed run left behind."""
+        alias = json.loads(self.read("champion") or "null")
+        if alias is None:
+            return
+        names = {"previous": alias.get("previous"), "challenger": _identified(alias.get("challenger"))}
+        for name, record in names.items():
+            if record:
+                self.store.write_text(f"registry/{self.line}/{name}.json", canonical_json(record))
+        if self.read("anchor") is None:
+            first = alias.get("incumbent") or [alias["recipe"], alias["checkpoint"]]
+            self.store.write_text(f"registry/{self.line}/anchor.json", canonical_json(_identified(first)))
+        self.store.update_text(f"registry/{self.line}/promotions.jsonl", lambda history: log_title(history or "", alias))
+
+    def _take_title(self, title: Record, present: str | None) -> None:
+        text = canonical_json(title)
+
+        def take(now: str | None) -> str:
+            if now not in (present, text):
+                raise TitleMovedError
+            return text
+
+        if present != text:
+            self.store.update_text(f"registry/{self.line}/champion.json", take)
+
+    def _before(self, alias: Record) -> Record | None:
+        """Who held the title before the present holder and was not rolled back; by the log where the alias does not say."""
+        refused = {*alias.get("refused", []), alias["checkpoint"]}
+        history = self.store.read_text(f"registry/{self.line}/promotions.jsonl") or ""
+        titles = [json.loads(line)["champion"] for line in history.splitlines() if line]
+        held = [*titles, *([alias["previous"]] if alias.get("previous") else [])]
+        return next((title for title in reversed(held) if title["checkpoint"] not in refused), None)
+
+
+def log_title(history: str, alias: Record) -> str:
+    """The log of promotions with the title held now, and the one before it where another machine has yet to log that."""
+    last = json.loads(history.splitlines()[-1])["champion"] if history.strip() else None
+    if last and is_same(last, alias):
+        return history
+    titles = [only_title(alias)]
+    if (previous := alias.get("previous")) and not (last and is_same(last, previous)):
+        titles.insert(0, previous)
+    for title in titles:
+        history += f"{canonical_json({'champion': title, 'previous': last})}\n"
+        last = title
+    return history
+
+
+def only_title(record: Record) -> dict[str, Any]:
+    """Who holds the title, and why."""
+    return {name: record[name] for name in TITLE if name in record}
+
+
+def is_same(a: Record, b: Record) -> bool:
+    """Whether two titles are the same checkpoint's."""
+    return (a["recipe"], a["checkpoint"]) == (b["recipe"], b["checkpoint"])
+
+
+def _identified(identity: Sequence[str] | None) -> dict[str, str] | None:
+    return {"recipe": identity[0], "checkpoint": identity[1]} if identity else None
+
+
+def _name(title: Record) -> str:
+    return f"{title['recipe']} ({title['checkpoint'][:12]})"
