@@ -1,73 +1,25 @@
-"""Runs ReAct episodes: a policy writes a turn, the loop parses it, runs the tool, and hands back the observation.
+"""Runs episodes: a policy writes a turn, its style's rules read it, run the tool, and hand back the observation.
 
 The same loop collects the teacher's rollouts and evaluates checkpoints, so both meet the same world. No torch here.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, cast
 
-from negtraj_dagster.reasoning import split_reasoning
-from negtraj_dagster.schema import Question, Turn
+from negtraj_dagster.agent.episodes import Episode, Failure, Policy, SamplingPolicy, Tool, Written
+from negtraj_dagster.agent.native import NativeRules, take_native_turn
+from negtraj_dagster.agent.react import Action, parse_action, take_react_turn
+from negtraj_dagster.errors import ModelError
+from negtraj_dagster.schema import Question, Turn, digest
 
-ACTION = re.compile(r"(?:\A|\n)Action: *(?P<name>[A-Za-z_]\w*)\[(?P<argument>[^\n]*)\]\s*\Z")
-INVALID_ACTION = "Invalid action. Write: Action: tool[argument]"
+__all__ = ["Action", "Episode", "Failure", "Policy", "Tool", "Written", "parse_action", "run_episodes", "turn_seed"]
 
-EpisodeStatus = Literal["finished", "turn_limit"]
-
-
-class Tool(Protocol):
-    """A pure function of its argument text; a failure is returned as text that starts with `Error:`."""
-
-    def __call__(self, argument: str) -> str:
-        """Run the tool."""
-        ...
-
-
-class Policy(Protocol):
-    """Writes the next assistant turn of every conversation it is given."""
-
-    def act(self, conversations: Sequence[Sequence[Turn]]) -> list[str]:
-        """Return one assistant text per conversation, in order."""
-        ...
-
-
-@dataclass(frozen=True)
-class Action:
-    """A parsed `Action: name[argument]` line."""
-
-    name: str
-    argument: str
-
-
-@dataclass
-class Episode:
-    """One question and all that happened; `turns` starts with the first prompt and ends with the last observation."""
-
-    question_id: str
-    turns: list[Turn]
-    n_prompt_turns: int
-    prediction: str | None = None
-    status: EpisodeStatus = "turn_limit"
-    n_assistant_turns: int = 0
-    n_tool_calls: int = 0
-    n_tool_errors: int = 0
-    n_format_errors: int = 0
-    n_unknown_tools: int = 0
-    recorded: list[Turn] = field(default_factory=list)
-
-
-def parse_action(text: str) -> Action | None:
-    """The turn's single action, or None: no action line, several of them, or text after its bracket."""
-    if text.count("Action:") != 1:
-        return None
-    match = ACTION.search(text)
-    return Action(match["name"], match["argument"]) if match else None
+SEED_HEX_DIGITS = 15
+"""60 bits: a seed that every random generator takes."""
 
 
 def run_episodes(
-    policy: Policy,
+    policy: Policy | SamplingPolicy,
     questions: Sequence[Question],
     *,
     first_turns: Callable[[Question], list[Turn]],
@@ -75,62 +27,75 @@ def run_episodes(
     max_turns: int,
     terminal_action: str = "finish",
     on_turn: Callable[[int, int], None] | None = None,
+    native: NativeRules | None = None,
+    trials: Sequence[int] | None = None,
 ) -> list[Episode]:
-    """Play one episode per question, all in step, until each has finished or used its turns.
+    """Play one episode per question, all in step, until each has ended or used its turns.
 
     Args:
         policy: who writes the assistant turns.
-        questions: in the order of the episodes returned.
+        questions: in the order of the episodes returned; one that is played several times stands there as often.
         first_turns: the prompt of a question (the inference side of a strategy).
         tools: name -> tool; the terminal action needs none.
         max_turns: assistant turns per episode, at most.
         terminal_action: the action whose argument is the prediction.
         on_turn: called with (turns done, episodes still live), for progress.
+        native: how native tool calls are read; None = ReAct text.
+        trials: parallel to the questions, for a policy that samples: which trial of its question an episode is. Question,
+            trial and turn decide the policy's seed.
+
+    Raises:
+        ModelError: in one step the machines failed every episode that was live, and it was not the last one of several.
     """
     episodes = []
-    for question in questions:
+    for question, trial in zip(questions, trials or [0] * len(questions), strict=True):
         prompt = first_turns(question)
-        episodes.append(Episode(question.question_id, list(prompt), len(prompt)))
+        episodes.append(Episode(question.question_id, list(prompt), len(prompt), trial=trial))
     live = list(episodes)
     for n_done in range(max_turns):
         if not live:
             break
-        for episode, text in zip(live, policy.act([episode.turns for episode in live]), strict=True):
-            _step(episode, text, tools, terminal_action)
-        live = [episode for episode in live if episode.status != "finished"]
+        replies = _act(policy, live, is_seeded=trials is not None)
+        _check_machines(replies, n_episodes=len(episodes))
+        for episode, reply in zip(live, replies, strict=True):
+            if isinstance(reply, Failure):
+                episode.fail(reply)
+                continue
+            written = Written(reply) if isinstance(reply, str) else reply
+            episode.n_assistant_turns += 1
+            episode.n_generated_tokens += written.n_tokens
+            episode.stops.append(written.stop)
+            if native is None:
+                take_react_turn(episode, written, tools, terminal_action)
+            else:
+                take_native_turn(episode, written, tools, native)
+        live = [episode for episode in live if not episode.has_ended]
         if on_turn:
             on_turn(n_done + 1, len(live))
     return episodes
 
 
-def _step(episode: Episode, text: str, tools: Mapping[str, Tool], terminal_action: str) -> None:
-    reasoning, content = split_reasoning(text)
-    turn: Turn = {"role": "assistant", "content": content}
-    if reasoning:
-        turn["reasoning"] = reasoning
-    _record(episode, turn)
-    episode.n_assistant_turns += 1
-    action = parse_action(content)
-    if action and action.name == terminal_action:
-        episode.prediction, episode.status = action.argument, "finished"
-        return
-    _record(episode, {"role": "user", "content": f"Observation: {_observe(episode, action, tools)}"})
+def turn_seed(question_id: str, trial: int, n_turns: int) -> int:
+    """The seed of the assistant turn behind `n_turns` others, in this trial of the question."""
+    return int(digest("turn seed", question_id, str(trial), str(n_turns))[:SEED_HEX_DIGITS], 16)
 
 
-def _observe(episode: Episode, action: Action | None, tools: Mapping[str, Tool]) -> str:
-    if action is None:
-        episode.n_format_errors += 1
-        return INVALID_ACTION
-    tool = tools.get(action.name)
-    if tool is None:
-        episode.n_unknown_tools += 1
-        return f"Unknown tool {action.name}. Tools: {', '.join(sorted(tools))}"
-    observation = tool(action.argument)
-    episode.n_tool_calls += 1
-    episode.n_tool_errors += observation.startswith("Error:")
-    return observation
+def _act(policy: Policy | SamplingPolicy, live: Sequence[Episode], *, is_seeded: bool) -> Sequence[str | Written | Failure]:
+    keywords: dict[str, Any] = {}
+    if is_seeded:
+        keywords["seeds"] = [turn_seed(episode.question_id, episode.trial, episode.n_assistant_turns) for episode in live]
+    return cast(Policy, policy).act([episode.turns for episode in live], **keywords)
 
 
-def _record(episode: Episode, turn: Turn) -> None:
-    episode.turns.append(turn)
-    episode.recorded.append(turn)
+def _check_machines(replies: Sequence[str | Written | Failure], *, n_episodes: int) -> None:
+    """Where nothing answers any more, a report would be of nothing; the last of many episodes may fail alone.
+
+    Raises:
+        ModelError: all replies are failures of the machines.
+    """
+    messages = [reply.message for reply in replies if isinstance(reply, Failure) and reply.status == "infrastructure"]
+    if len(messages) == len(replies) and (len(replies) > 1 or n_episodes == 1):
+        raise ModelError(
+            f"the model wrote none of {len(replies)} turns, since the machines failed all of them; the first: {messages[0]}; "
+            "mend what it names, and evaluate again"
+        )

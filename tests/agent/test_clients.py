@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from negtraj_dagster.agent.clients import ChatEncoder, TransformersPolicy, chat_encoder
+from negtraj_dagster.agent.episodes import Failure, Written
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
 from negtraj_dagster.modeling import TURN_END
@@ -43,24 +44,32 @@ def test_a_turn_does_not_depend_on_its_neighbours(base_model):
 
 def test_a_turn_that_does_not_end_is_used_and_counted(base_model):
     writer = policy(base_model)
-    texts = writer.act(CONVERSATIONS)
-    assert all(texts)
+    turns = writer.act(CONVERSATIONS)
+    assert all(turn.text for turn in turns)
+    assert [(turn.stop, turn.n_tokens) for turn in turns] == [("length", 6)] * 3
     assert (writer.n_unstopped, writer.n_generated_tokens) == (3, 18)
 
 
 def test_what_follows_the_end_of_turn_is_dropped(base_model):
     writer = policy(base_model)
     ids = writer.tokenizer.encode("ab").ids
-    assert writer._read([*ids, 2, 0, 0]) == "ab"
+    assert writer._read([*ids, 2, 0, 0]) == Written("ab", stop="end_token", n_tokens=3)
     assert (writer.n_unstopped, writer.n_generated_tokens) == (0, 3)
 
 
-def test_a_conversation_that_fills_the_positions_gets_an_empty_turn(base_model):
+def test_a_special_token_within_a_turn_stays_in_its_text(base_model):
+    writer = policy(base_model)
+    ids = writer.tokenizer.encode("ab").ids
+    assert writer._read([ids[0], 1, ids[1], 2]).text == "a<|im_start|>b"
+
+
+def test_a_conversation_that_fills_the_positions_gets_no_turn(base_model):
     writer = policy(base_model)
     overlong = [{"role": "user", "content": "y" * 9000}]
-    texts = writer.act([overlong, CONVERSATIONS[0]])
-    assert texts[0] == ""
-    assert texts[1] != ""
+    failure, turn = writer.act([overlong, CONVERSATIONS[0]])
+    assert isinstance(failure, Failure)
+    assert (failure.status, failure.message[:18]) == ("overlong", "a prompt of 9019 t")
+    assert turn.text
     assert writer.n_overlong == 1
 
 

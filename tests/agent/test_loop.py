@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from negtraj_dagster.agent.loop import Action, Episode, parse_action, run_episodes
+from negtraj_dagster.agent.loop import Action, Episode, Failure, Written, parse_action, run_episodes, turn_seed
 from negtraj_dagster.agent.tools import TOOLS
 from negtraj_dagster.schema import Question, Turn
 
@@ -10,15 +10,15 @@ from negtraj_dagster.schema import Question, Turn
 class Script:
     """Says the given lines in order, whatever it sees."""
 
-    def __init__(self, *lines: str) -> None:
+    def __init__(self, *lines: str | Written | Failure) -> None:
         self.lines = list(lines)
 
-    def act(self, conversations: Sequence[Sequence[Turn]]) -> list[str]:
+    def act(self, conversations: Sequence[Sequence[Turn]]) -> list[str | Written | Failure]:
         line = self.lines.pop(0)
         return [line for _ in conversations]
 
 
-def play(*lines: str, max_turns: int = 4) -> Episode:
+def play(*lines: str | Written | Failure, max_turns: int = 4) -> Episode:
     question = Question("wordtraps", "q", "test", "What is 2+3?", "5")
     (episode,) = run_episodes(
         Script(*lines),
@@ -77,3 +77,33 @@ def test_what_is_thought_before_an_action_is_kept_apart_from_it() -> None:
     episode = play("<think>\nAction: no\n</think>\n\nAction: finish[5]")
     assert (episode.prediction, episode.n_format_errors) == ("5", 0)
     assert episode.recorded == [{"role": "assistant", "content": "Action: finish[5]", "reasoning": "Action: no"}]
+
+
+def test_reasoning_that_a_server_took_out_is_the_turns_own() -> None:
+    episode = play(Written("Action: finish[5]", reasoning="I add.", n_tokens=4))
+    assert episode.recorded == [{"role": "assistant", "content": "Action: finish[5]", "reasoning": "I add."}]
+    assert (episode.prediction, episode.n_generated_tokens, episode.stops) == ("5", 4, ["end_token"])
+
+
+def test_a_failed_turn_ends_its_episode_and_leaves_the_conversation_as_it_was() -> None:
+    episode = play("Action: think[x]", Failure("overlong", "9000 tokens"), "Action: finish[5]")
+    assert (episode.status, episode.error, episode.prediction) == ("overlong", "9000 tokens", None)
+    assert [turn["role"] for turn in episode.turns] == ["user", "assistant", "user"]
+
+
+def test_a_question_that_is_played_several_times_has_an_episode_for_each_trial() -> None:
+    class Seeded:
+        def act(self, conversations: Sequence[Sequence[Turn]], *, seeds: Sequence[int]) -> list[str]:
+            return [f"Action: finish[{seed}]" for seed in seeds]
+
+    question = Question("wordtraps", "q", "test", "What is 2+3?", "5")
+    episodes = run_episodes(
+        Seeded(),
+        [question, question],
+        first_turns=lambda q: [{"role": "user", "content": q.question}],
+        tools=TOOLS,
+        max_turns=1,
+        trials=[0, 1],
+    )
+    assert [episode.trial for episode in episodes] == [0, 1]
+    assert [episode.prediction for episode in episodes] == [str(turn_seed("q", trial, 0)) for trial in (0, 1)]

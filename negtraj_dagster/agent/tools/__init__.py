@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from negtraj_dagster.agent.loop import Tool
+from negtraj_dagster.agent.episodes import Tool
 from negtraj_dagster.agent.tools.calculator import calculate
 from negtraj_dagster.agent.tools.search import SearchTool
 from negtraj_dagster.errors import SettingsError
