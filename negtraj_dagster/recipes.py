@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from negtraj_dagster import paths
 from negtraj_dagster.chat_templates import EmptyThink
@@ -179,11 +179,38 @@ class TrainingSettings(Strict):
         return value
 
 
+class ServerSettings(Strict):
+    """An OpenAI-compatible server that has the checkpoint under the name `model`, and how patient its clients are.
+
+    `{recipe}` and `{version}`, the first characters of the checkpoint's version, stand for themselves in the name: a server
+    that has another checkpoint does not know it, and the evaluation stops. `api_key_env` names the environment variable
+    that holds the key. `extra_body` are further keys of each request.
+    """
+
+    base_url: str
+    model: str = "{recipe}-{version}"
+    api_key_env: str | None = None
+    connect_timeout_s: float = Field(10.0, gt=0)
+    read_timeout_s: float = Field(600.0, gt=0)
+    max_tries: int = Field(6, ge=1)
+    extra_body: Mapping[str, Any] = {}
+
+    @field_validator("model")
+    @classmethod
+    def _can_be_filled_in(cls, value: str) -> str:
+        try:
+            value.format(recipe="", version="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError("a name in which {recipe} and {version} alone stand in braces") from error
+        return value
+
+
 class EvaluationSettings(Strict):
     """Which questions, and the agent's limits. `max_questions` takes the first ones of the split.
 
     Each question is asked `trials` times; more than once only at a `temperature` above 0, since greedy answers are all alike.
     `dtype` is what the model is computed in, whatever its weights are stored in: in bf16 an answer depends on its batch.
+    `client` is who writes the turns: the checkpoint itself, in a process of our own, or the `server` that has it.
     """
 
     split: Literal["gate", "test"] = "test"
@@ -195,7 +222,8 @@ class EvaluationSettings(Strict):
     temperature: float = Field(0.0, ge=0)
     trials: int = Field(1, ge=1)
     dtype: Literal["fp32", "bf16"] = "fp32"
-    client: Literal["model"] = "model"
+    client: Literal["model", "url"] = "model"
+    server: ServerSettings | None = None
 
     @field_validator("trials")
     @classmethod
@@ -203,6 +231,12 @@ class EvaluationSettings(Strict):
         if value > 1 and info.data.get("temperature", 1.0) == 0:
             raise ValueError("1, for temperature = 0: greedy answers are all alike; set a temperature, such as 0.7")
         return value
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> "EvaluationSettings":
+        if (self.client == "url") != (self.server is not None):
+            raise ValueError('client = "url" with a table evaluation.server, or neither')
+        return self
 
 
 class Recipe(Strict):

@@ -25,6 +25,8 @@ PLACEHOLDER = Question(task="", question_id="", split="test", question="{questio
 """Stands for any question in the prompt of a checkpoint's card."""
 UNTAGGED = STRATEGIES["vanilla"]
 """How a model that was never trained is asked."""
+VERSION_CHARS = 12
+"""Of a checkpoint's version, in the name that a server has it by."""
 NOT_OF_THE_AGENT = {"split", "max_questions", "trials"}
 """Evaluation settings that say what is asked, not how."""
 
@@ -94,6 +96,9 @@ class Respondents:
     def _respondent(self, recipe: Recipe, version: str, model_dir: Path, template: object, prompt: Prompt) -> Respondent:
         task, limits = self.tasks[recipe.task], recipe.evaluation
         agent = limits.model_dump(mode="json", exclude=NOT_OF_THE_AGENT)
+        if limits.server is not None:
+            served_name = limits.server.model.format(recipe=recipe.name, version=version[:VERSION_CHARS])
+            agent["server"] = {**agent["server"], "model": served_name}
         return Respondent(
             version,
             model_dir,

@@ -44,6 +44,7 @@ def default_text(field: FieldInfo) -> str:
         ("recipes.md", "[shards]", recipes.ShardsSettings),
         ("recipes.md", "[training]", recipes.TrainingSettings),
         ("recipes.md", "[evaluation]", recipes.EvaluationSettings),
+        ("recipes.md", "[evaluation]", recipes.ServerSettings),
         ("settings.md", "negtraj.toml", settings.Settings),
         ("settings.md", "[gate]", settings.GateSettings),
         ("settings.md", "[wordtraps]", settings.WordtrapsSettings),

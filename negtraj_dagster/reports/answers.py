@@ -17,6 +17,7 @@ from typing import Any
 
 from negtraj_dagster.agent.decoding import DECODING
 from negtraj_dagster.agent.tools import TOOL_VERSIONS
+from negtraj_dagster.agent.tools.schemas import SCHEMAS_VERSION
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Store, read_json_lines
@@ -30,8 +31,8 @@ EVALUATOR = "negtraj_dagster.reports.evaluate"
 INFRASTRUCTURE = "infrastructure"
 """The status of an episode that ended for reasons that are not the model's: no answer."""
 ASKING = "asking"
-OF_THE_MACHINE = ("threads", "batch_size", "timeout_s")
-"""Agent settings that no answer depends on."""
+OF_THE_MACHINE = ("threads", "batch_size", "server")
+"""Agent settings that no answer depends on; of a server its `extra_body` alone is a rule."""
 
 Prompt = Callable[[Question], list[Turn]]
 
@@ -71,6 +72,8 @@ class Respondent:
             "decoding": dict(DECODING),
             "corpus": digest_json(list(self.passages)) if "search" in self.task.tools else None,
             "limits": limits,
+            **({"schemas": SCHEMAS_VERSION} if self.task.style == "native" else {}),
+            **({"extra_body": self.agent["server"]["extra_body"]} if self.agent.get("server") else {}),
         }
 
     @cached_property

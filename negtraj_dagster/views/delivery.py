@@ -200,6 +200,11 @@ def prompt_text(card: Mapping[str, Any], tokenizer_json: Path) -> str:
     return "".join(text for text, _, _ in tokenizer.render(conversation, add_generation_prompt=True))
 
 
+def served_name(named: Named) -> str:
+    """By which an evaluation with `client = "url"` finds this very checkpoint, unless its recipe says another name."""
+    return f"{named.recipe.name}-{named.checkpoint.version[:12]}"
+
+
 def asked(card: Mapping[str, Any], question: str) -> list[Turn]:
     """The card's prompt with a question in its place."""
     turns: list[Turn] = []
@@ -239,7 +244,7 @@ def model_card(named: Named, comparison: Mapping[str, Any], folder: Path) -> str
         "",
         "## Serve it",
         "",
-        *_fenced("sh", f"vllm serve ./model --served-model-name {recipe.name} --generation-config ./model"),
+        *_fenced("sh", f"vllm serve ./model --served-model-name {served_name(named)} --generation-config ./model"),
         "",
         "The folder's chat template writes the text above of these messages: ask `/v1/chat/completions`."
         if comparison["template_writes_prompt"]

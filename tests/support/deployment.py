@@ -262,14 +262,14 @@ def _pretend_evaluation(job: Mapping[str, Any], out: Path) -> None:
     from negtraj_dagster.agent.loop import Episode
     from negtraj_dagster.reports.evaluate import read_jobs, write_answers
 
-    jobs = {each["answer_key"]: each for each in read_jobs(Path(job["questions_path"]))}
+    jobs = read_jobs(Path(job["questions_path"]))
     model = (Path(job["model_dir"]) / "model.safetensors").read_bytes()[-64:].hex()  # the digest that stands for weights
     episodes = []
-    for key, each in jobs.items():
+    for each in jobs:
         asked = each["turns"][0]["content"]
         answer = "yes" if int(hashlib.sha256(f"{model} {asked}".encode()).hexdigest(), 16) % 2 else "no"
         turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": f"Action: finish[{answer}]"}]
-        episodes.append(Episode(key, turns, 1, answer, "finished", 1))
+        episodes.append(Episode(each["question_id"], turns, 1, answer, "finished", 1))
     write_answers(out / "answers-00000.jsonl", episodes, jobs)
     (out / "result.json").write_text("{}")
 
