@@ -19,7 +19,7 @@ RUST_SOURCES := $(shell find rust/trajtok/src rust/trajproof/src -name '*.rs') $
 # maturin looks for `uv` on PATH, where a machine need not have it: the one that `setup` installed lies in $(VENV)-uv.
 MATURIN := PATH="$(CURDIR)/$(BIN):$(dir $(UV)):$$PATH" $(BIN)/maturin develop --release --locked --uv
 
-.PHONY: help setup build check format test test-all test-gpu bench-trajtok bench-path bench-trainer bench-memory ci-smoke demo ui clean
+.PHONY: help setup build check format test test-all test-gpu bench-trajtok bench-path bench-trainer bench-memory ci-smoke demo study-effect ui clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -94,6 +94,10 @@ ci-smoke: setup ## two tiny arms through Dagster, twice: the second run recomput
 
 demo: setup ## the whole wordtraps line on the CPU, then its table; a second run recomputes nothing
 	@$(BIN)/negtraj demo
+
+study-effect: setup ## five seeds of each wordtraps arm and of the number of failures, two hours; writes docs/effect.md's figures
+	@$(BIN)/negtraj run wordtraps_effect
+	@$(BIN)/negtraj study wordtraps_effect --into docs/effect.md --figure docs/effect.svg
 
 ui: setup ## the Dagster web UI on 127.0.0.1:3000
 	@$(BIN)/negtraj ui

@@ -3,7 +3,7 @@
 `run`, `demo` and `ui` run the lineage, `check` reads a file before it lands, `init-task` makes a task of it, `plan` foresees a
 run, `list` names rollouts, `show` prints training rows, `why` prints all that was decided about a rollout, `try` what a filter
 would hit, `diff` what flipped between two runs, `export` hands a checkpoint out, `ask` puts a question to it, `rollback` gives
-a line's title back, `catalog` and `query` open the data to SQL, `verify` and `gc` look after it.
+a line's title back, `study` prints what a study tells, `catalog` and `query` open the data to SQL, `verify` and `gc` look after it.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from negtraj_dagster.commands import (
     rollback,
     run,
     show,
+    study,
     trial,
     ui,
     upkeep,
@@ -36,7 +37,24 @@ from negtraj_dagster.exit_codes import CLOSED_PIPE, FAILED, INTERRUPTED, USAGE
 from negtraj_dagster.printable import visible
 from negtraj_dagster.store import machine_fault
 
-COMMANDS = (run, ui, check, init_task, plan, list_rollouts, show, why, trial, diff, export, ask, rollback, catalog, upkeep)
+COMMANDS = (
+    run,
+    ui,
+    check,
+    init_task,
+    plan,
+    list_rollouts,
+    show,
+    why,
+    trial,
+    diff,
+    export,
+    ask,
+    rollback,
+    study,
+    catalog,
+    upkeep,
+)
 """In the order of `negtraj --help`."""
 
 

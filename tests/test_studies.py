@@ -9,7 +9,7 @@ import pytest
 from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.lineage import Lineage
 from negtraj_dagster.recipes import load_recipes
-from negtraj_dagster.reports.study import Outcome, difference, mean_over_seeds, negatives_plot, summarize_study
+from negtraj_dagster.reports.study import Outcome, difference, mean_over_seeds, negatives_plot, replace_marked, summarize_study
 from negtraj_dagster.settings import load_settings
 from negtraj_dagster.store import Store
 from negtraj_dagster.studies import cells, load_studies
@@ -133,6 +133,16 @@ def test_a_study_that_is_wrong_is_refused_by_name(root: Path, old: str, new: str
     with pytest.raises(SettingsError, match=r"tiny_effect\.toml") as caught:
         load_studies(settings, load_recipes(settings))
     assert message in str(caught.value)
+
+
+def test_a_study_is_written_between_its_marks_and_nowhere_else() -> None:
+    document = "before\n<!-- study s -->\nold\n<!-- end of study s -->\nafter\n"
+    written = replace_marked(document, "s", "| new |")
+    assert written == "before\n<!-- study s -->\n\n| new |\n\n<!-- end of study s -->\nafter\n"
+    assert replace_marked(written, "s", "| new |") == written
+    for wrong in ("nothing", "<!-- end of study s --> <!-- study s -->", document + document):
+        with pytest.raises(SettingsError, match="lacks a line <!-- study s -->"):
+            replace_marked(wrong, "s", "text")
 
 
 def outcome(arm: str, seed: int, right: Mapping[str, bool], n_negatives: int | None = None) -> Outcome:

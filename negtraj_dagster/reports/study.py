@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.pages import META_POLICY, html_table, page
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.plots import interval_plot
@@ -252,6 +253,35 @@ def study_page(name: str, description: str, summary: Mapping[str, Any]) -> str:
     if summary["families"]:
         sections += ["<h2>By family of questions, mean over seeds</h2>", html_table(family_rows(summary))]
     return page(f"Study {name}", *sections, head=META_POLICY)
+
+
+def study_markdown(summary: Mapping[str, Any]) -> str:
+    """The study's tables as Markdown."""
+    n_seeds, n_questions = len(summary["seeds"]), summary["n_questions"]
+    parts = [
+        f"{n_seeds} seeds, {n_questions} questions.",
+        markdown_table(arm_rows(summary)),
+        markdown_table(pair_rows(summary)),
+    ]
+    if "negatives" in summary:
+        parts += ["By the number of failures:", markdown_table(negatives_rows(summary))]
+    if summary["families"]:
+        parts += ["By family of questions, mean over seeds:", markdown_table(family_rows(summary))]
+    return "\n\n".join(parts)
+
+
+def replace_marked(document: str, name: str, text: str) -> str:
+    """A document with a text between the marks `<!-- study NAME -->` and `<!-- end of study NAME -->`.
+
+    Raises:
+        SettingsError: it has no such marks, once each and in this order.
+    """
+    begin, end = f"<!-- study {name} -->", f"<!-- end of study {name} -->"
+    before, is_begun, rest = document.partition(begin)
+    _, is_ended, after = rest.partition(end)
+    if not (is_begun and is_ended) or begin in after:
+        raise SettingsError(f"the document lacks a line {begin} and, behind it, a line {end}, once each; add them")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
