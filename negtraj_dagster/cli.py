@@ -3,7 +3,8 @@
 `run`, `demo` and `ui` run the lineage, `check` reads a file before it lands, `init-task` makes a task of it, `plan` foresees a
 run, `list` names rollouts, `show` prints training rows, `why` prints all that was decided about a rollout, `try` what a filter
 would hit, `diff` what flipped between two runs, `export` hands a checkpoint out, `ask` puts a question to it, `rollback` gives
-a line's title back, `study` prints what a study tells, `catalog` and `query` open the data to SQL, `verify` and `gc` look after it.
+a line's title back, `study` prints what a study tells, `catalog` and `query` open the data to SQL, `verify` and `gc` look
+after it.
 """
 
 import argparse
