@@ -111,19 +111,22 @@ def _crown(store: Store, gate: Gate, run_child: RunChild) -> Published:
         incumbent = present["incumbent"] if is_decided else [present["recipe"], present["checkpoint"]]
     anchor = present["anchor"] if present is not None and is_decided else _identity(registry.read("anchor"))
     refused = sorted(present.get("refused", [])) if present else []
-    made_of = {**gate.identity, "incumbent": incumbent, "anchor": anchor, "refused": refused}
+    held = present["held"] if present is not None and is_decided else registry.held()
+    made_of = {**gate.identity, "incumbent": incumbent, "anchor": anchor, "refused": refused, "held": held}
 
     def write(folder: Path) -> Built:
         if present and is_decided:  # the object is gone, the decision is not
             content, n_asked = only_title(present), 0
         else:
-            content, n_asked = _decide(store, gate, present, anchor, set(refused), run_child)
+            out = dict.fromkeys(held, "it held the title before, and only a rollback brings it back")
+            out |= dict.fromkeys(refused, "it was rolled back")
+            content, n_asked = _decide(store, gate, present, anchor, out, run_child)
         (folder / "champion.json").write_text(canonical_json(content), encoding="utf-8")
         return Built(content=content, work={"champions_chosen": 1, "questions_asked": n_asked})
 
     published = store.build(f"champion/{gate.line}", made_of, write)
     if not published.is_empty:
-        record = {"decision": decision, "incumbent": incumbent, "anchor": anchor, "refused": refused}
+        record = {"decision": decision, "incumbent": incumbent, "anchor": anchor, "refused": refused, "held": held}
         registry.promote(published.content, record, text)
     return published
 
@@ -138,10 +141,16 @@ def _decide(
     gate: Gate,
     title: Mapping[str, Any] | None,
     anchor: Sequence[str] | None,
-    refused: set[str],
+    out: Mapping[str, str],
     run_child: RunChild,
 ) -> tuple[dict[str, Any], int]:
-    """The content of the champion's object, and how many questions were asked for it."""
+    """The content of the champion's object, and how many questions were asked for it.
+
+    A checkpoint takes the title once: of two that are equally good each would be promoted over the other, night after night.
+
+    Args:
+        out: by version why a checkpoint may not win.
+    """
     incumbent = [title["recipe"], title["checkpoint"]] if title else None
     holder = gate.find(*incumbent) if incumbent else None
     notes = [f"{recipe} may not win: {why}" for recipe, why in gate.barred.items()]
@@ -149,8 +158,8 @@ def _decide(
         notes.append(f"{_name(incumbent)}, which held the title, is gone from the store: it is held by nobody")
     title = title if holder else None
     new = [contender for contender in gate.challengers if incumbent is None or contender.identity != incumbent]
-    notes += [f"{_name(c.identity)} may not win: it was rolled back" for c in new if c.checkpoint in refused]
-    new = [contender for contender in new if contender.checkpoint not in refused]
+    notes += [f"{_name(c.identity)} may not win: {out[c.checkpoint]}" for c in new if c.checkpoint in out]
+    new = [contender for contender in new if contender.checkpoint not in out]
     if not new:
         return _without_challenger(title, notes), 0
     if len(gate.questions) < gate.rule.min_questions:

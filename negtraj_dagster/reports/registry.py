@@ -34,6 +34,14 @@ class Registry:
         """The text of an alias (`champion`, `previous`, `challenger`, `anchor`), None where there is none."""
         return self.store.read_text(f"registry/{self.line}/{name}.json")
 
+    def held(self) -> list[str]:
+        """Versions of the checkpoints that held the title before its present holder, sorted."""
+        alias = json.loads(self.read("champion") or "null")
+        if alias is None:
+            return []
+        titles = [*self._logged(), *([alias["previous"]] if alias.get("previous") else [])]
+        return sorted({title["checkpoint"] for title in titles} - {alias["checkpoint"]})
+
     def promote(self, content: Record, decision: Record, present: str | None) -> None:
         """Make a decision the title's; its holder may be who held it before.
 
@@ -49,7 +57,8 @@ class Registry:
             raise TitleMovedError
         earlier = json.loads(present) if present else None
         previous = earlier and (earlier.get("previous") if is_same(earlier, content) else only_title(earlier))
-        title = {**only_title(content), **decision, "challenger": content.get("challenger"), "previous": previous}
+        challenger = content.get("challenger") or (earlier or {}).get("challenger")
+        title = {**only_title(content), **decision, "challenger": challenger, "previous": previous}
         self._take_title(title, present)
         self.follow()
 
@@ -116,10 +125,12 @@ class Registry:
     def _before(self, alias: Record) -> Record | None:
         """Who held the title before the present holder and was not rolled back; by the log where the alias does not say."""
         refused = {*alias.get("refused", []), alias["checkpoint"]}
+        titles = [*self._logged(), *([alias["previous"]] if alias.get("previous") else [])]
+        return next((title for title in reversed(titles) if title["checkpoint"] not in refused), None)
+
+    def _logged(self) -> list[Record]:
         history = self.store.read_text(f"registry/{self.line}/promotions.jsonl") or ""
-        titles = [json.loads(line)["champion"] for line in history.splitlines() if line]
-        held = [*titles, *([alias["previous"]] if alias.get("previous") else [])]
-        return next((title for title in reversed(held) if title["checkpoint"] not in refused), None)
+        return [json.loads(line)["champion"] for line in history.splitlines() if line]
 
 
 def log_title(history: str, alias: Record) -> str:

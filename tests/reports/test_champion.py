@@ -219,6 +219,18 @@ def test_the_same_gate_again_decides_nothing_anew(store: Store, evaluator: Evalu
     assert (again.version, read(store, "champion")) == (chosen.version, before)
 
 
+def test_two_equals_do_not_swap_the_title_night_after_night(store: Store, evaluator: Evaluator) -> None:
+    first, second = train(store, evaluator, "a", range(105)), train(store, evaluator, "b", range(105))
+    crown(store, evaluator, first)
+    assert crown(store, evaluator, first, second).content["recipe"] == "b"
+    for seed in range(3):
+        bad = train(store, evaluator, "c", range(20), seed=seed)
+        stays = crown(store, evaluator, first, second, bad)
+        assert stays.content["recipe"] == "b"
+        assert "held the title before, and only a rollback brings it back" in stays.content["why"]
+    assert log(store) == [[None, "a"], ["a", "b"]]
+
+
 def test_a_decision_whose_object_is_gone_is_not_made_again(store: Store, evaluator: Evaluator) -> None:
     crown(store, evaluator, train(store, evaluator, "a", range(50)))
     second = train(store, evaluator, "b", range(100))
