@@ -14,14 +14,15 @@ from negtraj_dagster import base_models, sql
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.chat_templates.choose import choose_template
 from negtraj_dagster.checkpoints.build import build_checkpoint, model_folder
+from negtraj_dagster.errors import StoreError
+from negtraj_dagster.gates import line_gate
 from negtraj_dagster.graph import parse_key
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.recipes import Recipe, load_recipes
 from negtraj_dagster.reports.answers import ask, count_unasked, play
 from negtraj_dagster.reports.build import build_report
-from negtraj_dagster.reports.champion import Contender, Gate, crown_champion, why_barred
+from negtraj_dagster.reports.champion import crown_champion
 from negtraj_dagster.reports.compare import Arm, BaseArm, compare_arms
-from negtraj_dagster.reports.gate import GateRule
 from negtraj_dagster.reports.metrics import score_rows
 from negtraj_dagster.reports.study import build_study, outcome_of, publish_empty_study
 from negtraj_dagster.respondents import PLACEHOLDER, Respondents, conditioning
@@ -273,50 +274,23 @@ class Lineage:
         return compare_arms(self.store, line, arms, self._bases(line), comparison_notes(recipes), self.run_child)
 
     def _bases(self, line: str) -> list[BaseArm]:
-        """The base models of a line's recipes, each once; a server serves what was trained, so that there are none then."""
+        """The base models of a line's recipes, each once."""
         asking = self.respondents
         bases = {
             recipe.base_model: BaseArm(f"base_model/{recipe.base_model}", asking.untrained(recipe), asking.suite(recipe))
             for recipe in self.recipes.values()
-            if recipe.line == line and recipe.evaluation.client == "model"
+            if recipe.line == line
         }
         return list(bases.values())
 
     def champion(self, line: str) -> Published:
         """`champion/<line>`."""
-        return crown_champion(self.store, self._gate(line), self.run_child)
-
-    def _gate(self, line: str) -> Gate:
-        """What the line's title is decided by; all are asked by the rules of its candidates."""
-        candidates = [recipe for recipe in self.recipes.values() if (recipe.line, recipe.role) == (line, "candidate")]
-        first = candidates[0]
-        challengers, barred = [], {}
-        for recipe in candidates:
-            checkpoint = self.store.require(f"{recipe.name}/checkpoint")
-            if why := why_barred(self.tasks[recipe.task], checkpoint):
-                barred[recipe.name] = why
-            else:
-                respondent = self.respondents.by_card(recipe, checkpoint)
-                challengers.append(Contender(recipe.name, checkpoint.version, respondent))
-
-        def find(name: str, version: str) -> Contender | None:
-            checkpoint = self.store.find(f"{name}/checkpoint", version)
-            return None if checkpoint is None else Contender(name, version, self.respondents.by_card(first, checkpoint))
-
-        return Gate(
-            line,
-            challengers,
-            barred,
-            find,
-            self.respondents.untrained(first) if first.evaluation.client == "model" else None,
-            self.respondents.held_out(first.task, "gate"),
-            self.tasks[first.task],
-            GateRule(**self.settings.gate_of(line).model_dump()),
-        )
+        gate = line_gate(self.store, self.settings.gate_of(line), self.respondents, line, list(self.recipes.values()))
+        return crown_champion(self.store, gate, self.run_child)
 
     def study(self, study: Study, tell: Callable[[str], None] = LOG.info) -> Published:
         """`study/<name>`: every cell is trained and asked, those that are there already are not, then they are counted."""
-        outcomes, versions = [], {}
+        outcomes, versions, segments = [], {}, set()
         cells = study_cells(study, self.recipes)
         for number, cell in enumerate(cells, 1):
             recipe = cell.recipe
@@ -329,10 +303,16 @@ class Lineage:
             respondent = self.respondents.trained(recipe, checkpoint, asked_for=cell.asked_for)
             questions = self.respondents.held_out(recipe.task, study.split)
             answers = ask(self.store, respondent, questions, self.run_child)
+            if answers.unanswered:
+                raise StoreError(
+                    f"study {study.name}: {len(answers.unanswered)} of {len(answers.rows)} episodes of {recipe.name} were "
+                    "ended by the machine or the server; run again: the others are kept"
+                )
+            segments |= set(answers.segments)
             rows = score_rows(answers.rows, questions, self.tasks[recipe.task])
             outcomes.append(outcome_of(cell, rows))
             versions[f"{recipe.name} {cell.asked_for or ''}".strip()] = [checkpoint.version, respondent.table]
-        return build_study(self.store, study, outcomes, versions, self.recipes)
+        return build_study(self.store, study, outcomes, versions, self.recipes, segments)
 
     def selection_rule(self, recipe: Recipe) -> SelectionRule:
         """The recipe's slice for the selection stage."""

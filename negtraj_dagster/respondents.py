@@ -91,7 +91,9 @@ class Respondents:
         base = self.store.require(f"base_model/{recipe.base_model}")
         prompter = UNTAGGED.prompter(self.tasks[recipe.task].instruction)
         template = self.template(recipe).to_json()
-        return self._respondent(recipe, base.version, model_folder(base), template, lambda question: prompter(question, None))
+        in_process = recipe.evaluation.model_copy(update={"client": "model", "server": None})  # no server has it
+        as_asked = recipe.model_copy(update={"evaluation": in_process})
+        return self._respondent(as_asked, base.version, model_folder(base), template, lambda question: prompter(question, None))
 
     def _respondent(self, recipe: Recipe, version: str, model_dir: Path, template: object, prompt: Prompt) -> Respondent:
         task, limits = self.tasks[recipe.task], recipe.evaluation

@@ -61,7 +61,7 @@ class Study(Strict):
     seeds: tuple[int, ...] = Field(min_length=2)
     split: Literal["practice", "gate", "test"] = "test"
     arms: dict[str, StudyArm]
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[tuple[str, str], ...] = Field(min_length=1)
     negatives: NegativesSettings | None = None
     vary: Variation = Variation()
 
@@ -107,6 +107,7 @@ def _load(name: str, path: Path, recipes: Mapping[str, Recipe]) -> Study:
         raise SettingsError(f"{path}: no arm {unknown!r}{did_you_mean(unknown, study.arms)}")
     if unknown := next((key for key in study.vary.selection if key not in SelectionSettings.model_fields), None):
         raise SettingsError(f"{path}: vary.selection.{unknown}{did_you_mean(unknown, SelectionSettings.model_fields)}")
+    parse(SelectionSettings, dict(study.vary.selection), path)
     of_tasks = {(recipe.task, recipe.base_model) for recipe in trained_recipes(study, recipes)}
     if len(of_tasks) != 1:
         raise SettingsError(
@@ -119,6 +120,11 @@ def trained_recipes(study: Study, recipes: Mapping[str, Recipe]) -> list[Recipe]
     """The recipes that a study's arms are made from, each once."""
     names = dict.fromkeys(arm.recipe for arm in study.arms.values() if arm.recipe is not None)
     return [recipes[name] for name in names]
+
+
+def varied(study: Study, recipe: Recipe) -> SelectionSettings:
+    """The recipe's selection with what the study changes in it."""
+    return recipe.selection.model_copy(update=dict(study.vary.selection))
 
 
 def cells(study: Study, recipes: Mapping[str, Recipe]) -> list[Cell]:
@@ -148,11 +154,11 @@ def _cell(study: Study, recipes: Mapping[str, Recipe], name: str, seed: int, n_n
     trained = study.arms[trained_name]
     assert trained.recipe is not None
     recipe = recipes[trained.recipe]
-    if n_negatives == recipe.selection.max_negatives:
+    selection = varied(study, recipe)
+    if n_negatives == selection.max_negatives:
         n_negatives = None
-    selection = recipe.selection.model_copy(
+    selection = selection.model_copy(
         update={
-            **study.vary.selection,
             "sample_seed": seed,
             "shuffle_labels": trained.shuffle_labels,
             **({} if n_negatives is None else {"max_negatives": n_negatives}),

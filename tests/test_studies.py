@@ -89,6 +89,16 @@ def test_a_study_trains_every_cell_once_and_goes_on_where_it_was_ended(root: Pat
     assert lineage.study(study).reused
 
 
+def test_a_study_counts_anew_where_a_right_answer_changes(root: Path) -> None:
+    lineage = built(root)
+    before = lineage.study(lineage.studies["tiny_effect"]).content["arms"]["nat"]["mean"]
+    path = root / "nat" / "strategyqa" / "test_random_500.jsonl"
+    dep.write_lines(path, [{**row, "answer": not row["answer"]} for row in dep.read_lines(path)])
+    lineage.build("question_sets")
+    published = lineage.study(lineage.studies["tiny_effect"])
+    assert published.content["arms"]["nat"]["mean"] == pytest.approx(1 - before)
+
+
 def test_shuffled_labels_keep_the_rows_and_the_number_of_each_class(root: Path) -> None:
     lineage = built(root)
     of_study = cells(lineage.studies["tiny_effect"], lineage.recipes)
@@ -122,6 +132,7 @@ def test_seeds_draw_other_rollouts(root: Path) -> None:
         ('recipe = "tiny_nat"', 'recipe = "tiny_nut"', "arms.nat.recipe = 'tiny_nut'; did you mean 'tiny_nat'"),
         ('like = "nat"', 'like = "nut"', "no arm 'nut'; did you mean 'nat'"),
         ('asked_for = "negative"', "", "either recipe, what is trained; or like"),
+        ("positive_rate = 0.5", "positive_rate = 25", "positive_rate = 25: expected less than or equal to 1"),
         ("positive_rate", "positiv_rate", "vary.selection.positiv_rate; did you mean 'positive_rate'"),
         ("seeds = [0, 1]", "seeds = [0]", "seeds"),
     ],

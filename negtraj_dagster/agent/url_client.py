@@ -202,7 +202,10 @@ class UrlPolicy:
             if not (isinstance(content, str) and isinstance(reasoning, str) and isinstance(n_tokens + n_prompt, int)):
                 raise TypeError("a text or a count is of another type")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            return f"an answer that is no chat completion ({type(error).__name__}: {str(error)[:80]}), {text[:80]!r}"
+            message, answered = str(error), text
+            if self._key is not None:
+                message, answered = message.replace(self._key, "***"), answered.replace(self._key, "***")
+            return f"an answer that is no chat completion ({type(error).__name__}: {message[:80]}), {answered[:80]!r}"
         if calls and self._tools is None:
             return "a tool call where no tools were offered"
         if finish not in ("stop", "length", "tool_calls", "eos"):

@@ -52,5 +52,6 @@ def episodes_markdown(path: Path) -> str:
         if n_of_class[episode["error_class"]] > N_EPISODES:
             continue
         turns = "\n".join(f"{turn['role']}: {turn_text(turn)}" for turn in episode["turns"])
-        blocks.append(f"**{episode['error_class']}** · question `{episode['question_id']}`\n\n{_fenced(turns[:2000])}")
+        question_id = str(episode["question_id"]).replace("`", "'")
+        blocks.append(f"**{episode['error_class']}** · question `{question_id}`\n\n{_fenced(turns[:2000])}")
     return "\n\n".join(blocks)

@@ -18,6 +18,7 @@ from typing import Any
 from negtraj_dagster.agent.decoding import DECODING
 from negtraj_dagster.agent.tools import TOOL_VERSIONS
 from negtraj_dagster.agent.tools.schemas import SCHEMAS_VERSION
+from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.launch import RunChild
 from negtraj_dagster.schema import Question, Turn, canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Store, read_json_lines
@@ -76,11 +77,18 @@ class Respondent:
             **({"extra_body": self.agent["server"]["extra_body"]} if self.agent.get("server") else {}),
         }
 
+    @property
+    def rules_of_any_client(self) -> dict[str, Any]:
+        """The rules without who writes the turns: by these a served checkpoint meets the base model, which runs in process."""
+        limits = {name: value for name, value in self.rules["limits"].items() if name != "client"}
+        return {**{name: value for name, value in self.rules.items() if name != "extra_body"}, "limits": limits}
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that an answer depends on but the question and its prompt."""
         batch = self.agent["batch_size"] if self.sums_depend_on_batch else None
-        return {**self.rules, "model": self.version, "template": self.agent["template"], "batch": batch}
+        served = {"served_as": self.agent["server"]["model"]} if self.agent.get("server") else {}
+        return {**self.rules, **served, "model": self.version, "template": self.agent["template"], "batch": batch}
 
     @cached_property
     def table(self) -> str:
@@ -131,7 +139,15 @@ def ask(
         questions: the suite.
         run_child: starts the evaluator.
         trials: episodes per question.
+
+    Raises:
+        QuestionSetError: there are no questions.
     """
+    if not questions:
+        raise QuestionSetError(
+            f"the task {respondent.task.name} has no questions in the split that is asked for; choose a split that has some, "
+            "or give it questions"
+        )
     wanted = answer_keys(respondent, questions, trials)
     with store.lock(f"segments/{respondent.table}"):  # two reports that want the same answers ask once
         _keep(store, respondent.table)

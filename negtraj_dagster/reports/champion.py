@@ -16,12 +16,12 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.reports.answers import Respondent, ask
+from negtraj_dagster.reports.answers import Respondent, answer_keys, ask
 from negtraj_dagster.reports.build import why_unjudged
 from negtraj_dagster.reports.gate import Contestant, GateRule, Verdict, judge_line
 from negtraj_dagster.reports.metrics import score_rows
 from negtraj_dagster.reports.registry import Registry, TitleMovedError, only_title
-from negtraj_dagster.schema import Question, canonical_json, digest_json
+from negtraj_dagster.schema import Question, canonical_json, digest, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import Task
 
@@ -73,13 +73,23 @@ class Gate:
         """All that decides but the title's holder, the anchor and what was rolled back."""
         return {
             "code": CHAMPION_VERSION,
-            "challengers": {contender.recipe: contender.respondent.table for contender in self.challengers},
+            "challengers": {contender.recipe: self._asked(contender.respondent) for contender in self.challengers},
             "barred": dict(self.barred),
-            "base": self.base and self.base.table,
+            "base": self.base and self._asked(self.base),
             "questions": digest_json([[question.question_id, question.question_hash] for question in self.questions]),
             "scorer": self.task.version,
             "rule": asdict(self.rule),
         }
+
+    @property
+    def measure(self) -> str:
+        """Names what a verdict is made by, whoever is judged."""
+        questions = [[question.question_id, question.question_hash] for question in self.questions]
+        return digest_json([questions, self.task.version, asdict(self.rule)])
+
+    def _asked(self, respondent: Respondent) -> str:
+        """Names what a respondent is asked, prompts included."""
+        return digest(*answer_keys(respondent, self.questions, 1))
 
 
 def crown_champion(store: Store, gate: Gate, run_child: RunChild) -> Published:
@@ -106,29 +116,45 @@ def _crown(store: Store, gate: Gate, run_child: RunChild) -> Published:
     present = json.loads(text) if text else None
     decision = digest_json(gate.identity)
     is_decided = present is not None and present.get("decision") == decision
-    incumbent = None
-    if present is not None:
-        incumbent = present["incumbent"] if is_decided else [present["recipe"], present["checkpoint"]]
-    anchor = present["anchor"] if present is not None and is_decided else _identity(registry.read("anchor"))
-    refused = sorted(present.get("refused", [])) if present else []
-    held = present["held"] if present is not None and is_decided else registry.held()
-    made_of = {**gate.identity, "incumbent": incumbent, "anchor": anchor, "refused": refused, "held": held}
+    if present is not None and is_decided:
+        context = present["context"]
+    else:
+        is_alike = present is not None and present.get("measure") == gate.measure
+        context = {
+            "incumbent": [present["recipe"], present["checkpoint"]] if present else None,
+            "anchor": _identity(registry.read("anchor")),
+            "refused": registry.refused(),
+            "held": registry.held(),
+            "judged": sorted(present["judged"]) if present and is_alike else [],
+        }
+    made_of = {**gate.identity, **context}
 
     def write(folder: Path) -> Built:
         if present and is_decided:  # the object is gone, the decision is not
-            content, n_asked = only_title(present), 0
+            content, players = only_title(present), _Players(store, gate, run_child)
         else:
-            out = dict.fromkeys(held, "it held the title before, and only a rollback brings it back")
-            out |= dict.fromkeys(refused, "it was rolled back")
-            content, n_asked = _decide(store, gate, present, anchor, out, run_child)
+            content, players = _decide(store, gate, present, context, run_child)
         (folder / "champion.json").write_text(canonical_json(content), encoding="utf-8")
-        return Built(content=content, work={"champions_chosen": 1, "questions_asked": n_asked})
+        work = {"champions_chosen": 1, "questions_asked": players.n_asked}
+        return Built(content=content, work=work, caches=tuple(sorted(players.segments)))
 
     published = store.build(f"champion/{gate.line}", made_of, write)
     if not published.is_empty:
-        record = {"decision": decision, "incumbent": incumbent, "anchor": anchor, "refused": refused, "held": held}
+        kept = ("incumbent", "anchor", "refused")
+        record = {name: context[name] for name in kept} | {"context": context, "decision": decision, "measure": gate.measure}
+        # a checkpoint that was judged beside or against the holder is not judged against it again by the same measure
+        is_new_holder = [published.content["recipe"], published.content["checkpoint"]] != context["incumbent"]
+        judged = {contender.checkpoint for contender in gate.challengers} | set(() if is_new_holder else context["judged"])
+        record["judged"] = sorted(judged - {published.content["checkpoint"]})
         registry.promote(published.content, record, text)
     return published
+
+
+def _barred_versions(context: Mapping[str, Any]) -> dict[str, str]:
+    """By version why a checkpoint may not win."""
+    reasons = dict.fromkeys(context["judged"], "it was judged against who holds the title before, on the same questions")
+    reasons |= dict.fromkeys(context["held"], "it held the title before, and only a rollback brings it back")
+    return reasons | dict.fromkeys(context["refused"], "it was rolled back")
 
 
 def _identity(alias: str | None) -> list[str] | None:
@@ -140,17 +166,14 @@ def _decide(
     store: Store,
     gate: Gate,
     title: Mapping[str, Any] | None,
-    anchor: Sequence[str] | None,
-    out: Mapping[str, str],
+    context: Mapping[str, Any],
     run_child: RunChild,
-) -> tuple[dict[str, Any], int]:
-    """The content of the champion's object, and how many questions were asked for it.
+) -> tuple[dict[str, Any], "_Players"]:
+    """The content of the champion's object, and who was asked for it.
 
     A checkpoint takes the title once: of two that are equally good each would be promoted over the other, night after night.
-
-    Args:
-        out: by version why a checkpoint may not win.
     """
+    players, out, anchor = _Players(store, gate, run_child), _barred_versions(context), context["anchor"]
     incumbent = [title["recipe"], title["checkpoint"]] if title else None
     holder = gate.find(*incumbent) if incumbent else None
     notes = [f"{recipe} may not win: {why}" for recipe, why in gate.barred.items()]
@@ -161,13 +184,13 @@ def _decide(
     notes += [f"{_name(c.identity)} may not win: {out[c.checkpoint]}" for c in new if c.checkpoint in out]
     new = [contender for contender in new if contender.checkpoint not in out]
     if not new:
-        return _without_challenger(title, notes), 0
+        return _without_challenger(title, notes), players
     if len(gate.questions) < gate.rule.min_questions:
         notes.append(
             f"the split gate of {gate.task.name} has {len(gate.questions)} questions, at least {gate.rule.min_questions} are "
             "needed to tell a difference: give it more (held_out.gate of the task, n_gate_questions of wordtraps)"
         )
-        return _without_challenger(title, notes), 0
+        return _without_challenger(title, notes), players
     fixed = gate.find(*anchor) if anchor else None
     if anchor and fixed is None:
         raise StoreError(
@@ -175,7 +198,6 @@ def _decide(
             'chain of small losses. Name another checkpoint in that file ({"recipe": …, "checkpoint": …}), or delete the file '
             "to take who holds the title"
         )
-    players = _Players(store, gate, run_child)
     verdicts = judge_line(
         [players.contestant(contender) for contender in new],
         incumbent=players.contestant(holder) if holder else None,
@@ -183,7 +205,7 @@ def _decide(
         base=players.untrained(),
         rule=gate.rule,
     )
-    return _content(verdicts, new, title, notes), players.n_asked
+    return _content(verdicts, new, title, notes), players
 
 
 def _without_challenger(title: Mapping[str, Any] | None, notes: Sequence[str]) -> dict[str, Any]:
@@ -215,6 +237,7 @@ class _Players:
         self._store, self._gate, self._run_child = store, gate, run_child
         self._asked: dict[str, list[dict[str, Any]]] = {}
         self.n_asked = 0
+        self.segments: set[str] = set()
 
     def contestant(self, contender: Contender) -> Contestant:
         """A contender with its answers."""
@@ -229,6 +252,7 @@ class _Players:
         if respondent.table not in self._asked:
             answers = ask(self._store, respondent, self._gate.questions, self._run_child)
             self.n_asked += answers.n_asked
+            self.segments |= set(answers.segments)
             if answers.unanswered:
                 raise StoreError(
                     f"the gate of {self._gate.line}: {len(answers.unanswered)} of {len(answers.rows)} episodes of {recipe} "
@@ -245,7 +269,7 @@ class _Players:
             recipe,
             version,
             suite=digest_json([[question.question_id, question.question_hash] for question in self._gate.questions]),
-            rules=digest_json(respondent.rules),
+            rules=digest_json(respondent.rules_of_any_client),
             asked=ids(lambda row: True),
             right=ids(lambda row: row["strict"]),
             format_errors=ids(lambda row: row["n_format_errors"]),

@@ -8,12 +8,12 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.reports.answers import INFRASTRUCTURE, Respondent, ask
+from negtraj_dagster.reports.answers import INFRASTRUCTURE, Respondent, answer_keys, ask
 from negtraj_dagster.reports.build import Suite
 from negtraj_dagster.reports.metrics import score_rows, summarize_rows
-from negtraj_dagster.reports.stats import holm, mcnemar_exact, paired_bootstrap
+from negtraj_dagster.reports.stats import holm, mcnemar_exact, paired_bootstrap, paired_mean_p
 from negtraj_dagster.reports.summarize import comparison_page
-from negtraj_dagster.schema import canonical_json
+from negtraj_dagster.schema import canonical_json, digest
 from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
 COMPARE_VERSION = 4
@@ -41,6 +41,12 @@ class BaseArm:
     respondent: Respondent
     suite: Suite
 
+    @property
+    def identity(self) -> tuple[str, object]:
+        """Names what it is asked, prompts included, and the rule that scores."""
+        keys = answer_keys(self.respondent, self.suite.questions, self.suite.trials)
+        return digest(*keys), self.respondent.task.version
+
 
 def compare_arms(
     store: Store, line: str, arms: Sequence[Arm], bases: Sequence[BaseArm], notes: Sequence[str], run_child: RunChild
@@ -58,7 +64,7 @@ def compare_arms(
     made_of = {
         "code": COMPARE_VERSION,
         **{f"arm/{arm.recipe}": [arm.role, arm.report.version, arm.checkpoint.version, arm.selection.version] for arm in arms},
-        **{base.name: [base.respondent.table, base.suite.digest, base.suite.trials] for base in bases},
+        **{base.name: [*base.identity, base.suite.digest] for base in bases},
         "notes": list(notes),
     }
     return store.build(
@@ -164,7 +170,7 @@ def _accuracies(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy": metrics["accuracy_strict"],
         "accuracy_low": metrics["accuracy_strict_low"],
         "accuracy_high": metrics["accuracy_strict_high"],
-        "n_questions": metrics["n"],
+        "n_questions": metrics["n_questions"],
         "n_infrastructure": metrics["n_infrastructure"],
     }
 
@@ -195,6 +201,8 @@ def _pair(a: str, b: str, of_a: Mapping[str, float], of_b: Mapping[str, float]) 
     right_a, right_b = [of_a[id_] for id_ in ids], [of_b[id_] for id_ in ids]
     n_only_a, n_only_b = (sum(x > y for x, y in zip(*pair, strict=True)) for pair in ((right_a, right_b), (right_b, right_a)))
     low, high = paired_bootstrap(right_a, right_b, seed=BOOTSTRAP_SEED) if ids else (-1.0, 1.0)
+    has_shares = any(value not in (0.0, 1.0) for value in (*right_a, *right_b))
+    p_value = paired_mean_p(right_a, right_b) if has_shares else mcnemar_exact(n_only_a, n_only_b)
     return {
         "a": a,
         "b": b,
@@ -204,7 +212,7 @@ def _pair(a: str, b: str, of_a: Mapping[str, float], of_b: Mapping[str, float]) 
         "high": high,
         "n_only_a": n_only_a,
         "n_only_b": n_only_b,
-        "p_value": mcnemar_exact(n_only_a, n_only_b),
+        "p_value": p_value,
     }
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from negtraj_dagster.reports.stats import wilson
+from negtraj_dagster.reports.stats import clustered_mean, wilson
 from negtraj_dagster.schema import Question, canonical_json
 from negtraj_dagster.tasks import Task
 
@@ -61,7 +61,7 @@ def error_class(row: Row, task: Task) -> str:
     if row["status"] == "finished":
         is_of_kind = row["prediction"] is not None and task.is_valid_answer(row["prediction"])
         return "format" if row["lenient"] or not is_of_kind else "wrong_answer"
-    turns = Counter(canonical_json(turn) for turn in row["turns"] if turn["role"] == "assistant")
+    turns = Counter(_act(turn) for turn in row["turns"] if turn["role"] == "assistant")
     if turns and max(turns.values()) >= N_OF_A_LOOP:
         return "loop"
     counts = {"format": row["n_format_errors"], "unknown_tool": row["n_unknown_tools"], "tool_error": row["n_tool_errors"]}
@@ -69,15 +69,24 @@ def error_class(row: Row, task: Task) -> str:
     return worst if counts[worst] else "unfinished"
 
 
+def _act(turn: Row) -> str:
+    """What a turn says and calls; ids tell calls apart that are alike."""
+    calls = [[call["name"], call["arguments"]] for call in turn.get("tool_calls", ())]
+    return canonical_json([turn["content"], calls])
+
+
 def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:
-    """Counts, accuracies with Wilson 95 % intervals, rates per assistant turn (`_rate`) or per tool call, turns and tokens.
+    """Counts, accuracies with 95 % intervals, rates per assistant turn (`_rate`) or per tool call, turns and tokens.
+
+    Intervals are Wilson's; of several trials a question they are normal ones of an error clustered by question.
 
     Episodes that the infrastructure ended are counted apart (`n_infrastructure`) and in nothing else.
     """
     answered = [row for row in rows if row["error_class"] != "infrastructure"]
     n, n_turns = len(answered), sum(row["n_assistant_turns"] for row in answered)
     n_calls = sum(row["n_tool_calls"] for row in answered)
-    metrics: dict[str, Any] = {"n": n, "n_infrastructure": len(rows) - n}
+    n_questions = len({row["question_id"] for row in answered})
+    metrics: dict[str, Any] = {"n": n, "n_questions": n_questions, "n_infrastructure": len(rows) - n}
     for kind in ("strict", "lenient"):
         metrics |= _accuracy(kind, answered)
     overlaps = [row["f1"] for row in answered if "f1" in row]
@@ -98,13 +107,28 @@ def summarize_rows(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _accuracy(kind: str, rows: Sequence[Row]) -> dict[str, Any]:
     n, n_right = len(rows), sum(row[kind] for row in rows)
-    low, high = wilson(n_right, n) if n else (0.0, 1.0)
+    low, high = _interval(kind, rows)
     return {
         f"n_{kind}": n_right,
         f"accuracy_{kind}": n_right / max(n, 1),
         f"accuracy_{kind}_low": low,
         f"accuracy_{kind}_high": high,
     }
+
+
+def _interval(kind: str, rows: Sequence[Row]) -> tuple[float, float]:
+    if not rows:
+        return 0.0, 1.0
+    of_question: dict[str, list[float]] = {}
+    for row in rows:
+        of_question.setdefault(row["question_id"], []).append(float(row[kind]))
+    trials = list(of_question.values())
+    if len(trials) == len(rows):
+        return wilson(int(sum(row[kind] for row in rows)), len(rows))
+    score = clustered_mean(trials) if len(trials) > 1 else None
+    if score is None or score.standard_error == 0:  # all alike: as if each question had been asked once
+        return wilson(round(len(trials) * sum(map(sum, trials)) / len(rows)), len(trials))
+    return max(0.0, score.low), min(1.0, score.high)
 
 
 def by_family(rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A line's title as others read it: who holds it, who held it before, who was judged last, and every change that was made."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,17 @@ class Registry:
         """The text of an alias (`champion`, `previous`, `challenger`, `anchor`), None where there is none."""
         return self.store.read_text(f"registry/{self.line}/{name}.json")
 
+    def refused(self) -> list[str]:
+        """Versions of the checkpoints that were rolled back, sorted: also where champion.json was deleted since."""
+        alias = json.loads(self.read("champion") or "{}")
+        return sorted({*alias.get("refused", []), *(version for row in self._log() for version in row.get("refused", []))})
+
     def held(self) -> list[str]:
         """Versions of the checkpoints that held the title before its present holder, sorted."""
         alias = json.loads(self.read("champion") or "null")
         if alias is None:
             return []
-        titles = [*self._logged(), *([alias["previous"]] if alias.get("previous") else [])]
-        return sorted({title["checkpoint"] for title in titles} - {alias["checkpoint"]})
+        return sorted({title["checkpoint"] for title in self._titles()} - {alias["checkpoint"]})
 
     def promote(self, content: Record, decision: Record, present: str | None) -> None:
         """Make a decision the title's; its holder may be who held it before.
@@ -68,12 +72,18 @@ class Registry:
         Raises:
             StoreError: nobody held it before, or that checkpoint is gone.
         """
-        with self.store.lock(f"registry-{self.line}"):
-            present = self.read("champion")
-            if present is None:
-                raise StoreError(f"{self.line}: no champion was named yet, so there is nothing to roll back")
-            alias = json.loads(present)
-            earlier = self._before(alias)
+        present = self.read("champion")
+        if present is None:
+            raise StoreError(f"{self.line}: no champion was named yet, so there is nothing to roll back")
+        alias = json.loads(present)
+        with self.store.lock(f"registry-{self.line}"):  # a gate may be at work for long, and give the title to another
+            if self.read("champion") != present:
+                raise StoreError(
+                    f"{self.line}: the title moved while a gate was waited for, {_name(alias)} may not hold it any longer; "
+                    "look who does, and roll back again if it is to be"
+                )
+            refused = {*self.refused(), alias["checkpoint"]}
+            earlier = self._before(refused)
             if earlier is None:
                 raise StoreError(
                     f"{self.line}: {_name(alias)} is the first champion, there is none before it; to have none at all delete "
@@ -88,9 +98,9 @@ class Registry:
                 "decision": None,
                 "incumbent": [alias["recipe"], alias["checkpoint"]],
                 "anchor": alias.get("anchor"),
-                "refused": sorted({*alias.get("refused", []), alias["checkpoint"]}),
+                "refused": sorted(refused),
                 "challenger": alias.get("challenger"),
-                "previous": None,
+                "previous": self._before({*refused, earlier["checkpoint"]}),
             }
             self._take_title(title, present)
             self.follow()
@@ -104,12 +114,18 @@ class Registry:
             return
         names = {"previous": alias.get("previous"), "challenger": _identified(alias.get("challenger"))}
         for name, record in names.items():
-            if record:
-                self.store.write_text(f"registry/{self.line}/{name}.json", canonical_json(record))
+            if record or self.read(name):
+                self.store.write_text(f"registry/{self.line}/{name}.json", canonical_json(record or {}))
         if self.read("anchor") is None:
-            first = alias.get("incumbent") or [alias["recipe"], alias["checkpoint"]]
-            self.store.write_text(f"registry/{self.line}/anchor.json", canonical_json(_identified(first)))
+            self.store.write_text(f"registry/{self.line}/anchor.json", canonical_json(_identified(self._first(alias))))
         self.store.update_text(f"registry/{self.line}/promotions.jsonl", lambda history: log_title(history or "", alias))
+
+    def _first(self, alias: Record) -> Sequence[str]:
+        """The line's first champion as far as is known: who held the title before this one, if it is there and was kept."""
+        before = alias.get("incumbent")
+        if before and before[1] not in alias.get("refused", []) and self.store.find(f"{before[0]}/checkpoint", before[1]):
+            return list(before)
+        return [alias["recipe"], alias["checkpoint"]]
 
     def _take_title(self, title: Record, present: str | None) -> None:
         text = canonical_json(title)
@@ -122,15 +138,18 @@ class Registry:
         if present != text:
             self.store.update_text(f"registry/{self.line}/champion.json", take)
 
-    def _before(self, alias: Record) -> Record | None:
-        """Who held the title before the present holder and was not rolled back; by the log where the alias does not say."""
-        refused = {*alias.get("refused", []), alias["checkpoint"]}
-        titles = [*self._logged(), *([alias["previous"]] if alias.get("previous") else [])]
-        return next((title for title in reversed(titles) if title["checkpoint"] not in refused), None)
+    def _before(self, out: Container[str]) -> Record | None:
+        """Who held the title last but for some versions."""
+        return next((title for title in reversed(self._titles()) if title["checkpoint"] not in out), None)
 
-    def _logged(self) -> list[Record]:
+    def _titles(self) -> list[Record]:
+        """Who held the title, oldest first: as it was logged, and who a killed run did not log."""
+        alias = json.loads(self.read("champion") or "{}")
+        return [*(row["champion"] for row in self._log()), *([alias["previous"]] if alias.get("previous") else [])]
+
+    def _log(self) -> list[Record]:
         history = self.store.read_text(f"registry/{self.line}/promotions.jsonl") or ""
-        return [json.loads(line)["champion"] for line in history.splitlines() if line]
+        return [json.loads(line) for line in history.splitlines() if line]
 
 
 def log_title(history: str, alias: Record) -> str:
@@ -141,8 +160,9 @@ def log_title(history: str, alias: Record) -> str:
     titles = [only_title(alias)]
     if (previous := alias.get("previous")) and not (last and is_same(last, previous)):
         titles.insert(0, previous)
+    refused = {"refused": alias["refused"]} if alias.get("refused") else {}
     for title in titles:
-        history += f"{canonical_json({'champion': title, 'previous': last})}\n"
+        history += f"{canonical_json({'champion': title, 'previous': last, **refused})}\n"
         last = title
     return history
 

@@ -74,6 +74,24 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, seed: int, n_res
     return float(low), float(high)
 
 
+def paired_mean_p(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p of the mean difference of two arms' scores on the same questions, by its normal approximation.
+
+    For shares of several trials, where no question is simply right or wrong; the error is that of the questions' differences.
+
+    Raises:
+        ValueError: no questions, or not as many in a as in b.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"paired_mean_p: {len(a)} and {len(b)} scores; expected equally many, at least one")
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    mean = float(differences.mean())
+    error = float(differences.std(ddof=1)) / math.sqrt(len(a)) if len(a) > 1 else 0.0
+    if error == 0.0:
+        return 1.0 if mean == 0.0 or len(a) == 1 else 0.0
+    return math.erfc(abs(mean) / error / math.sqrt(2))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted p of each test of a family, in the given order: Holm's step-down method (Holm 1979, Scand. J. Stat. 6:65-70).
 

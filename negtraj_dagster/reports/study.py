@@ -6,7 +6,7 @@
 import html
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from negtraj_dagster.errors import SettingsError
 from negtraj_dagster.pages import META_POLICY, html_table, page
 from negtraj_dagster.recipes import Recipe
 from negtraj_dagster.reports.plots import interval_plot
+from negtraj_dagster.schema import digest_json
 from negtraj_dagster.store import Built, Published, Store
-from negtraj_dagster.studies import Cell, Study
+from negtraj_dagster.studies import Cell, Study, varied
 
 STUDY_VERSION = 1
 N_RESAMPLES = 10_000
@@ -59,7 +60,12 @@ def outcome_of(cell: Cell, rows: Sequence[Mapping[str, Any]]) -> Outcome:
 
 
 def build_study(
-    store: Store, study: Study, outcomes: Sequence[Outcome], versions: Mapping[str, Any], recipes: Mapping[str, Recipe]
+    store: Store,
+    study: Study,
+    outcomes: Sequence[Outcome],
+    versions: Mapping[str, Any],
+    recipes: Mapping[str, Recipe],
+    segments: Iterable[str] = (),
 ) -> Published:
     """The study's object: study.json, figure.svg and study.html.
 
@@ -69,8 +75,10 @@ def build_study(
         outcomes: of every cell.
         versions: what they were asked of, by cell.
         recipes: those that its arms are made from.
+        segments: names of those that the answers are of.
     """
-    made_of = {"code": STUDY_VERSION, "study": study.model_dump(mode="json"), **versions}
+    counted = [[o.arm, o.n_negatives, o.seed, sorted(o.right.items()), sorted(o.families.items())] for o in outcomes]
+    made_of = {"code": STUDY_VERSION, "study": study.model_dump(mode="json"), **versions, "outcomes": digest_json(counted)}
     negatives = study.negatives
     names = {name: recipe for name, arm in study.arms.items() if (recipe := arm.recipe) is not None}
 
@@ -80,13 +88,13 @@ def build_study(
             pairs=study.pairs,
             none=negatives.none if negatives else None,
             counts=dict.fromkeys(negatives.arms, negatives.counts) if negatives else None,
-            own_counts={name: recipes[recipe].selection.max_negatives for name, recipe in names.items()},
+            own_counts={name: varied(study, recipes[recipe]).max_negatives for name, recipe in names.items()},
         )
         (folder / "study.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         (folder / "study.html").write_text(study_page(study.name, study.description, summary), encoding="utf-8")
         if "negatives" in summary:
             (folder / "figure.svg").write_text(negatives_plot(summary), encoding="utf-8")
-        return Built(content=summary, work={"cells_compared": len(outcomes)})
+        return Built(content=summary, work={"cells_compared": len(outcomes)}, caches=tuple(segments))
 
     return store.build(f"study/{study.name}", made_of, write)
 
@@ -288,7 +296,7 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a Markdown table; the first row names the columns."""
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def _points(value: float | None) -> str:

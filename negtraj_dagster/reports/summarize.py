@@ -179,7 +179,7 @@ def format_pair(pair: Mapping[str, Any]) -> dict[str, str]:
         "95 % interval": f"{pair['low']:+.1%} to {pair['high']:+.1%}",
         "only first right": str(pair["n_only_a"]),
         "only second right": str(pair["n_only_b"]),
-        "McNemar p": f"{pair['p_value']:.2g}",
+        "paired p": f"{pair['p_value']:.2g}",
         "Holm p": f"{pair['p_holm']:.2g}",
     }
 

@@ -347,11 +347,64 @@ def test_a_rollback_gives_the_title_back_for_good(store: Store, evaluator: Evalu
     assert crown(store, evaluator, second).content["checkpoint"] == third.version
 
 
+def test_what_was_rolled_back_stays_out_though_the_alias_is_deleted(store: Store, evaluator: Evaluator) -> None:
+    first, second = train(store, evaluator, "a", range(50)), train(store, evaluator, "b", range(100))
+    crown(store, evaluator, first)
+    crown(store, evaluator, second)
+    Registry(store, "l").roll_back("bad")
+    (store.home / "registry" / "l" / "champion.json").unlink()
+    assert crown(store, evaluator, second).is_empty
+
+
+def test_a_rollback_that_waited_for_a_gate_rolls_back_nobody_else(
+    store: Store, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(store, evaluator, train(store, evaluator, "a", range(50)))
+    crown(store, evaluator, train(store, evaluator, "b", range(100)))
+    lock = store.lock
+
+    def lock_late(name: str) -> Any:  # a gate that held it gives the title to another
+        monkeypatch.undo()
+        crown(store, evaluator, train(store, evaluator, "c", range(150)))
+        return lock(name)
+
+    monkeypatch.setattr(store, "lock", lock_late)
+    with pytest.raises(StoreError, match=r"the title moved while a gate was waited for, b \("):
+        Registry(store, "l").roll_back("b is bad")
+    assert read(store, "champion")["recipe"] == "c"
+    assert "refused" not in (store.read_text("registry/l/promotions.jsonl") or "")
+
+
+def test_neither_one_that_is_gone_nor_one_that_was_rolled_back_becomes_the_anchor(store: Store, evaluator: Evaluator) -> None:
+    first, second = train(store, evaluator, "a", range(50)), train(store, evaluator, "b", range(100))
+    old = {"recipe": "a", "checkpoint": "0" * 64, "accuracy": 0.25, "why": "", "incumbent": None, "previous": None}
+    store.write_text("registry/l/champion.json", canonical_json(old))
+    crown(store, evaluator, second)
+    assert read(store, "anchor")["checkpoint"] == second.version
+    (store.home / "registry" / "l" / "anchor.json").unlink()
+    before = {**old, "checkpoint": first.version}
+    store.write_text("registry/l/champion.json", canonical_json({**old, "checkpoint": second.version, "previous": before}))
+    Registry(store, "l").roll_back("bad")
+    assert read(store, "anchor")["checkpoint"] == first.version
+
+
+def test_one_that_was_judged_is_not_judged_again_by_the_same_measure(store: Store, evaluator: Evaluator) -> None:
+    first, second = train(store, evaluator, "a", range(105)), train(store, evaluator, "b", range(104))
+    crown(store, evaluator, first, second)
+    for n in range(3):
+        stays = crown(store, evaluator, first, second, barred={"c": f"reason {n}"})
+        assert (stays.content["recipe"], stays.content["verdict"]) == ("a", "unchallenged")
+    assert crown(store, evaluator, first, second, rule=GateRule(margin=0.06)).content["recipe"] == "b"
+
+
 def test_two_rollbacks_go_back_two_titles(store: Store, evaluator: Evaluator) -> None:
     for number, recipe in enumerate("abc"):
         crown(store, evaluator, train(store, evaluator, recipe, range(50 + 50 * number)))
     registry = Registry(store, "l")
-    assert [registry.roll_back("bad").content["recipe"] for _ in range(2)] == ["b", "a"]
+    assert registry.roll_back("bad").content["recipe"] == "b"
+    assert read(store, "previous")["recipe"] == "a"
+    assert registry.roll_back("bad").content["recipe"] == "a"
+    assert read(store, "previous") == {}
     with pytest.raises(StoreError, match="is the first champion, there is none before it"):
         registry.roll_back("bad")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.agent import tools
+from negtraj_dagster.errors import QuestionSetError
 from negtraj_dagster.reports import answers, build
 from negtraj_dagster.reports.answers import Respondent
 from negtraj_dagster.reports.build import Suite
@@ -120,6 +121,11 @@ def test_ten_new_questions_of_two_hundred_are_ten_that_are_asked(store: Store) -
     assert evaluator.asked == [question.question_id for question in TWO_HUNDRED[190:]]
     assert published.content["metrics"]["n_strict"] == 200
     assert published.work == {"questions_asked": 10, "answers_scored": 200}
+
+
+def test_a_suite_without_questions_is_no_suite_that_was_answered_wrongly(store: Store) -> None:
+    with pytest.raises(QuestionSetError, match="has no questions in the split that is asked for"):
+        report(store, Evaluator(), [])
 
 
 def test_another_scorer_asks_nothing_and_scores_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,14 @@ def test_right_and_wrong_answers_are_counted_with_intervals() -> None:
 
 
 def test_rates_are_per_turn_and_per_call() -> None:
-    row = {"strict": False, "lenient": False, "status": "turn_limit", "n_assistant_turns": 4, "error_class": "tool_error"}
+    row: dict[str, Any] = {
+        "question_id": "q",
+        "strict": False,
+        "lenient": False,
+        "status": "turn_limit",
+        "n_assistant_turns": 4,
+        "error_class": "tool_error",
+    }
     row |= {"n_tool_calls": 2, "n_tool_errors": 1, "n_format_errors": 1, "n_unknown_tools": 1}
     metrics = summarize_rows([row])
     assert (metrics["format_error_rate"], metrics["unknown_tool_rate"], metrics["tool_error_rate"]) == (0.25, 0.25, 0.5)
@@ -80,6 +87,24 @@ def test_what_ended_an_episode_counts_before_what_it_did(status: str, name: str)
 
 def test_every_class_is_reached_by_a_test_of_this_file() -> None:
     assert {*PLAYED, "over_long", "infrastructure"} == set(ERROR_CLASSES)
+
+
+def test_trials_of_a_question_are_no_independent_questions() -> None:
+    rows = [{**row, "trial": trial} for row in play("Action: finish[2]") for trial in range(9)]
+    metrics = summarize_rows(rows)
+    assert (metrics["n"], metrics["n_questions"], metrics["n_strict"]) == (27, 3, 9)
+    assert metrics["accuracy_strict"] == pytest.approx(1 / 3)
+    # one of three questions, each nine times alike: as wide as three questions are, not as 27
+    assert metrics["accuracy_strict_high"] - metrics["accuracy_strict_low"] > 0.6
+    alike = [{**row, "strict": False} for row in rows]
+    assert summarize_rows(alike)["accuracy_strict_high"] > 0.5
+
+
+def test_calls_that_differ_by_their_ids_alone_are_a_loop() -> None:
+    call = {"name": "calculator", "arguments": '{"expression": "1+1"}'}
+    turns = [{"role": "assistant", "content": "", "tool_calls": [{**call, "id": f"call{n}"}]} for n in range(3)]
+    row = {**play("Action: think[a]", "Action: think[b]", "Action: think[c]")[1], "turns": turns}
+    assert error_class(row, WORDTRAPS) == "loop"
 
 
 def test_infrastructure_is_in_no_accuracy_and_no_rate() -> None:
