@@ -37,7 +37,7 @@ def interval_plot(series: Mapping[str, Sequence[tuple[float, float, float]]], *,
             middle, top, bottom = _x(x, x_max), _y(y + error, y_max), _y(max(y - error, 0), y_max)
             parts.append(f'<circle cx="{middle:.1f}" cy="{_y(y, y_max):.1f}" r="3" fill="{colour}"/>')
             parts.append(f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{top:.1f}" y2="{bottom:.1f}" stroke="{colour}"/>')
-        parts.append(_text(WIDTH - RIGHT, TOP + 14 * (1 + number), name, "end", colour))
+        parts.append(_text(LEFT + 12, TOP + 14 * (1 + number), name, "start", colour))
     return _svg(parts)
 
 

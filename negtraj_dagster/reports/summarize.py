@@ -120,7 +120,7 @@ def comparison_page(line: str, comparison: Mapping[str, Any], curves: Mapping[st
     sections.append(html_table(format_arms(comparison)))
     sections += [f"<p>{html.escape(note)}</p>" for note in comparison["notes"]]
     if bars:
-        sections += ["<h2>Strict accuracy, 95 % Wilson interval</h2>", bar_plot(bars, y_label="accuracy")]
+        sections += ["<h2>Strict accuracy, 95 % interval</h2>", bar_plot(bars, y_label="accuracy")]
     sections += [
         "<h2>Paired comparisons on the same questions</h2>",
         html_table([format_pair(p) for p in comparison["pairs"]]),
