@@ -68,9 +68,11 @@ def build_champion_asset(line: str, recipes: Sequence[Recipe]) -> dg.AssetsDefin
         published = workspace.lineage(trainer.bound_to(context)).champion(line)
         content = published.content
         gate = [{name: row[name] for name in GATE_COLUMNS} for row in content.get("gate", ())]
-        metadata: dict[str, Any] = {
-            name: content[name] for name in ("recipe", "checkpoint", "accuracy", "verdict", "why") if name in content
-        }
+        metadata: dict[str, Any] = {name: content[name] for name in ("recipe", "checkpoint", "verdict") if name in content}
+        if content.get("accuracy") is not None:
+            metadata["accuracy"] = content["accuracy"]
+        if "why" in content:  # `why` alone is why the object was made anew
+            metadata["decision"] = content["why"]
         notes = [f"- {note}" for note in content.get("notes", ())]
         return result(
             published,
