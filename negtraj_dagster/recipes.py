@@ -210,6 +210,7 @@ class EvaluationSettings(Strict):
 
     Each question is asked `trials` times; more than once only at a `temperature` above 0, since greedy answers are all alike.
     `dtype` is what the model is computed in, whatever its weights are stored in: in bf16 an answer depends on its batch.
+    `keeps_caches` computes of a turn's prompt only what was added to it: faster, for the memory of a chunk's conversations.
     `client` is who writes the turns: the checkpoint itself, in a process of our own, or the `server` that has it.
     """
 
@@ -222,6 +223,7 @@ class EvaluationSettings(Strict):
     temperature: float = Field(0.0, ge=0)
     trials: int = Field(1, ge=1)
     dtype: Literal["fp32", "bf16"] = "fp32"
+    keeps_caches: bool = False
     client: Literal["model", "url"] = "model"
     server: ServerSettings | None = None
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor
 
 from negtraj_dagster.agent.decoding import DECODING
 from negtraj_dagster.agent.episodes import Failure, Written
+from negtraj_dagster.agent.kept_caches import Batch, KeptCaches, Prefix, take_prefixes
 from negtraj_dagster.agent.sampling import GumbelNoise
 from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.errors import ModelError
@@ -71,6 +72,7 @@ class TransformersPolicy:
         device: torch.device | None = None,
         dtype: Dtype = "fp32",
         temperature: float = 0.0,
+        keeps_caches: bool = False,
     ) -> None:
         """Load a model folder.
 
@@ -83,6 +85,8 @@ class TransformersPolicy:
             dtype: of weights and sums, whatever the folder's weights are stored in. Sums in fp32 have a turn come out the same
                 in any batch; those of shorter numbers may depend on what else is in it.
             temperature: 0 takes the likeliest token; above it tokens are drawn, by the seeds that `act` is given.
+            keeps_caches: keep the keys and values of the conversations of one `act` for the next, which is then given what was
+                added to them. Sums are added in another order, so that in theory a token may differ.
 
         Raises:
             ModelError: a file is missing, the tokenizer lacks a token by which a turn ends, or the temperature is below 0.
@@ -108,6 +112,7 @@ class TransformersPolicy:
         _check_end_ids(self.end_ids, model, model_dir)
         self.max_positions: int = getattr(self.model.config, "max_position_embeddings", None) or 2**31
         self.n_generated_tokens = self.n_unstopped = self.n_overlong = 0
+        self.keeps_caches, self._caches = keeps_caches, KeptCaches()
 
     def act(self, conversations: Sequence[Sequence[Turn]], *, seeds: Sequence[int] | None = None) -> list[Written | Failure]:
         """Write the next assistant turn of every conversation, in order.
@@ -122,6 +127,7 @@ class TransformersPolicy:
         if self.temperature > 0 and seeds is None:
             raise ValueError("a policy with a temperature needs a seed for every conversation")
         prompts = [self.encode_prompt(conversation) for conversation in conversations]
+        prefixes: list[Prefix] = []
         room = [min(self.max_new_tokens, self.max_positions - len(prompt)) for prompt in prompts]
         turns: list[Written | Failure] = [self._overlong(len(prompt)) for prompt in prompts]
         self.n_overlong += sum(n < 1 for n in room)
@@ -132,30 +138,33 @@ class TransformersPolicy:
             for start in range(0, len(members), self.batch_size):
                 batch = members[start : start + self.batch_size]
                 batch_seeds = None if seeds is None else [seeds[i] for i in batch]
-                written = self._generate([prompts[i] for i in batch], batch_seeds, max_new=max_new)
+                written, known = self._generate([prompts[i] for i in batch], batch_seeds, max_new=max_new)
+                prefixes += known
                 for i, turn in zip(batch, written, strict=True):
                     turns[i] = turn
+        self._caches.replace(prefixes)
         return turns
 
     def _overlong(self, n_tokens: int) -> Failure:
         return Failure("overlong", f"a prompt of {n_tokens} tokens, where the model has {self.max_positions} positions")
 
-    def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int] | None, *, max_new: int) -> list[Written]:
-        width = max(len(prompt) for prompt in prompts)
-        input_ids = torch.full((len(prompts), width), self.pad_id, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for i, prompt in enumerate(prompts):
-            input_ids[i, width - len(prompt) :] = torch.tensor(prompt)
-            attention_mask[i, width - len(prompt) :] = 1
+    def _generate(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int] | None, *, max_new: int
+    ) -> tuple[list[Written], list[Prefix]]:
+        """The turns, and the prefixes that are kept of their conversations."""
+        batch = Batch.of(prompts, [self._caches.find(prompt) for prompt in prompts], self.pad_id, self.model)
         is_drawn = self.temperature > 0 and seeds is not None
         with torch.inference_mode():
-            output_ids = self.model.generate(
-                input_ids=input_ids.to(self.device),
-                attention_mask=attention_mask.to(self.device),
-                generation_config=GenerationConfig(**self.decoding, max_new_tokens=max_new),
+            output = self.model.generate(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                past_key_values=batch.cache,
+                generation_config=GenerationConfig(**self.decoding, max_new_tokens=max_new, return_dict_in_generate=True),
                 logits_processor=LogitsProcessorList([GumbelNoise(seeds or (), self.temperature)] if is_drawn else []),
             )
-        return [self._read(ids) for ids in output_ids[:, width:].tolist()]
+        turns = [self._read(ids) for ids in output.sequences[:, batch.input_ids.shape[1] :].tolist()]
+        prefixes = take_prefixes(output, batch, [turn.n_tokens for turn in turns]) if self.keeps_caches else []
+        return turns, prefixes
 
     def _read(self, ids: list[int]) -> Written:
         """The turn up to its end token. Other special tokens are text: of some models the tags of a tool call are such."""

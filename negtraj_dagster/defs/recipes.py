@@ -21,6 +21,9 @@ from negtraj_dagster.shards.build import SHARDS_VERSION
 from negtraj_dagster.strategies import STRATEGIES
 from negtraj_dagster.trajectories.select import SELECTION_VERSION
 
+SPEEDS = ("seconds_per_episode", "generated_tokens_per_s")
+"""What the UI shows of an evaluator's own figures; absent where every answer was known."""
+
 
 def build_recipe_assets(recipe: Recipe, registry: sql.Registry) -> list[dg.AssetsDefinition]:
     """The recipe's training_selection, tokenized_shards, checkpoint and evaluation_report."""
@@ -160,6 +163,7 @@ def _report_asset(recipe: Recipe) -> dg.AssetsDefinition:
                 **{f"trials/{name}": value for name, value in content.get("trials", {}).items()},
                 **({"accuracy_clean": content["clean"]["accuracy_strict"]} if "clean" in content else {}),
                 "contaminated": content["contaminated"],
+                **{name: value for name, value in published.details["result"].items() if name in SPEEDS},
                 "error_classes": table(classes),
                 **({"families": table(families)} if families else {}),
                 "page": page,

@@ -44,6 +44,7 @@ class AgentLimits:
     threads: int
     temperature: float = 0.0
     dtype: Dtype = "fp32"
+    keeps_caches: bool = False
     client: Literal["model", "url"] = "model"
     server: Mapping[str, Any] | None = None
 
@@ -134,6 +135,7 @@ def load_policy(model_dir: Path, task: Task, *, template: ChatTemplate, limits: 
         batch_size=limits.batch_size,
         dtype=limits.dtype,
         temperature=limits.temperature,
+        keeps_caches=limits.keeps_caches,
     )
 
 
