@@ -44,7 +44,7 @@ def test_its_commands_lead_from_chats_to_a_comparison(tmp_path: Path) -> None:
     task = (tmp_path / "till" / "tasks" / "till.toml").read_text()
     assert 'kind = "recorded"' in task
     assert 'score = "number"' in task
-    assert "8 steps trained, 6 questions evaluated" in printed["negtraj run till"]
+    assert "8 steps trained, 9 questions asked" in printed["negtraj run till"]
     assert "Solve the question" in printed["negtraj show --recipe till_nat"]
     known = re.search(r"Questions: ([\d,]+) of", printed["negtraj check till_more.jsonl --task till"])
     assert known is None  # these chats name no question: their prompts are the questions

@@ -88,8 +88,8 @@ class Gate:
         return digest_json([questions, self.task.version, asdict(self.rule)])
 
     def _asked(self, respondent: Respondent) -> str:
-        """Names what a respondent is asked, prompts included."""
-        return digest(*answer_keys(respondent, self.questions, 1))
+        """Names a respondent, and what it is asked, prompts included."""
+        return digest(respondent.table, *answer_keys(respondent, self.questions, 1))
 
 
 def crown_champion(store: Store, gate: Gate, run_child: RunChild) -> Published:

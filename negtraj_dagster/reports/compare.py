@@ -45,7 +45,7 @@ class BaseArm:
     def identity(self) -> tuple[str, object]:
         """Names what it is asked, prompts included, and the rule that scores."""
         keys = answer_keys(self.respondent, self.suite.questions, self.suite.trials)
-        return digest(*keys), self.respondent.task.version
+        return digest(self.respondent.table, *keys), self.respondent.task.version
 
 
 def compare_arms(
