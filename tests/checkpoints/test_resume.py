@@ -192,9 +192,11 @@ def resumed_with(material: Material, name: str, before: dict[str, Any], after: d
 
 def check_other_ranks(material: Material, name: str, before: int, after: int, **settings: Any) -> None:
     whole, other = resumed_with(material, name, {"ranks": before, **settings}, {"ranks": after})
+    # in bf16 two trainings that nobody disturbed, of one rank and of two, come 2.4e-3 of loss and 7.8e-3 of a weight apart
+    bound = 1e-2 if settings.get("dtype") == "bf16" else 1e-3
     for ours, theirs in zip(numbers(other), numbers(whole), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-3)
-    assert difference(other, whole) < 1e-3
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=bound)
+    assert difference(other, whole) < bound
 
 
 def test_two_ranks_zero_3_go_on_as_one(material: Material) -> None:
