@@ -1,7 +1,7 @@
 """Models as they are asked: which questions, with which prompt, template, tools and limits, as a recipe or a card says."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from negtraj_dagster.chat_templates import ChatTemplate
@@ -65,13 +65,8 @@ class Respondents:
         """A checkpoint of the recipe, asked as the recipe now says, or for another class than its strategy asks for."""
         made_with = conditioning(recipe, self.settings)
         class_name = asked_for or made_with.strategy.inference_class
-        return self._respondent(
-            recipe,
-            checkpoint.version,
-            checkpoint.folder / "model",
-            self.template(recipe).to_json(),
-            lambda question: made_with.prompter(question, class_name),
-        )
+        template = self.template(recipe).to_json()
+        return self._of_checkpoint(recipe, checkpoint, template, lambda question: made_with.prompter(question, class_name))
 
     def by_card(self, recipe: Recipe, checkpoint: Published) -> Respondent:
         """A checkpoint, asked with the prompt and the template that it was trained with, whatever its recipe says now."""
@@ -84,7 +79,7 @@ class Respondents:
                 return strategy.inference_turns(recorded_prompter, question)
             return asked(card, question.question)
 
-        return self._respondent(recipe, checkpoint.version, checkpoint.folder / "model", card["chat_template"], prompt)
+        return self._of_checkpoint(recipe, checkpoint, card["chat_template"], prompt)
 
     def untrained(self, recipe: Recipe) -> Respondent:
         """The recipe's base model, asked without any class's sentence."""
@@ -94,6 +89,10 @@ class Respondents:
         in_process = recipe.evaluation.model_copy(update={"client": "model", "server": None})  # no server has it
         as_asked = recipe.model_copy(update={"evaluation": in_process})
         return self._respondent(as_asked, base.version, model_folder(base), template, lambda question: prompter(question, None))
+
+    def _of_checkpoint(self, recipe: Recipe, checkpoint: Published, template: object, prompt: Prompt) -> Respondent:
+        respondent = self._respondent(recipe, checkpoint.version, checkpoint.folder / "model", template, prompt)
+        return replace(respondent, checkpoint=checkpoint.folder)
 
     def _respondent(self, recipe: Recipe, version: str, model_dir: Path, template: object, prompt: Prompt) -> Respondent:
         task, limits = self.tasks[recipe.task], recipe.evaluation

@@ -50,6 +50,7 @@ class Respondent:
         passages: what its search tool looks things up in.
         prompt: the turns before its first one.
         sums_depend_on_batch: whether an answer may come out otherwise beside others: then the batch is part of what it is.
+        checkpoint: the folder of the stored object that it is; every file is verified before it is asked anything.
     """
 
     version: str
@@ -59,6 +60,7 @@ class Respondent:
     passages: Sequence[str]
     prompt: Prompt
     sums_depend_on_batch: bool = False
+    checkpoint: Path | None = None
 
     @cached_property
     def rules(self) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def ask(
 
     Raises:
         QuestionSetError: there are no questions.
+        StoreError: the checkpoint is damaged.
     """
     if not questions:
         raise QuestionSetError(
@@ -156,6 +159,8 @@ def ask(
         fresh: dict[str, dict[str, Any]] = {}
         result: dict[str, Any] = {}
         if missing:
+            if respondent.checkpoint is not None:
+                store.verify(respondent.checkpoint)
             folder = store.home / ASKING / respondent.table
             play(store, respondent, missing, folder, run_child)
             result = json.loads((folder / "result.json").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from negtraj_dagster.agent import tools
-from negtraj_dagster.errors import QuestionSetError
+from negtraj_dagster.errors import QuestionSetError, StoreError
 from negtraj_dagster.reports import answers, build
 from negtraj_dagster.reports.answers import Respondent
 from negtraj_dagster.reports.build import Suite
@@ -263,6 +263,22 @@ def test_the_evaluator_is_told_no_right_answer(store: Store) -> None:
     report(store, Spy(), [secret])
     assert "What is 0 plus 0?" in texts[0]
     assert "31337" not in "".join(texts)
+
+
+def test_a_damaged_checkpoint_is_asked_nothing(store: Store) -> None:
+    def write(folder: Path) -> Built:
+        (folder / "weights").write_bytes(b"whole")
+        return Built(content={})
+
+    trained = store.build("y/checkpoint", {}, write)
+    asked_of = respondent(trained, checkpoint=trained.folder)
+    answers.ask(store, asked_of, TWO_HUNDRED[:1], Evaluator())
+    (trained.folder / "weights").write_bytes(b"other")
+    evaluator = Evaluator()
+    with pytest.raises(StoreError, match="bytes differ"):
+        answers.ask(Store(store.home), asked_of, TWO_HUNDRED, evaluator)
+    assert evaluator.asked == []
+    assert answers.ask(Store(store.home), asked_of, TWO_HUNDRED[:1], evaluator).n_asked == 0
 
 
 def test_every_tool_has_a_version() -> None:
