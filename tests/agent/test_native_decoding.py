@@ -55,9 +55,9 @@ def replay(source: str, folder: Path, thought: str) -> tuple[list[list[int]], li
     policy = TransformersPolicy(folder, chat=chat, max_new_tokens_per_turn=64, batch_size=1)
     prompts: list[list[int]] = []
 
-    def generate(given: list[list[int]], *_: Any, **__: Any) -> list[Any]:
+    def generate(given: list[list[int]], *_: Any, **__: Any) -> tuple[list[Any], list[Any]]:
         prompts.append(list(given[0]))
-        return [policy._read(answers[len(prompts) - 1])]
+        return [policy._read(answers[len(prompts) - 1])], []
 
     policy._generate = generate  # type: ignore[method-assign]
     (episode,) = run_episodes(
