@@ -19,14 +19,12 @@ from negtraj_dagster.strategies.prompt_file import read_prompt_file
 from negtraj_dagster.tasks import Task, find_task, load_tasks
 from negtraj_dagster.tasks.question_sets import read_questions
 from negtraj_dagster.tasks.recorded import UNKNOWN_ANSWER
-from negtraj_dagster.views.delivery import asked
+from negtraj_dagster.views.delivery import VERSION_CHARS, asked
 
 PLACEHOLDER = Question(task="", question_id="", split="test", question="{question}", answer="null")
 """Stands for any question in the prompt of a checkpoint's card."""
 UNTAGGED = STRATEGIES["vanilla"]
 """How a model that was never trained is asked."""
-VERSION_CHARS = 12
-"""Of a checkpoint's version, in the name that a server has it by."""
 NOT_OF_THE_AGENT = {"split", "max_questions", "trials"}
 """Evaluation settings that say what is asked, not how."""
 

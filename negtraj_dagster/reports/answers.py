@@ -211,6 +211,11 @@ def answer_keys(respondent: Respondent, questions: Sequence[Question], trials: i
     return {respondent.answer_key(question, trial): (question, trial) for question in questions for trial in range(trials)}
 
 
+def asked_digest(respondent: Respondent, questions: Sequence[Question], trials: int = 1) -> str:
+    """Names a respondent and all that it is asked, prompts included; also where that is nothing."""
+    return digest(respondent.table, *answer_keys(respondent, questions, trials))
+
+
 def _keep(store: Store, table: str) -> None:
     """Publish what lies in the evaluator's folder, also of one that was killed, and clear it."""
     folder = store.home / ASKING / table

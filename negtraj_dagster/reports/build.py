@@ -8,11 +8,11 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.reports.answers import Answers, Respondent, answer_keys, ask
+from negtraj_dagster.reports.answers import Answers, Respondent, ask, asked_digest
 from negtraj_dagster.reports.metrics import by_family, score_rows, summarize_rows
 from negtraj_dagster.reports.summarize import report_page
 from negtraj_dagster.reports.trials import summarize_trials
-from negtraj_dagster.schema import Question, canonical_json, digest, digest_json
+from negtraj_dagster.schema import Question, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store, file_sha256
 from negtraj_dagster.tasks import Task
 
@@ -94,7 +94,7 @@ def build_report(
         **respondent.identity,
         "scorer": task.version,
         "questions": suite.digest,
-        "prompts": digest(*answer_keys(respondent, suite.questions, suite.trials)),
+        "prompts": asked_digest(respondent, suite.questions, suite.trials),
         "trials": suite.trials,
         "conditioning": prompt_identity,
         "contaminated": contaminated,

@@ -16,12 +16,12 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.reports.answers import Respondent, answer_keys, ask
-from negtraj_dagster.reports.build import why_unjudged
+from negtraj_dagster.reports.answers import Respondent, ask, asked_digest
+from negtraj_dagster.reports.build import Suite, why_unjudged
 from negtraj_dagster.reports.gate import Contestant, GateRule, Verdict, judge_line
 from negtraj_dagster.reports.metrics import score_rows
 from negtraj_dagster.reports.registry import Registry, TitleMovedError, only_title
-from negtraj_dagster.schema import Question, canonical_json, digest, digest_json
+from negtraj_dagster.schema import Question, canonical_json, digest_json
 from negtraj_dagster.store import Built, Published, Store
 from negtraj_dagster.tasks import Task
 
@@ -73,10 +73,12 @@ class Gate:
         """All that decides but the title's holder, the anchor and what was rolled back."""
         return {
             "code": CHAMPION_VERSION,
-            "challengers": {contender.recipe: self._asked(contender.respondent) for contender in self.challengers},
+            "challengers": {
+                contender.recipe: asked_digest(contender.respondent, self.questions) for contender in self.challengers
+            },
             "barred": dict(self.barred),
-            "base": self.base and self._asked(self.base),
-            "questions": digest_json([[question.question_id, question.question_hash] for question in self.questions]),
+            "base": self.base and asked_digest(self.base, self.questions),
+            "questions": Suite(self.questions).digest,
             "scorer": self.task.version,
             "rule": asdict(self.rule),
         }
@@ -84,12 +86,7 @@ class Gate:
     @property
     def measure(self) -> str:
         """Names what a verdict is made by, whoever is judged."""
-        questions = [[question.question_id, question.question_hash] for question in self.questions]
-        return digest_json([questions, self.task.version, asdict(self.rule)])
-
-    def _asked(self, respondent: Respondent) -> str:
-        """Names a respondent, and what it is asked, prompts included."""
-        return digest(respondent.table, *answer_keys(respondent, self.questions, 1))
+        return digest_json([Suite(self.questions).digest, self.task.version, asdict(self.rule)])
 
 
 def crown_champion(store: Store, gate: Gate, run_child: RunChild) -> Published:
@@ -268,7 +265,7 @@ class _Players:
         return Contestant(
             recipe,
             version,
-            suite=digest_json([[question.question_id, question.question_hash] for question in self._gate.questions]),
+            suite=Suite(self._gate.questions).digest,
             rules=digest_json(respondent.rules_of_any_client),
             asked=ids(lambda row: True),
             right=ids(lambda row: row["strict"]),

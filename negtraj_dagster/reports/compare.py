@@ -8,12 +8,12 @@ from typing import Any
 
 from negtraj_dagster.errors import StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.reports.answers import INFRASTRUCTURE, Respondent, answer_keys, ask
+from negtraj_dagster.reports.answers import INFRASTRUCTURE, Respondent, ask, asked_digest
 from negtraj_dagster.reports.build import Suite
 from negtraj_dagster.reports.metrics import score_rows, summarize_rows
 from negtraj_dagster.reports.stats import holm, mcnemar_exact, paired_bootstrap, paired_mean_p
 from negtraj_dagster.reports.summarize import comparison_page
-from negtraj_dagster.schema import canonical_json, digest
+from negtraj_dagster.schema import canonical_json
 from negtraj_dagster.store import Built, Published, Store, read_json_lines
 
 COMPARE_VERSION = 4
@@ -44,8 +44,8 @@ class BaseArm:
     @property
     def identity(self) -> tuple[str, object]:
         """Names what it is asked, prompts included, and the rule that scores."""
-        keys = answer_keys(self.respondent, self.suite.questions, self.suite.trials)
-        return digest(self.respondent.table, *keys), self.respondent.task.version
+        asked = asked_digest(self.respondent, self.suite.questions, self.suite.trials)
+        return asked, self.respondent.task.version
 
 
 def compare_arms(

@@ -17,13 +17,15 @@ from negtraj_dagster.chat_templates import ChatTemplate
 from negtraj_dagster.checkpoints.build import check_unchanged, model_folder, present_checkpoint
 from negtraj_dagster.errors import SettingsError, StoreError
 from negtraj_dagster.launch import RunChild
-from negtraj_dagster.recipes import Recipe
+from negtraj_dagster.recipes import Recipe, ServerSettings
 from negtraj_dagster.schema import Turn, conditioned_json
 from negtraj_dagster.settings import did_you_mean
 from negtraj_dagster.store import Published, Store, file_sha256
 from negtraj_dagster.strategies.base import conditioned
 
 COMPARER = "negtraj_dagster.checkpoints.compare_export"
+VERSION_CHARS = 12
+"""Of a checkpoint's version, in the name that a server has it by."""
 QUESTION = "{question}"
 """What stands in a card's prompt where the question goes."""
 
@@ -202,7 +204,8 @@ def prompt_text(card: Mapping[str, Any], tokenizer_json: Path) -> str:
 
 def served_name(named: Named) -> str:
     """By which an evaluation with `client = "url"` finds this very checkpoint, unless its recipe says another name."""
-    return f"{named.recipe.name}-{named.checkpoint.version[:12]}"
+    pattern = str(ServerSettings.model_fields["model"].default)
+    return pattern.format(recipe=named.recipe.name, version=named.checkpoint.version[:VERSION_CHARS])
 
 
 def asked(card: Mapping[str, Any], question: str) -> list[Turn]:
